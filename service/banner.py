@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.base import ModelMetadata
-from service.api.examples import PIXEL
+from models.images.pixel import PIXEL
 from service.console import BOLD, GREEN, paint
 from service.printable import printable
 

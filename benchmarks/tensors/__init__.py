@@ -1,1 +1,1 @@
-"""Tensors through a small network over HTTP and gRPC: Sonde, MLServer and LitServe."""
+"""A small network over HTTP and gRPC: Sonde beside MLServer and LitServe."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -30,7 +31,9 @@ class LiteEncoder:
         with source.loading("EfficientNet-Lite0"):
             network = EfficientNetLite0()
             network.load_state_dict(load_file(source.path / "model.safetensors"))
-        self._network = network.to(placement.device, placement.dtype).eval().requires_grad_(False)
+        self._network = network.eval().fold().to(placement.device, placement.dtype).requires_grad_(False)
+        # A CPU takes a third less time for convolutions so.
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
         self._placement = placement
         self.images = load_processor(source, source.path)
         self.metadata = image_metadata(

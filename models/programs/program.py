@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from torch.fx import GraphModule
 
 from models.base import ModelMetadata
 from models.errors import ModelSourceError
@@ -15,6 +16,11 @@ from models.runtime.placement import Placement
 from models.source import ModelSource
 
 Tensors = Mapping[str, HostTensor]
+# Operators by which a value becomes a size.
+_SIZES_BY_VALUES = {
+    *("aten.item.default", "aten._local_scalar_dense.default", "aten.bincount.default", "aten.one_hot.default"),
+    *("aten.repeat_interleave.Tensor", "aten.repeat_interleave.self_Tensor"),
+}
 
 
 class Program:
@@ -44,6 +50,12 @@ class Program:
             pads=False,
             tensors=self.contract.signature(),
         )
+
+    @property
+    def has_sizes_by_values(self) -> bool:
+        """Whether the values of an input decide how large a tensor within it is, and so its time and memory."""
+        graphs = [module.graph for module in self._module.modules() if isinstance(module, GraphModule)]
+        return any(str(node.target) in _SIZES_BY_VALUES for graph in graphs for node in graph.nodes)
 
     def weights(self) -> list[torch.Tensor]:
         """All weights."""

@@ -6,13 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models.base import ModelMetadata
+from models.images.pixel import PIXEL
 
 # Names that stand for an encoder, a trained model and a forecaster, until such a model is in service.
 _ENCODER, _TRAINED, _FORECASTER = "all-MiniLM-L6-v2", "ft:all-MiniLM-L6-v2:local:intents", "ft:sensors:local:load"
-# A PNG of one pixel.
-PIXEL = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
-)
 _TEXTS = ["Where is my card?", "I want my money back."]
 _EMBED = {"model": _ENCODER, "input": _TEXTS}
 _COHERE_EMBED = {"model": _ENCODER, "texts": _TEXTS, "input_type": "search_document", "embedding_types": ["float"]}

@@ -8,7 +8,7 @@ import functools
 import ssl
 import time
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 from urllib.parse import SplitResult, urlsplit
 
 import orjson
@@ -32,18 +32,21 @@ class BenchResponse:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The destination of requests: address, TLS, and the head of every request."""
+    """The destination of requests: address, TLS, the head of every request, and whether answers are embeddings."""
 
     host: str
     port: int
     tls: bool
     head: bytes
     url: str
+    sends_embeddings: bool = True
 
     @classmethod
-    def of(cls, url: str, path: str = "/v1/embeddings", key: str | None = None) -> Target:
+    def of(
+        cls, url: str, path: str = "/v1/embeddings", key: str | None = None, *, sends_embeddings: bool = True
+    ) -> Target:
         """Parse a URL and a path. The URL's credentials are for a proxy. Raises ConfigError."""
-        parts, name, port = _split(url)
+        parts, name, port = split_url(url)
         host, full = parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + path
         lines = [f"POST {full} HTTP/1.1", f"host: {host}", "content-type: application/json"]
         if key:
@@ -53,7 +56,45 @@ class Target:
             lines.append(f"authorization: Basic {base64.b64encode(pair).decode()}")
         tls = parts.scheme == "https"
         head = "\r\n".join([*lines, "content-length: "]).encode()
-        return cls(name, port or (443 if tls else 80), tls, head, f"{parts.scheme}://{host}{full}")
+        shown = f"{parts.scheme}://{host}{full}"
+        return cls(name, port or (443 if tls else 80), tls, head, shown, sends_embeddings)
+
+    def connect(self, *, keep_bodies: bool = False) -> Connection:
+        """A connection of its own."""
+        return Connection(self, keep_bodies=keep_bodies)
+
+    def count_answers(self, body: bytes) -> int | None:
+        """The embeddings of a body; None where the status alone says whether there is an answer."""
+        return embeddings(body) if self.sends_embeddings else None
+
+
+class AnyConnection(Protocol):
+    """Sends one request at a time."""
+
+    async def post(self, body: bytes, timeout_s: float, headers: bytes = b"") -> BenchResponse:
+        """Send a body and wait for the complete answer."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class AnyTarget(Protocol):
+    """A destination, over HTTP or gRPC."""
+
+    @property
+    def url(self) -> str:
+        """As reports show it."""
+        ...
+
+    def connect(self, *, keep_bodies: bool = False) -> AnyConnection:
+        """A connection of its own."""
+        ...
+
+    def count_answers(self, body: bytes) -> int | None:
+        """The inputs that a body answers; None where the status alone says whether there is an answer."""
+        ...
 
 
 class Connection(asyncio.Protocol):
@@ -67,13 +108,13 @@ class Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[BenchResponse] | None = None
         self._pieces: list[bytes] = []
 
-    async def post(self, body: bytes, timeout_s: float) -> BenchResponse:
+    async def post(self, body: bytes, timeout_s: float, headers: bytes = b"") -> BenchResponse:
         """Send a body and wait for the complete answer."""
         try:
             async with asyncio.timeout(timeout_s):
                 if self._transport is None:
                     await self._connect()
-                return await self._send(body)
+                return await self._send(body, headers)
         except TimeoutError:
             self.close()
             return BenchResponse(TIMEOUT, time.perf_counter())
@@ -91,14 +132,14 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self, self._target.host, self._target.port, ssl=context)
 
-    def _send(self, body: bytes) -> asyncio.Future[BenchResponse]:
+    def _send(self, body: bytes, headers: bytes) -> asyncio.Future[BenchResponse]:
         self._waiting = asyncio.get_running_loop().create_future()
         self._parser = HttpResponseParser(self)
         self._pieces = []
         if self._transport is None:  # closed between two awaits
             self._end(CONNECTION)
         else:
-            self._transport.write(b"%b%d\r\n\r\n%b" % (self._target.head, len(body), body))
+            self._transport.write(b"%b%d\r\n%b\r\n%b" % (self._target.head, len(body), headers, body))
         return self._waiting
 
     def _end(self, status: str) -> None:
@@ -141,7 +182,7 @@ class Connection(asyncio.Protocol):
         self._end(str(parser.get_status_code()))
 
 
-def _split(url: str) -> tuple[SplitResult, str, int | None]:
+def split_url(url: str) -> tuple[SplitResult, str, int | None]:
     """Split a URL into its parts, host and port, if it has one. Raises ConfigError."""
     try:
         parts = urlsplit(url)
@@ -161,21 +202,21 @@ def _certificates() -> ssl.SSLContext:
 _SHOWN = 300
 
 
-async def probe(target: Target, request: PreparedRequest, timeout_s: float) -> None:
-    """Send a first request. Raises TargetError unless it gets one embedding per text."""
-    connection = Connection(target, keep_bodies=True)
-    answer = await connection.post(request.body, timeout_s)
+async def probe(target: AnyTarget, request: PreparedRequest, timeout_s: float) -> None:
+    """Send a first request. Raises TargetError unless it is answered, where embeddings are asked for with each."""
+    connection = target.connect(keep_bodies=True)
+    answer = await connection.post(request.body, timeout_s, request.headers)
     connection.close()
     shown = answer.body[:_SHOWN].decode(errors="replace")
-    if not answer.status.isdigit():
+    if answer.status in (TIMEOUT, CONNECTION):
         raise TargetError(
             f"{target.url} did not answer a first request: {answer.status}; is the server up, are --url and --path "
             f"right?"
         )
     if answer.status != "200":
         raise TargetError(f"{target.url} answered a first request with {answer.status}, expected 200: {shown}")
-    found = embeddings(answer.body)
-    if found != request.inputs:
+    found = target.count_answers(answer.body)
+    if found not in (None, request.inputs):
         raise TargetError(f"{target.url} sent {found} embeddings for {request.inputs} texts, as {shown!r}")
 
 

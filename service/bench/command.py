@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import httpx
 
 from service.bench import arrivals
 from service.bench.ceiling import ceiling, trivial_server
-from service.bench.client import Target, probe
+from service.bench.client import AnyTarget, Target, probe
 from service.bench.flags import changed
 from service.bench.load import Run, closed_loop, drive, open_loop
 from service.bench.report import as_json, page, record, table, warnings, write
 from service.bench.summary import Summary
-from service.bench.workload import NAMED, Lengths, Requests, Texts, between, parse_mix
-from service.errors import ConfigError
+from service.bench.tensor_workload import Encode, TensorRequests, encode_json, encode_raw, inputs_of
+from service.bench.workload import NAMED, Lengths, PreparedRequest, Requests, Texts, between, parse_mix
+from service.errors import ConfigError, TargetError
 
 # The flags that --ceiling supports. Its server answers all requests with the same number of embeddings.
 _CEILING_FLAGS = {"ceiling", "clients", "seconds", "model", "lengths", "words", "batch", "repeat_share", "seed"}
+# Flags that only one kind of protocol has.
+_TENSOR_FLAGS, _TEXT_FLAGS = {"shape", "tensors"}, {"path", "mix", "bulk", "encoding_format"}
 # The title names a longer share of the run without a request at the end of a recorded load.
 _MAX_QUIET = 0.1
 
@@ -36,11 +44,10 @@ class Measured:
 def bench(parsed: argparse.Namespace) -> int:
     """Measure and report; 0 if any answer is good, else 1. Raises ConfigError, TargetError."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    requests = _requests(parsed)
     if parsed.ceiling:
-        print(_ceiling(parsed, requests))
+        print(_ceiling(parsed, _requests(parsed)))
         return 0
-    measured = drive(_measure(parsed, requests))
+    measured = drive(_measure(parsed))
     print("\n".join([table(measured.title, measured.summary), *warnings(measured.summary)]))
     recorded = record(_settings(parsed), started, measured.summary, measured.run)
     if parsed.json:
@@ -50,8 +57,8 @@ def bench(parsed: argparse.Namespace) -> int:
     return 0 if measured.summary.requests_per_s else 1
 
 
-async def _measure(parsed: argparse.Namespace, requests: Requests) -> Measured:
-    target = Target.of(parsed.url, parsed.path, parsed.key)
+async def _measure(parsed: argparse.Namespace) -> Measured:
+    target, requests, about = await _opened(parsed)
     times = _arrivals(parsed)
     await probe(target, next(requests), parsed.timeout_s)
     whole = parsed.warmup_s + parsed.seconds
@@ -63,7 +70,51 @@ async def _measure(parsed: argparse.Namespace, requests: Requests) -> Measured:
         load = _open_load(parsed, times, whole)
         done = await open_loop(target, requests, times, connections=parsed.connections, timeout_s=parsed.timeout_s)
     summary = Summary.of(done, warmup_s=parsed.warmup_s, until_s=whole, slo_ms=parsed.slo_ms)
-    return Measured(f"{target.url}: {load}, {_describe_texts(parsed)}", summary, done)
+    return Measured(f"{target.url}: {load}, {about}", summary, done)
+
+
+async def _opened(parsed: argparse.Namespace) -> tuple[AnyTarget, Iterator[PreparedRequest], str]:
+    """The target, its requests, and what they are. Raises ConfigError, TargetError."""
+    if parsed.protocol == "openai":
+        _refuse(parsed, _TENSOR_FLAGS, "--protocol v2")
+        return Target.of(parsed.url, parsed.path, parsed.key), _requests(parsed), _describe_texts(parsed)
+    _refuse(parsed, _TEXT_FLAGS, "--protocol openai")
+    target, metadata, encode = await (_opened_rpc if parsed.protocol == "v2-grpc" else _opened_http)(parsed)
+    inputs = inputs_of(metadata, parsed.batch, dict(parsed.shape or ()))
+    made = TensorRequests(inputs, Texts(_lengths(parsed), parsed.seed, parsed.repeat_share), encode, seed=parsed.seed)
+    shown = ", ".join(f"{one.name} {one.datatype} {list(one.shape)}" for one in inputs)
+    return target, made, f"{parsed.protocol}, {parsed.tensors} values: {shown}"
+
+
+async def _opened_http(parsed: argparse.Namespace) -> tuple[AnyTarget, Mapping[str, Any], Encode]:
+    model = f"/v2/models/{quote(parsed.model)}"
+    target = Target.of(parsed.url, f"{model}/infer", parsed.key, sends_embeddings=False)
+    headers = {"authorization": f"Bearer {parsed.key}"} if parsed.key else {}
+    url = parsed.url.rstrip("/") + model
+    try:
+        async with httpx.AsyncClient(headers=headers, timeout=parsed.timeout_s) as client:
+            answer = await client.get(url)
+    except httpx.HTTPError as error:
+        raise TargetError(f"{url} did not answer: {error}; is the server up, is --url right?") from error
+    if answer.status_code != 200:
+        raise TargetError(f"{url} answered with {answer.status_code}, expected 200: {answer.text[:300]}")
+    return target, answer.json(), encode_json if parsed.tensors == "json" else encode_raw
+
+
+async def _opened_rpc(parsed: argparse.Namespace) -> tuple[AnyTarget, Mapping[str, Any], Encode]:
+    from service.bench.rpc_client import RpcTarget, encode_message  # gRPC is an extra
+
+    if parsed.tensors == "json":
+        raise ConfigError("--tensors: gRPC has no JSON: expected raw")
+    target = RpcTarget.of(parsed.url, parsed.key)
+    return target, await target.model_metadata(parsed.model), partial(encode_message, parsed.model)
+
+
+def _refuse(parsed: argparse.Namespace, flags: Collection[str], other: str) -> None:
+    """Raise ConfigError for a flag that only another protocol has."""
+    given = [f"--{name.replace('_', '-')}" for name in changed(parsed) if name in flags]
+    if given:
+        raise ConfigError(f"--protocol {parsed.protocol} has no {', '.join(given)}: leave it out, or use {other}")
 
 
 def _open_load(parsed: argparse.Namespace, times: list[float], whole: float) -> str:

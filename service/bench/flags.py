@@ -16,6 +16,7 @@ _EPILOG = """examples:
   sonde bench --arrivals trace.csv --rate 50         recorded arrivals, scaled to 50 a second
   sonde bench --long --batch 32 --clients 4          bulk
   sonde bench --mix single:0.9,bulk:0.1 --rate 100   both
+  sonde bench --protocol v2 --model net --batch 8    tensors of the Open Inference Protocol
   sonde bench --url http://127.0.0.1:7997 --path /embeddings --model NAME --html report.html
 """
 
@@ -26,6 +27,13 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.epilog = _EPILOG
     target = command.add_argument_group("where")
     target.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default %(default)s)")
+    target.add_argument(
+        "--protocol",
+        choices=("openai", "v2", "v2-grpc"),
+        default="openai",
+        help="OpenAI's embeddings, or the Open Inference Protocol over HTTP or gRPC, whose port --url has then "
+        "(default %(default)s)",
+    )
     target.add_argument("--path", default="/v1/embeddings", help="its route for embeddings (default %(default)s)")
     target.add_argument("--model", default="all-MiniLM-L6-v2", help="the model's name there (default %(default)s)")
     target.add_argument("--key", help="an API key, sent as a bearer token")
@@ -70,7 +78,17 @@ def _add_text_flags(what: Any) -> None:
     length.add_argument("--short", dest="lengths", action="store_const", const="short", help="12 tokens each")
     length.add_argument("--long", dest="lengths", action="store_const", const="long", help="120 tokens each")
     length.add_argument("--words", metavar="N[-M]", help="N words each, of one token of BERT's English vocabulary")
-    what.add_argument("--batch", type=_count, default=1, help="texts in a request (default %(default)s)")
+    what.add_argument("--batch", type=_count, default=1, help="texts or rows in a request (default %(default)s)")
+    what.add_argument(
+        "--shape",
+        action="append",
+        type=_shape,
+        metavar="NAME:N,…",
+        help="of the Open Inference Protocol: an input's sizes, where others than the batch vary",
+    )
+    what.add_argument(
+        "--tensors", choices=("raw", "json"), default="raw", help="its values over HTTP (default %(default)s)"
+    )
     what.add_argument("--mix", help="parts by share of the requests, such as single:0.9,bulk:0.1 or 1:0.5,8:0.5")
     what.add_argument("--bulk", type=_count, default=32, help="texts in a bulk request of --mix (default %(default)s)")
     what.add_argument(
@@ -101,6 +119,14 @@ def _from_zero(value: str) -> float:
 
 def _count(value: str) -> int:
     return int(_number(value, lambda number: number >= 1 and number.is_integer(), "a whole number of 1 or more"))
+
+
+def _shape(value: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = value.partition(":")
+    try:
+        return name, tuple(_count(size) for size in sizes.split(","))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"expected NAME:N,N as in x:1,16, got {value!r}") from error
 
 
 def _share(value: str) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from service.bench.client import BenchResponse, Connection, Target
+from service.bench.client import AnyTarget, BenchResponse
 from service.bench.workload import PreparedRequest
 
 T = TypeVar("T")
@@ -75,17 +75,17 @@ class Run:
 
 
 async def closed_loop(
-    target: Target, requests: Iterator[PreparedRequest], *, clients: int, seconds: float, timeout_s: float = 60.0
+    target: AnyTarget, requests: Iterator[PreparedRequest], *, clients: int, seconds: float, timeout_s: float = 60.0
 ) -> Run:
     """Let `clients` send a request after each answer, for `seconds`; await the last answers."""
     run = Run()
 
     async def client() -> None:
-        connection = Connection(target)
+        connection = target.connect()
         while time.perf_counter() - run.began < seconds:
             request = next(requests)
             sent = time.perf_counter()
-            answer = await connection.post(request.body, timeout_s)
+            answer = await connection.post(request.body, timeout_s, request.headers)
             run.add(request, sent - run.began, sent, answer)
             if not answer.status.isdigit():
                 await asyncio.sleep(_AFTER_FAILURE_S)
@@ -96,7 +96,7 @@ async def closed_loop(
 
 
 async def open_loop(
-    target: Target,
+    target: AnyTarget,
     requests: Iterator[PreparedRequest],
     arrivals: Iterable[float],
     *,
@@ -108,7 +108,7 @@ async def open_loop(
     A request waits for a free connection, and its wait counts. Bodies are made before the start.
     """
     planned = [(at, next(requests)) for at in arrivals]
-    free = [Connection(target) for _ in range(connections)]
+    free = [target.connect() for _ in range(connections)]
     freed = asyncio.Semaphore(connections)
     run = Run()
 
@@ -117,7 +117,7 @@ async def open_loop(
             connection = free.pop()  # the one used last, so that a few stay warm
             sent = time.perf_counter()
             left = max(0.0, run.began + at + timeout_s - sent)
-            answer = await connection.post(request.body, left)
+            answer = await connection.post(request.body, left, request.headers)
             free.append(connection)
         run.add(request, at, sent, answer)
 

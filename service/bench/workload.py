@@ -117,12 +117,13 @@ NAMED = {
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """One request's body, its texts and tokens, and its part of the mix."""
+    """One request's body, its texts and tokens, its part of the mix, and headers that belong to the body."""
 
     body: bytes
     kind: str
     inputs: int
     tokens: int
+    headers: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

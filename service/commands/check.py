@@ -40,4 +40,6 @@ def check(
     else:
         show_report(screen, ReportAnswer.model_validate(report.to_json()), title=f"Check of {file}", whole=False)
     if report.status() == "fail":
+        if task == "classification":  # the default, which a table of readings fails in many ways
+            screen.note("Checked for classification. For a table of readings: --task anomaly --set kind=series")
         raise typer.Exit(1)

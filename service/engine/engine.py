@@ -76,12 +76,16 @@ class Engine(Generic[ItemT]):
         client: str = "",
         deadline: float | None = None,
         patience_s: float | None = None,
+        bulk: bool = False,
     ) -> Request:
         """Queue items that are not in the cache. Raises Unavailable when the engine has ended.
 
-        With `patience_s`, the deadline moves to that long after each batch of the request.
+        With `patience_s`, the deadline moves to that long after each batch of the request. A `bulk` request is never
+        interactive, however small it is.
         """
-        request = Request(items, self.width, client=client, deadline=deadline, patience_s=patience_s, clock=self._clock)
+        request = Request(
+            items, self.width, client=client, deadline=deadline, patience_s=patience_s, bulk=bulk, clock=self._clock
+        )
         missing = self._fill_from_cache(request)
         if not missing:
             return request
@@ -122,7 +126,7 @@ class Engine(Generic[ItemT]):
 
     def _fits_loop(self, request: Request) -> bool:
         """Whether the event loop computes a request with all that waits."""
-        if not self._loop_tokens:
+        if not self._loop_tokens or request.bulk:
             return False
         return self._queue.waiting[1] + sum(item.count for item in request.items) <= self._loop_tokens
 

@@ -62,6 +62,7 @@ class Submit(Frame):
     lengths: bytes
     prompt_tokens: bytes
     types: bytes
+    bulk: bool
 
 
 class Cancel(Frame):

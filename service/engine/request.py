@@ -36,6 +36,7 @@ class Request:
         "_ending",
         "_patience_s",
         "_spans",
+        "bulk",
         "client",
         "deadline",
         "finished",
@@ -57,11 +58,13 @@ class Request:
         client: str = "",
         deadline: float | None = None,
         patience_s: float | None = None,
+        bulk: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.number = next(_numbers)
         self.items = items
         self.client = client
+        self.bulk = bulk
         self.deadline = deadline
         self.submitted = clock()
         self.started: float | None = None

@@ -36,8 +36,9 @@ class RowEngine(Protocol[ItemT_contra]):
         client: str = "",
         deadline: float | None = None,
         patience_s: float | None = None,
+        bulk: bool = False,
     ) -> Request:
-        """Queue items. Raises Unavailable where it cannot compute."""
+        """Queue items; those of a `bulk` request never overtake others. Raises Unavailable where it cannot compute."""
         ...
 
     def cancel(self, request: Request, error: SondeError) -> int:

@@ -22,7 +22,8 @@ QueuedItem = tuple[Request, int]
 class BatchLimits:
     """The limits of a batch. If the model `pads`, padding counts, up to a share `max_padding`.
 
-    A request of at most `interactive_tokens` is interactive: a user waits for it. Larger requests are bulk.
+    A request of at most `interactive_tokens` is interactive: a user waits for it. Larger requests are bulk, and those
+    whose callers say so.
     """
 
     max_tokens: int = 1024
@@ -85,7 +86,7 @@ class Scheduler:
         if not indices:
             return
         tokens = sum(request.items[index].count for index in indices)
-        request.interactive = tokens <= self._limits.interactive_tokens
+        request.interactive = not request.bulk and tokens <= self._limits.interactive_tokens
         flow = _Flow(request, indices)
         self._flows[request.number] = flow
         self._live[request.client] += 1

@@ -20,8 +20,10 @@ from service.api.tensors.inference import INLINE_BYTES
 from service.auth import Scope
 from service.config import Settings
 from service.errors import ClientGone, DeadlineExceeded, MalformedBody
+from service.inference_messages import SERVICE
+from service.metrics import Metrics
 from service.rpc.errors import INTERNAL, status_and_message
-from service.rpc.messages import SERVICE, parse
+from service.rpc.fields import parse
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
 
@@ -38,6 +40,7 @@ class Call:
     manager: ModelManager
     registry: Registry
     settings: Settings
+    metrics: Metrics
     context: RequestContext
     caller: Caller
 
@@ -62,7 +65,7 @@ class Calls:
     def __init__(self, app: FastAPI) -> None:
         self._checks: RequestChecks = app.state.checks
         self._reports: RequestReports = app.state.reports
-        self._parts = (app.state.manager, app.state.registry, app.state.settings)
+        self._parts = (app.state.manager, app.state.registry, app.state.settings, app.state.metrics)
 
     def handler(self, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
         """A method as grpc.aio calls it. It reads the message itself, once the key is known."""

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from service.errors import BodyTooLarge, MalformedBody
+from service.inference_messages import message
 
 # Wire types of the encoding, https://protobuf.dev/programming-guides/encoding/, and the bytes of fixed ones.
 _VARINT, _BYTES = 0, 2
@@ -61,3 +64,13 @@ def _read_varint(content: bytes, at: int, end: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, at + place + 1
     raise MalformedBody("expected a whole message, got one that ends within a number")
+
+
+def parse(name: str, content: bytes, most_fields: int) -> Any:
+    """The message `name` in bytes. Raises BodyTooLarge for more than `most_fields` fields, and MalformedBody."""
+    kind = message(name)
+    require_few_fields(content, kind.DESCRIPTOR, most_fields)
+    try:
+        return kind.FromString(content)
+    except DecodeError as error:
+        raise MalformedBody(f"expected the message {name}, got other bytes: {error}") from error

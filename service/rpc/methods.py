@@ -12,13 +12,14 @@ from service.api.routes.model_repository import load_model, model_index, unload_
 from service.api.routes.open_inference import label
 from service.api.tensors.inference import INLINE_BYTES, in_pool_if, infer
 from service.api.tensors.kinds import tensor_model
-from service.api.tensors.metadata import model_metadata
+from service.api.tensors.metadata import model_config, model_metadata
+from service.api.tensors.statistics import model_statistics, totals_by_model
 from service.errors import InvalidRequest
+from service.inference_messages import message
 from service.rpc.calls import Call, Method
-from service.rpc.messages import message
 from service.rpc.tensors import raw_values, read_request, write_response
 
-_EXTENSIONS = ["classification", "model_repository"]
+_EXTENSIONS = ["classification", "model_configuration", "model_repository", "statistics"]
 
 
 async def _server_live(request: Any, call: Call) -> Any:
@@ -53,6 +54,18 @@ async def _model_infer(request: Any, call: Call) -> Any:
     return await in_pool_if(size > INLINE_BYTES, served, lambda: write_response(made))
 
 
+async def _model_config(request: Any, call: Call) -> Any:
+    served = await call.manager.resolve(label(request.name, request.version))
+    return message("ModelConfigResponse")(config=model_config(tensor_model(served, call.settings)))
+
+
+async def _model_statistics(request: Any, call: Call) -> Any:
+    """Those of one model, or of all where none is named."""
+    models = [await call.manager.resolve(label(request.name, request.version))] if request.name else call.manager.all()
+    totals = await asyncio.to_thread(totals_by_model, call.metrics)
+    return message("ModelStatisticsResponse")(model_stats=[model_statistics(one, totals) for one in models])
+
+
 async def _repository_index(request: Any, call: Call) -> Any:
     models = await asyncio.to_thread(model_index, call.manager, call.registry, ready=request.ready)
     return message("RepositoryIndexResponse")(models=models)
@@ -78,6 +91,8 @@ METHODS = (
     Method("ModelReady", _model_ready),
     Method("ModelMetadata", _model_metadata),
     Method("ModelInfer", _model_infer),
+    Method("ModelConfig", _model_config),
+    Method("ModelStatistics", _model_statistics),
     Method("RepositoryIndex", _repository_index),
     Method("RepositoryModelLoad", _load, "admin"),
     Method("RepositoryModelUnload", _unload, "admin"),

@@ -15,8 +15,8 @@ from grpc_reflection.v1alpha import reflection
 
 from service.config import Settings
 from service.errors import CannotListen
+from service.inference_messages import POOL, SERVICE, message
 from service.rpc.calls import Calls
-from service.rpc.messages import POOL, SERVICE, message
 from service.rpc.methods import METHODS
 from service.serving.model_manager import ModelManager
 

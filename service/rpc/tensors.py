@@ -14,7 +14,7 @@ from service.api.schemas.open_inference import MOST_DIMENSIONS, InferBody
 from service.api.tensors.data import DATATYPES, DTYPES, bytes_tensor, to_raw, validation_error
 from service.api.tensors.inference import Inference
 from service.errors import InvalidRequest
-from service.rpc.messages import message
+from service.inference_messages import message
 
 _RESPONSE = message("ModelInferResponse")
 # The field that holds the values of a datatype. FP16 and BF16 travel as raw values alone.

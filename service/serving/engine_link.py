@@ -33,7 +33,7 @@ from service.engine.frames import (
     to_front,
 )
 from service.engine.request import Request
-from service.errors import Unavailable
+from service.errors import BodyTooLarge, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,11 @@ class EngineLink(asyncio.Protocol):
                 return answer.result()
 
     def submit(self, frame: Submit, request: Request) -> None:
-        """Send a request; its future gets the answer."""
-        content = encode(frame)
+        """Send a request; its future gets the answer. Raises BodyTooLarge for more tokens than a frame has room for."""
+        try:
+            content = encode(frame)
+        except FrameTooLong as error:
+            raise BodyTooLarge(f"the request's tokens take {error}: send fewer inputs a request") from error
         self._on_loop(self._send_submission, frame.model, content, request)
 
     def cancel(self, request: Request) -> None:

@@ -111,7 +111,9 @@ class FrontConnection(asyncio.Protocol):
         try:
             tokens = sum(item.count for item in items)
             admitted.enter_context(self._server.admission.admit(len(items), tokens, lambda: engine.tokens_per_s))
-            request = engine.submit(items, client=frame.client, deadline=frame.deadline, patience_s=frame.patience_s)
+            request = engine.submit(
+                items, client=frame.client, deadline=frame.deadline, patience_s=frame.patience_s, bulk=frame.bulk
+            )
         except SondeError as error:
             admitted.close()
             self.send(failure(frame.number, error))

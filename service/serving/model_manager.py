@@ -26,12 +26,14 @@ from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
-from service.serving.image_model import ReadsImages, ServedPatches, ServedRecognizer, serve_images
+from service.serving.image_kinds import serve_images
+from service.serving.image_model import ReadsImages, ServedPatches
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable, ServingContext
 from service.serving.text_model import ServedText
+from service.serving.text_recognition import ServedRecognizer
 from service.serving.text_sources import LocalTextSource, TextSource
 from service.serving.version_loader import VersionLoader
 

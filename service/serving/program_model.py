@@ -225,7 +225,7 @@ def _elements_per_token(tensor: Shaped) -> int:
 
 def loop_tokens(program: Program) -> int:
     """The most tokens that the event loop computes itself, because they take it less than `_LOOP_S`; 0 for none."""
-    if program.metadata.one_by_one or program.metadata.device != "cpu":
+    if program.metadata.one_by_one or program.metadata.device != "cpu" or program.has_sizes_by_values:
         return 0
     tokens = _MOST_LOOP_TOKENS
     while tokens and _seconds_of(program, tokens) > _LOOP_S:

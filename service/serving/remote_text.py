@@ -71,11 +71,12 @@ class RemoteEngine:
         client: str = "",
         deadline: float | None = None,
         patience_s: float | None = None,
+        bulk: bool = False,
     ) -> Request:
         """Send items to the engine. Raises Unavailable while there is none."""
         if self._link.lost is not None:
             raise Unavailable(str(self._link.lost), retry_after_s=2)
-        request = Request(items, self.width, client=client, deadline=deadline, patience_s=patience_s)
+        request = Request(items, self.width, client=client, deadline=deadline, patience_s=patience_s, bulk=bulk)
         self._link.submit(submission(self._label, request, items, patience_s), request)
         return request
 

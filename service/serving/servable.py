@@ -29,11 +29,13 @@ class Caller:
     """A caller: the client for fair queueing, and the deadline in monotonic seconds.
 
     With `patience_s`, the caller has set no time: the deadline moves to that long after each batch of its request.
+    Requests of a `bulk` caller never overtake others.
     """
 
     client: str = ""
     deadline: float | None = None
     patience_s: float | None = None
+    bulk: bool = False
 
     def is_late(self) -> bool:
         """Whether the time that the caller has set is over."""
@@ -109,7 +111,9 @@ class Servable:
         deadline, patience_s = caller.deadline, caller.patience_s
         if deadline is not None and patience_s is not None:
             deadline = max(deadline, time.monotonic() + patience_s)
-        request = self.engine.submit(items, client=caller.client, deadline=deadline, patience_s=patience_s)
+        request = self.engine.submit(
+            items, client=caller.client, deadline=deadline, patience_s=patience_s, bulk=caller.bulk
+        )
         try:
             values = await _wait(request)
         except TimeoutError:

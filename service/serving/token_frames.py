@@ -26,6 +26,7 @@ def submission(model: str, request: Request, items: Sequence[Tokens], patience_s
         _int32([item.count for item in items]),
         _int32([item.prompt_tokens for item in items]),
         b"".join(_types(item).tobytes() for item in items) if typed else b"",
+        request.bulk,
     )
 
 

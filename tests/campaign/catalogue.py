@@ -97,7 +97,7 @@ CHECKS = (
         "the clock jumps an hour forth and back, as workers die: jobs run once, deadlines hold",
         "the latest end of a lease",
     ),
-    _own("identities", "every route of the OpenAPI document with every identity", "the check of the scope"),
+    _own("identities", "every route, those of the V2 protocol too, with every identity", "the check of the scope"),
     Check("schema", "schemathesis, ≥ 10,000 cases", ("tests/service/api/test_openapi.py",), "null as an absent field"),
     _own(
         "hostile-corpus",
@@ -105,6 +105,22 @@ CHECKS = (
         "the counts before a body is parsed",
     ),
     _own("parsers", "every parser, an hour of mutated inputs: no finding", "the bound of timestamps"),
+    Check(
+        "operators",
+        "operators of programs that crash PyTorch or read beyond a tensor are refused",
+        ("tests/models/programs/test_guards.py",),
+        "the checks before operators: the process ends by SIGFPE or SIGSEGV",
+    ),
+    Check(
+        "parts",
+        "messages, bodies and images of very many parts are refused before they are built",
+        (
+            "tests/service/rpc/test_rpc.py::test_fields_are_counted_before_a_message_is_parsed",
+            "tests/service/api/routes/test_open_inference.py::test_a_body_of_many_parts_is_refused_before_they_are_built",
+            "tests/models/images/test_reader.py::test_images_of_many_parts_are_refused_at_once",
+        ),
+        "the counts of fields, strings and reads",
+    ),
     _own(
         "program-archives",
         "100,000 changed .pt2 files are refused or computed: no code runs, nothing crashes",

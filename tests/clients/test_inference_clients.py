@@ -152,13 +152,20 @@ assert client.is_server_live() and client.is_server_ready() and client.is_model_
 assert client.get_server_metadata().name == "sonde"
 assert client.get_model_metadata(MODEL).outputs[0].shape == [-1, 384]
 assert {one.name for one in client.get_model_repository_index().models} == {MODEL, "mlp"}
+config = client.get_model_config("mlp").config
+assert (config.max_batch_size, config.input[0].data_type, list(config.output[0].dims)) == (64, 11, [4])
+assert client.get_model_config("mlp", as_json=True)["config"]["input"][0]["data_type"] == "TYPE_FP32"
+client.load_model(MODEL)
 text = triton.InferInput("text", [len(TEXTS)], "BYTES")
 text.set_data_from_numpy(np.array(TEXTS, dtype=object))
 vectors = client.infer(MODEL, [text], timeout=30_000_000, client_timeout=30).as_numpy("embedding").tolist()
 x = triton.InferInput("x", [2, 16], "FP32")
 x.set_data_from_numpy(np.array(X, np.float32))
-best = client.infer("mlp", [x], outputs=[triton.InferRequestedOutput("output", class_count=2)]).as_numpy("output")
-assert best.shape == (2, 2)
+best = client.infer("mlp", [x], outputs=[triton.InferRequestedOutput("output", class_count=2)], priority=2)
+assert best.as_numpy("output").shape == (2, 2)
+[stats] = client.get_inference_statistics("mlp").model_stats
+assert stats.inference_count >= 2 and stats.execution_count >= 1 and stats.inference_stats.compute_infer.ns > 0
+assert {one.name for one in client.get_inference_statistics().model_stats} == {MODEL, "mlp"}
 wrong = triton.InferInput("x", [2, 15], "FP32")
 wrong.set_data_from_numpy(np.zeros((2, 15), np.float32))
 try:

@@ -17,7 +17,6 @@ def switch_scale(runs: Sequence[Tensor], whitened: Tensor) -> Tensor:
     """
     readings = torch.cat(list(runs))
     switches = ((readings == readings.amin(dim=0)) | (readings == readings.amax(dim=0))).all(dim=0)
-    if bool(switches.all()):
-        switches = torch.zeros_like(switches)
+    switches &= ~switches.all()
     reach = whitened.abs().amax(dim=0).clamp(min=1.0)
     return torch.where(switches.repeat(whitened.shape[1] // len(switches)), reach, torch.ones_like(reach))

@@ -14,6 +14,7 @@ from typing import Any
 
 import openpyxl
 import pyarrow as pa
+from openpyxl.worksheet._reader import WorkSheetParser
 
 from models.training.errors import data_error
 
@@ -49,12 +50,37 @@ def read_sheet(path: Path, param: str) -> tuple[pa.Table, list[int]]:
 
 
 def _rows(sheet: Any, param: str, first: int, width: int) -> _Rows:
-    """The number and cells of each row that is not empty, from the row `first` on."""
-    for number, row in enumerate(sheet.iter_rows(first, max_col=width, values_only=True), start=first):
+    """The number and cells of each row that is not empty, from the row `first` on.
+
+    Raises TrainingDataError for rows whose numbers do not rise: openpyxl would leave those out.
+    """
+    before = 0
+    for number, cells in _parsed_rows(sheet):
         if number > _LAST_ROW:
             raise data_error(param, "too_many_rows", f"rows up to {_LAST_ROW:,}", "more")
-        if _has_content(row):
+        if number <= before:
+            raise data_error(param, "invalid_xlsx", "rows whose numbers rise", f"row {number:,} after row {before:,}")
+        before = number
+        row: list[object] = [None] * width
+        for cell in cells:
+            if cell["column"] <= width:
+                row[cell["column"] - 1] = cell["value"]
+        if number >= first and _has_content(row):
             yield number, row
+
+
+def _parsed_rows(sheet: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """The number of each row and its cells, as `iter_rows` of a read-only sheet reads them."""
+    book = sheet.parent
+    with sheet._get_source() as source:  # noqa: SLF001
+        yield from WorkSheetParser(
+            source,
+            sheet._shared_strings,  # noqa: SLF001
+            data_only=book.data_only,
+            epoch=book.epoch,
+            date_formats=book._date_formats,  # noqa: SLF001
+            timedelta_formats=book._timedelta_formats,  # noqa: SLF001
+        ).parse()
 
 
 def _has_content(row: Sequence[object]) -> bool:

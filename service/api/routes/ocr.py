@@ -10,8 +10,8 @@ from service.api.responses import list_body, usage
 from service.api.routes.detect import box_object
 from service.api.schemas.images import EncodedImage, name_images
 from service.api.schemas.vision import OcrAnswer, OcrBody
-from service.serving.image_model import Page, ServedRecognizer
 from service.serving.servable import Timings
+from service.serving.text_recognition import Page, ServedRecognizer
 
 router = APIRouter(tags=["Sonde"])
 

@@ -12,6 +12,8 @@ from msgspec import Meta, Raw, Struct
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Size = Annotated[int, Meta(ge=0, le=2**40)]
+# Of a request's priority: 1 is interactive if the request is small, this one and those above are bulk.
+PRIORITY_LEVELS = 2
 MOST_TENSORS = 1000
 MOST_DIMENSIONS = 64
 _LONGEST_US = 3_600_000_000
@@ -72,7 +74,7 @@ class InferOutput(_Fields, frozen=True):
 
 
 class InferParameters(_CodecFields, frozen=True):
-    """`timeout` is in microseconds. `priority` changes nothing: callers share a model fairly.
+    """`timeout` is in microseconds. A `priority` of 2 or more, which is lower than 1, makes a request bulk.
 
     `truncate` and `prompt_name` are for texts, `state` for series, `horizon` for forecasts.
     """

@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from models.programs.tensors import HostTensor
-from service.api.schemas.open_inference import InferBody, InferOutput, OutputParameters
+from service.api.schemas.open_inference import (
+    PRIORITY_LEVELS,
+    InferBody,
+    InferOutput,
+    InferParameters,
+    OutputParameters,
+)
 from service.api.tensors.data import bytes_tensor, describe_inputs, read_tensors, require_json_form
 from service.api.tensors.model import TensorModel
 from service.errors import InvalidRequest
@@ -54,7 +60,7 @@ async def infer(
     tensors = await in_pool_if(
         size_bytes > INLINE_BYTES, model.served, lambda: read_tensors(body, parts(), with_missing=model.with_missing)
     )
-    output = await model.infer(tensors, wanted, body.options, _with_timeout(caller, body.options.timeout))
+    output = await model.infer(tensors, wanted, body.options, _asking_as(caller, body.options))
     outputs = await in_pool_if(
         any(one.classification and output.tensors[name].values.nbytes > _INLINE_RANKED for name, one in wanted.items()),
         model.served,
@@ -102,11 +108,13 @@ def _require_numbers(name: str, dtype: str) -> None:
         raise InvalidRequest.at(name, f"{dtype} has no best values: leave out classification")
 
 
-def _with_timeout(caller: Caller, timeout_us: int | None) -> Caller:
-    """The caller with the time that the request's parameter allows; of two deadlines the earlier one holds."""
-    if not timeout_us:
+def _asking_as(caller: Caller, parameters: InferParameters) -> Caller:
+    """The caller with the priority and the time of a request; of two deadlines the earlier one holds."""
+    if (parameters.priority or 0) >= PRIORITY_LEVELS:
+        caller = replace(caller, bulk=True)
+    if not parameters.timeout:
         return caller
-    deadline = time.monotonic() + timeout_us / 1e6
+    deadline = time.monotonic() + parameters.timeout / 1e6
     if caller.patience_s is None and caller.deadline is not None:
         deadline = min(deadline, caller.deadline)
     return replace(caller, deadline=deadline, patience_s=None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.programs.contract import Contract, TensorSpec
+from service.api.schemas.open_inference import PRIORITY_LEVELS
 from service.api.tensors.data import DATATYPES
 from service.api.tensors.model import TensorModel
 
@@ -51,9 +52,9 @@ def model_config(model: TensorModel[Any]) -> dict[str, Any]:
         "input": configured(contract.inputs),
         "output": configured(contract.outputs),
     }
-    # Without levels, Triton's clients know that priorities change nothing.
     batches = most_rows and not model.served.metadata.one_by_one
-    return config | ({"dynamic_batching": {"priority_levels": 0}} if batches else {})
+    levels = {"priority_levels": PRIORITY_LEVELS, "default_priority_level": 1}
+    return config | ({"dynamic_batching": levels} if batches else {})
 
 
 def _shape(spec: TensorSpec, contract: Contract) -> list[int]:

@@ -36,6 +36,21 @@ def test_maps_have_the_sizes_of_the_paper() -> None:
     ]
 
 
+def test_a_folded_network_gives_the_same_vectors() -> None:
+    torch.manual_seed(0)
+    network = EfficientNetLite0()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # as if it were trained
+            module.running_mean = torch.randn(module.num_features) / 10
+            module.running_var = torch.rand(module.num_features) + 0.5
+    with torch.inference_mode():
+        images = torch.randn(2, 3, 64, 64)
+        expected = network.eval().vectors(images)
+        found = network.fold().vectors(images)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+
+
 def test_weights_are_converted_once(directory: Path) -> None:
     stamp = (directory / "model.safetensors").stat().st_mtime_ns
     assert unpack(directory.parent) == directory

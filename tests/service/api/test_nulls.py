@@ -10,11 +10,8 @@ from fastapi.testclient import TestClient
 from service.api.app import _COMPUTING
 from service.api.compute_route import ComputeRoute
 from service.api.schemas.base import CompatibleBody, RequestBody
-from tests.fakes.model import FakeModel
-from tests.fakes.sensor import FakeForecaster
-from tests.service.api.test_hot_path import GOOD
+from tests.service.api.test_hot_path import GOOD, with_each_kind
 from tests.support.app import MakeApp
-from tests.support.sensors import LOAD, with_sensors
 
 BODIES: dict[str, type[RequestBody]] = {
     route.path: route.body_field.field_info.annotation  # type: ignore[misc]
@@ -26,8 +23,7 @@ BODIES: dict[str, type[RequestBody]] = {
 
 @pytest.fixture
 def client(make_app: MakeApp) -> TestClient:
-    models = FakeModel(), FakeModel("judge", task="classification")
-    return TestClient(with_sensors(make_app(*models), (LOAD, FakeForecaster())))
+    return TestClient(with_each_kind(make_app))
 
 
 def optional_fields(kind: type[RequestBody]) -> list[str]:
@@ -60,7 +56,7 @@ def test_an_unknown_field_is_refused_and_its_null_only_on_our_own_routes(client:
 
 def test_our_own_routes_are_those_without_a_model_elsewhere() -> None:
     own = {path for path, kind in BODIES.items() if not issubclass(kind, CompatibleBody)}
-    assert own == {"/v1/classify", "/v1/anomaly/score", "/v1/forecast"}
+    assert own == {f"/v1/{name}" for name in ("classify", "anomaly/score", "forecast", "preprocess", "detect", "ocr")}
 
 
 def test_null_for_a_required_field_is_told(client: TestClient) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from service import cli
 from tests.fakes.openai_server import FakeServer, listening
 from tests.support.app import MakeApp
-from tests.support.server import wait_until
+from tests.support.server import free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +71,9 @@ def test_overload_is_an_outcome_and_no_error(capsys: pytest.CaptureFixture[str])
     ("flags", "said"),
     [
         (("--clients", "2", "--rate", "5"), "expected one kind"),
+        (("--protocol", "v2", "--mix", "single:1"), "--protocol v2 has no --mix: leave it out"),
+        (("--shape", "x:1,16"), "--protocol openai has no --shape: leave it out, or use --protocol v2"),
+        (("--protocol", "v2-grpc", "--tensors", "json"), "gRPC has no JSON"),
         (("--rate", "0.001"), "no request is due"),
         (("--words", "9-5"), "--words"),
         (("--words", "some"), "--words"),
@@ -95,6 +102,7 @@ def test_numbers_out_of_range_are_refused(flag: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
+        ("--shape=x:1,b", "expected NAME:N,N as in x:1,16, got 'x:1,b'"),
         ("--seconds=abc", "expected a number above 0, got 'abc'"),
         ("--warmup-s=abc", "expected 0 or more, got 'abc'"),
         ("--warmup-s=-1", "expected 0 or more, got '-1'"),
@@ -133,9 +141,54 @@ def test_sonde_itself_is_a_server_to_measure(make_app: MakeApp, capsys: pytest.C
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         assert cli.main(["bench", "--url", url, "--model", "fake", "--clients", "2", "--batch", "2", *QUICK]) == 0
         assert cli.main(["bench", "--url", url, "--model", "other", *QUICK]) == 1
+        tensors = ["bench", "--protocol", "v2", "--url", url, "--model", "fake", "--clients", "2", "--batch", "2"]
+        assert cli.main([*tensors, *QUICK]) == 0
+        assert cli.main([*tensors, *QUICK, "--tensors", "json"]) == 0
+        assert cli.main(["bench", "--protocol", "v2", "--url", url, "--model", "other"]) == 1
     finally:
         server.should_exit = True
         thread.join(10)
     said = capsys.readouterr()
     assert "with 200" in said.out
+    assert "closed loop, 2 clients, v2, raw values: text BYTES [2]" in said.out
+    assert "closed loop, 2 clients, v2, json values: text BYTES [2]" in said.out
+    assert "/v2/models/other answered with 404, expected 200" in said.err
+    assert " with 4" not in said.out
     assert "with 404" in said.err
+
+
+def test_calls_over_grpc_are_measured(make_app: MakeApp, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("grpc")
+    with rpc_listening(make_app()) as address:
+        flags = ["bench", "--protocol", "v2-grpc", "--url", f"http://{address}", *QUICK]
+        assert cli.main([*flags, "--model", "fake", "--clients", "2"]) == 0
+        assert cli.main([*flags, "--model", "other"]) == 1
+    said = capsys.readouterr()
+    assert "closed loop, 2 clients, v2-grpc, raw values: text BYTES [1]" in said.out
+    assert "did not describe 'other': NOT_FOUND" in said.err
+
+
+@contextmanager
+def rpc_listening(app: FastAPI) -> Iterator[str]:
+    """The address of an application's gRPC server, in a thread with an event loop of its own."""
+    from service.rpc.server import RpcServer
+
+    ready, stop = threading.Event(), threading.Event()
+    settings = app.state.settings.model_copy(update={"host": "127.0.0.1", "grpc_port": free_port()})
+
+    async def main() -> None:
+        server = RpcServer(app, settings, shared=False)
+        await server.start()
+        ready.set()
+        while not stop.is_set():
+            await asyncio.sleep(0.01)
+        await server.stop(0)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield f"127.0.0.1:{settings.grpc_port}"
+    finally:
+        stop.set()
+        thread.join(10)

@@ -353,6 +353,11 @@ def test_a_long_file_goes_in_pieces_and_a_series_keeps_its_state(
     assert "the detector no longer fits" in err
 
 
+def test_a_table_that_is_checked_as_texts_is_told_the_other_task(run: Run) -> None:
+    code, _, err = run("check", "live.csv")
+    assert (code, "For a table of readings: --task anomaly --set kind=series" in err) == (1, True)
+
+
 @pytest.mark.parametrize(
     "text",
     [

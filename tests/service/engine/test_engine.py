@@ -400,6 +400,17 @@ def test_runners_compute_more_tokens_than_the_event_loop_may() -> None:
     assert set(threads.names) == {"engine-m-0"}
 
 
+def test_runners_compute_small_requests_that_are_bulk() -> None:
+    threads = Threads()
+
+    async def submit(made: Engine[Piece]) -> list[list[float]]:
+        return await rows_of(made.submit(pieces(1), bulk=True))
+
+    with engine(Doubler(threads), loop_tokens=30) as made:
+        assert asyncio.run(submit(made)) == [[1]]
+    assert set(threads.names) == {"engine-m-0"}
+
+
 def test_a_fault_on_the_event_loop_fails_one_request() -> None:
     def fail_two(batch: Sequence[Piece]) -> None:
         if any(item.number == 2 for item in batch):

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.engine.request import Request
 from service.engine.scheduler import BatchLimits, QueuedItem, Scheduler
-from tests.fakes.item import request
+from tests.fakes.item import Piece, request
 
 LIMITS = BatchLimits(max_tokens=100, max_items=6, max_padding=0.25, free_padding_tokens=8, interactive_tokens=40)
 
@@ -62,6 +62,15 @@ def test_a_single_query_behind_2048_others_is_in_the_next_batch() -> None:
     queue.next_batch()
     queue.add(single)
     assert queue.next_batch() == [(single, 0)]
+
+
+def test_a_small_request_is_bulk_where_its_caller_says_so() -> None:
+    queue = Scheduler(LIMITS)
+    small = Request([Piece(0, 10)], 2, bulk=True)
+    queue.add(small)
+    assert not small.interactive
+    assert queue.next_batch(interactive_only=True) == []
+    assert queue.next_batch() == [(small, 0)]
 
 
 def test_interactive_only_leaves_bulk_alone() -> None:

@@ -111,4 +111,5 @@ def test_no_process_and_no_socket_file_is_left_when_the_parent_is_killed(
         process.kill()
         wait_until(lambda: not any(exists(pid) for pid in all_of_them), 60)
     assert [path for path in places.rglob("*") if path.name.startswith("sonde-") or path.is_socket()] == []
-    assert {path for path in set(Path("/dev/shm").iterdir()) - segments if "sonde" in path.name} == set()
+    left = set(Path("/dev/shm").iterdir()) - segments
+    assert {path for path in left if "sonde" in path.name and path.is_file()} == set()  # others may have folders there

@@ -26,7 +26,8 @@ grpc = pytest.importorskip("grpc")
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # noqa: E402
 
-from service.rpc.messages import SERVICE, message, parse  # noqa: E402
+from service.inference_messages import SERVICE, message  # noqa: E402
+from service.rpc.fields import parse  # noqa: E402
 from service.rpc.server import RpcServer  # noqa: E402
 from service.rpc.tensors import raw_values  # noqa: E402
 
@@ -105,6 +106,20 @@ def test_a_series_and_its_state(make_app: MakeApp) -> None:
     assert ask_once(app, "ModelInfer", parameters=state, **fields).parameters["state"].string_param
 
 
+def test_statistics_of_one_model_and_of_all(make_app: MakeApp) -> None:
+    async def work(ask: Ask, channel: Any) -> None:
+        await ask("ModelInfer", model_name="fake", inputs=[text()])
+        [one] = (await ask("ModelStatistics", name="fake")).model_stats
+        assert (one.name, one.version, one.inference_count, one.execution_count) == ("fake", "0", 2, 1)
+        assert one.inference_stats.compute_infer.count == 1
+        everything = (await ask("ModelStatistics")).model_stats
+        assert {each.name for each in everything} == {"fake", "judge"}
+        with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
+            await ask("ModelStatistics", name="none")
+
+    serve(make_app(FakeModel(), FakeModel("judge", task="classification")), work)
+
+
 def test_the_server_and_its_models_describe_themselves(make_app: MakeApp) -> None:
     async def work(ask: Ask, channel: Any) -> None:
         assert (await ask("ServerLive")).live
@@ -113,6 +128,14 @@ def test_the_server_and_its_models_describe_themselves(make_app: MakeApp) -> Non
         assert (await ask("ModelReady", name="fake")).ready
         metadata = await ask("ModelMetadata", name="fake")
         assert [(one.name, one.datatype, list(one.shape)) for one in metadata.inputs] == [("text", "BYTES", [-1])]
+        config = (await ask("ModelConfig", name="fake")).config
+        assert (config.name, config.backend, config.max_batch_size) == ("fake", "sonde", 2048)
+        [entry] = config.input
+        assert (entry.name, config.DESCRIPTOR.file.enum_types_by_name["DataType"].values[entry.data_type].name) == (
+            "text",
+            "TYPE_STRING",
+        )
+        assert config.dynamic_batching.priority_levels == 2
         [entry] = (await ask("RepositoryIndex")).models
         assert (entry.name, entry.state) == ("fake", "READY")
         health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=SERVICE))

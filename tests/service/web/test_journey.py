@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.auth import Keyring
-from tests.service.web.conftest import Visit
+from tests.service.web.conftest import Visit, take
 from tests.support import intents
 from tests.support.processes import sonde_up
 
@@ -23,20 +23,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(500)]
 NAME = "ft:all-MiniLM-L6-v2:local:intents"
 HARD = ["it is gone and I want to know why", "the card and the fee", "what about the money"]
 JOB_MS = 180_000
-
-
-@pytest.fixture
-def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Where the pictures of the docs go: `pytest --screenshots docs/images`."""
-    chosen: Path | None = request.config.getoption("--screenshots")
-    return chosen or tmp_path
-
-
-def take(page: Page, pictures: Path, name: str) -> None:
-    page.wait_for_load_state("networkidle")
-    page.evaluate("scrollTo(0, 0)")
-    page.screenshot(path=pictures / f"console-{name}.png")
-    assert (pictures / f"console-{name}.png").stat().st_size < 150_000
 
 
 def click(page: Page, name: str) -> None:

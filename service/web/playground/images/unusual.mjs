@@ -23,14 +23,18 @@ export default function UnusualImages({ models, files, take }) {
   }
   return html`
     <${RequestForm} request=${request} action="Score" build=${build}>
-      ${isEncoder && html`
-        <${PicturesField} label="Drop normal pictures, such as good parts: 3 or more, better 20" files=${normal} onChange=${describe} />
-        <${Field} label="Detector"><${Select} value=${detector} options=${DETECTORS} onChange=${choose} /><//>
-      `}
-      <${PicturesField} label="Drop pictures to judge, or choose some" files=${files} onChange=${take} />
-      <${Field} label="Alarm rate" hint="The share of normal pictures that may be called unusual.">
-        <input inputmode="decimal" value=${alpha} onInput=${(event) => allow(event.target.value)} />
-      <//>
+      <div class="halves">
+        ${isEncoder && html`<div>
+          <${PicturesField} label="Drop normal pictures, such as good parts: 3 or more, better 20" files=${normal} onChange=${describe} />
+        </div>`}
+        <div><${PicturesField} label="Drop pictures to judge, or choose some" files=${files} onChange=${take} /></div>
+      </div>
+      <div class="fields">
+        ${isEncoder && html`<${Field} label="Detector"><${Select} value=${detector} options=${DETECTORS} onChange=${choose} /><//>`}
+        <${Field} label="Alarm rate" hint="The share of normal pictures that may be called unusual.">
+          <input inputmode="decimal" value=${alpha} onInput=${(event) => allow(event.target.value)} />
+        <//>
+      </div>
     <//>
     ${data?.answer.warnings.map((warning) => html`<${Notice} kind="warn">${plain(warning)}<//>`)}
     ${data && html`<${Scores} files=${data.body.images} answer=${data.answer} key=${data.answer} />`}

@@ -98,3 +98,11 @@ def test_an_encrypted_archive_is_no_workbook(tmp_path: Path) -> None:
     path.write_bytes(b"PK\x01\x02".join([head, *(part[:4] + bytes([part[4] | 1]) + part[5:] for part in directory)]))
     with pytest.raises(TrainingDataError, match="encrypted"):
         read_sheet(path, "training_file")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_rows_whose_numbers_do_not_rise_are_refused(tmp_path: Path, number: int) -> None:
+    """openpyxl leaves them out, and a job would train on fewer rows than the file has."""
+    row = f'<row r="{number}"><c r="A{number}"><v>1</v></c></row></sheetData>'
+    with pytest.raises(TrainingDataError, match=f"rows whose numbers rise, got row {number} after row 3"):
+        read_sheet(workbook(tmp_path, ("</sheetData>", row)), "training_file")

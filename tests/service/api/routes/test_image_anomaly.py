@@ -112,7 +112,7 @@ def test_too_few_reference_images_for_alpha_are_said(client: TestClient) -> None
         ({"reference": None}, "reference", "at least 3 images"),
         ({"reference": ["%", *base64(GOOD)]}, "reference[0]", "base64"),
         ({"reference": base64([*GOOD, b"no image"])}, "reference[40]", "bytes that begin with"),
-        ({"images": ["https://a.example/b.png"]}, "images[0]", "does not fetch"),
+        ({"images": ["https://a.example/b.png"]}, "images[0]", "Sonde fetches none"),
         ({"model": "clip"}, "model", "inner maps"),
         ({"model": "fake"}, "model", "models that do embedding with images: dino, resnet, clip"),
         ({"input": "a"}, "images", "exactly one of"),

@@ -90,7 +90,7 @@ def test_the_configuration_leaves_the_batch_out(client: TestClient) -> None:
     assert config["max_batch_size"] == 8
     assert config["input"] == [{"name": "text", "data_type": "TYPE_STRING", "dims": []}]
     assert config["output"][1] == {"name": "scores", "data_type": "TYPE_FP32", "dims": [3]}
-    assert config["dynamic_batching"] == {"priority_levels": 0}
+    assert config["dynamic_batching"] == {"priority_levels": 2, "default_priority_level": 1}
     series = client.get(f"/v2/models/{PUMP}/config").json()
     assert (series["max_batch_size"], series["input"][0]["dims"]) == (0, [-1, 2])
     assert "dynamic_batching" not in series
@@ -270,6 +270,23 @@ def test_the_time_that_a_request_allows(make_app: MakeApp) -> None:
     model.gate.set()
     assert answer.status_code == 504
     assert answer.json()["error"].startswith("the request's time ran out")
+
+
+@pytest.mark.parametrize(("priority", "bulk"), [(None, False), (0, False), (1, False), (2, True), (9, True)])
+def test_a_low_priority_makes_a_request_bulk(make_app: MakeApp, priority: int | None, bulk: bool) -> None:
+    app = make_app(FakeModel())
+    engine = app.state.manager.find("fake").engine
+    asked: list[bool] = []
+    submit = engine.submit
+
+    def watched(items: Any, **given: Any) -> Any:
+        asked.append(given["bulk"])
+        return submit(items, **given)
+
+    engine.submit = watched
+    parameters = {} if priority is None else {"priority": priority}
+    assert infer(TestClient(app), "fake", texts("hello"), parameters=parameters).status_code == 200
+    assert asked == [bulk]
 
 
 def test_nulls_and_codecs_of_mlservers_types_are_read(client: TestClient) -> None:

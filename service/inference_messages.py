@@ -11,11 +11,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
-
-from service.errors import MalformedBody
-from service.rpc.fields import require_few_fields
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
@@ -54,6 +50,20 @@ _MESSAGES = {
     "ModelInferResponse.InferOutputTensor": _DATA,
     "ModelInferResponse": f"{_MODEL} repeated ModelInferResponse.InferOutputTensor outputs = 5; "
     "repeated bytes raw_output_contents = 6;",
+    "ModelConfigRequest": "string name = 1; string version = 2;",
+    "ModelConfigResponse": "ModelConfig config = 1;",
+    "ModelConfig": "string name = 1; string platform = 2; int32 max_batch_size = 4; repeated ModelInput input = 5; "
+    "repeated ModelOutput output = 6; ModelDynamicBatching dynamic_batching = 11; string backend = 17;",
+    "ModelInput": "string name = 1; DataType data_type = 2; repeated int64 dims = 4;",
+    "ModelOutput": "string name = 1; DataType data_type = 2; repeated int64 dims = 3;",
+    "ModelDynamicBatching": "uint64 priority_levels = 4; uint64 default_priority_level = 5;",
+    "ModelStatisticsRequest": "string name = 1; string version = 2;",
+    "ModelStatisticsResponse": "repeated ModelStatistics model_stats = 1;",
+    "ModelStatistics": "string name = 1; string version = 2; uint64 inference_count = 4; uint64 execution_count = 5; "
+    "InferStatistics inference_stats = 6;",
+    "InferStatistics": "StatisticDuration queue = 3; StatisticDuration compute_input = 4; "
+    "StatisticDuration compute_infer = 5; StatisticDuration cache_hit = 7; StatisticDuration cache_miss = 8;",
+    "StatisticDuration": "uint64 count = 1; uint64 ns = 2;",
     "RepositoryIndexRequest": "string repository_name = 1; bool ready = 2;",
     "RepositoryIndexResponse.ModelIndex": "string name = 1; string version = 2; string state = 3; string reason = 4;",
     "RepositoryIndexResponse": "repeated RepositoryIndexResponse.ModelIndex models = 1;",
@@ -69,10 +79,30 @@ METHODS = (
     "ModelReady",
     "ModelMetadata",
     "ModelInfer",
+    "ModelConfig",
+    "ModelStatistics",
     "RepositoryIndex",
     "RepositoryModelLoad",
     "RepositoryModelUnload",
 )
+_DATA_TYPES = (
+    "INVALID",
+    "BOOL",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "FP16",
+    "FP32",
+    "FP64",
+    "STRING",
+    "BF16",
+)
+_ENUMS = {"DataType": [f"TYPE_{name}" for name in _DATA_TYPES]}
 _FIELD = re.compile(r"(?:(repeated|oneof) )?(?:([\w.]+) )?(\w+) = (\d+);")
 # Maps to parameters, with the message of their values.
 _MAPS = {"parameters": "InferParameter", "repository_parameters": "ModelRepositoryParameter"}
@@ -92,6 +122,10 @@ def _describe() -> descriptor_pb2.FileDescriptorProto:
                 _add_map(made[name], name, _MAPS[field], int(number))
             else:
                 _add_field(made[name], label, kind, field, int(number))
+    for name, values in _ENUMS.items():
+        enum = file.enum_type.add(name=name)
+        for number, value in enumerate(values):
+            enum.value.add(name=value, number=number)
     service = file.service.add(name=SERVICE.rpartition(".")[2])
     for method in METHODS:
         service.method.add(
@@ -108,7 +142,9 @@ def _add_field(message: Any, label: str, kind: str, name: str, number: int) -> N
         if not message.oneof_decl:
             message.oneof_decl.add(name="parameter_choice")
         field.oneof_index = 0
-    if kind[0].isupper():
+    if kind in _ENUMS:
+        field.type, field.type_name = _Field.TYPE_ENUM, f".{PACKAGE}.{kind}"
+    elif kind[0].isupper():
         field.type, field.type_name = _Field.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
     else:
         field.type = getattr(_Field, f"TYPE_{kind.upper()}")
@@ -129,13 +165,3 @@ POOL.AddSerializedFile(_describe().SerializeToString())
 def message(name: str) -> Any:
     """The class of a message, such as `ModelInferRequest`."""
     return GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))
-
-
-def parse(name: str, content: bytes, most_fields: int) -> Any:
-    """The message `name` in bytes. Raises BodyTooLarge for more than `most_fields` fields, and MalformedBody."""
-    kind = message(name)
-    require_few_fields(content, kind.DESCRIPTOR, most_fields)
-    try:
-        return kind.FromString(content)
-    except DecodeError as error:
-        raise MalformedBody(f"expected the message {name}, got other bytes: {error}") from error
