@@ -26,9 +26,6 @@ class ImageStore:
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._names: dict[str, str] = {}
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._places
-
     def add(self, key: str, name: str, pixels: Pixels) -> None:
         """Keep an image under its key; `name` is that in its file. A copy of one is not kept twice."""
         if key in self._places:

@@ -27,7 +27,7 @@ from models.training.recipes.text_dataset import TextDataset
 from models.training.report import Choice, Finding
 from models.training.report_labels import check_label
 
-GOLDEN_INPUTS = 8
+_GOLDEN_TEXTS = 8
 # How far a probability may be from the one at training time: bfloat16 rows depend on what else is in their batch.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.03}
 
@@ -146,7 +146,7 @@ def head_metrics(
 
 def _golden(context: TextContext, published: Candidate, data: TextDataset) -> dict[str, object]:
     """Held-out texts of several classes, and the probabilities that the written head gives for them."""
-    texts = data.one_of_each_label[:GOLDEN_INPUTS]
+    texts = data.one_of_each_label[:_GOLDEN_TEXTS]
     x, tokens = torch.from_numpy(published.embedder(texts)), published.embedder.read(texts)
     rows = load_head(context.result).probabilities(x, tokens).tolist()
     return golden_texts(context, texts, rows, TOLERANCE)
