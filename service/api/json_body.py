@@ -32,6 +32,8 @@ T = TypeVar("T")
 _LISTS_PER_INPUT, _OTHER = 2, 1000
 # An input is a text, or an object with the text's name; so is each of the labels.
 _STRINGS_PER_INPUT = 8
+# Content types of nearly all bodies; some clients (LiteLLM for Voyage) name none.
+_USUAL_TYPES = ("", "application/json")
 # A body up to here is parsed at once, in a few milliseconds.
 _INLINE_BYTES = 256 * 1024
 # Python's and C's spellings too, so that a client learns which of its values JSON cannot say.
@@ -79,9 +81,10 @@ async def read_json(
 
     Raises UnsupportedMedia, BodyTooLarge, MalformedBody, InvalidRequest for too many items, and ClientGone.
     """
-    is_image = image_field is not None and is_image_body(headers)
+    kind = headers.get("content-type", "")
+    is_image = image_field is not None and kind not in _USUAL_TYPES and is_image_body(headers)
     if not is_image:
-        _require_json(headers.get("content-type", ""))
+        _require_json(kind)
     raw = await read_bytes(receive, headers, settings.max_body_bytes)
     if image_field is not None and (is_image or ("content-type" not in headers and begins_like_image(raw))):
         sent = raw, headers, scope.get("query_string", b""), image_field, settings.max_inputs
@@ -167,8 +170,8 @@ async def read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: in
 
 
 def _require_json(content_type: str) -> None:
-    """Refuse other content types; some clients (LiteLLM for Voyage) name none."""
-    if content_type in ("", "application/json"):  # as nearly all are
+    """Refuse other content types."""
+    if content_type in _USUAL_TYPES:
         return
     kind = content_type.partition(";")[0].strip().lower()
     family, _, name = kind.partition("/")

@@ -26,6 +26,7 @@ OTHER_ROUTES = (
     *("/v1/models/{model}/owner", "/v1/models/{model}/held_out", "/v1/detokenize", "/v1/embed", "/v2/embed"),
     *("/api/embed", "/api/embeddings", "/api/show", "/models/{model}/pipeline/feature-extraction"),
     *("/openai/v1/embeddings", "/openai/deployments/{deployment}/embeddings"),
+    *("/v1/preprocess", "/v1/detect", "/v1/ocr"),
 )
 
 

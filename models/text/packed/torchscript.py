@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TypeVar, cast
 
 import torch
@@ -28,10 +30,9 @@ def script(module: ModuleT) -> ModuleT:
         return cast("ModuleT", torch.jit.script(module))
 
 
-def as_written() -> AbstractContextManager[None]:
-    """Run scripted modules as they are written, in the calling thread.
-
-    PyTorch would record the first call and rewrite the module at the second, which takes 0.2 s and makes a pass no
-    faster (benchmarks/NOTES.md).
-    """
-    return torch.jit.optimized_execution(should_optimize=False)  # type: ignore[attr-defined]
+# A context in which the calling thread runs scripted modules as they are written. PyTorch would record the first call
+# and rewrite the module at the second, which takes 0.2 s and makes a pass no faster (benchmarks/NOTES.md).
+as_written: Callable[[], AbstractContextManager[None]] = partial(
+    torch.jit.optimized_execution,  # type: ignore[attr-defined]
+    should_optimize=False,
+)

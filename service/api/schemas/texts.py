@@ -123,6 +123,8 @@ class EmbeddingsBody(CompatibleBody):
             return self.messages or self.images
         inputs: list[Any] = self.input or []
         if self.modality == "image":
+            if not all(isinstance(item, str | EncodedImage) for item in inputs):
+                raise InvalidRequest.at("modality", "image goes with images as base64 or data URIs, got token ids")
             return [
                 item if isinstance(item, EncodedImage) else check_image(item, name_inputs("input", inputs)(at))
                 for at, item in enumerate(inputs)
