@@ -22,8 +22,8 @@ from models.text.base import TextModel
 from models.training.embeddings import CachedEmbedder, Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.events import Events
-from models.training.image_embeddings import ImageEmbedder
-from models.training.image_store import ImageStore
+from models.training.images.embeddings import ImageEmbedder
+from models.training.images.store import ImageStore
 from models.training.report import Report
 
 JOB, RESULT, RESULT_FILES, ERROR = "job.json", "result.json", "result", "error.json"

@@ -44,8 +44,8 @@ from models.training.hyperparameters import (
     SensorAnomalyHyperparameters,
     TextAnomalyHyperparameters,
 )
-from models.training.image_embeddings import ImageEmbedder
-from models.training.image_store import ImageStore
+from models.training.images.embeddings import ImageEmbedder
+from models.training.images.store import ImageStore
 from models.training.job import (
     ERROR,
     RESULT,

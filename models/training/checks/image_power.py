@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.training.checks.wording import warn_if
-from models.training.image_defects import FOUND, KINDS, Defect, DefectKind
+from models.training.images.defects import FOUND, KINDS, Defect, DefectKind
 from models.training.report import Finding
 
 _NAMES: dict[DefectKind, str] = {"spot": "a darker or brighter spot", "scratch": "a scratch"}

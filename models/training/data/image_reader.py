@@ -32,7 +32,7 @@ from models.training.data.row_layout import IMAGE, LABEL, check_image_columns
 from models.training.data.row_parser import MAX_LABEL_CHARACTERS
 from models.training.data.rows import RowKind, TextRows
 from models.training.errors import TrainingDataError, data_error, quote
-from models.training.image_store import ImageStore
+from models.training.images.store import ImageStore
 
 Decode = Callable[[bytes, ImageLimits, str], Pixels]
 LIMITS = ImageLimits()

@@ -25,7 +25,7 @@ from models.training.errors import TrainingDataError, TrainingError
 from models.training.events import ProgressEvents, emit
 from models.training.heads.detector_selection import anomaly_metrics, check_detector_choice, false_alarm_rates
 from models.training.hyperparameters import ImageAnomalyHyperparameters
-from models.training.image_defects import DEFECTS, MOST_COPIES, Defect, draw_defect
+from models.training.images.defects import DEFECTS, MOST_COPIES, Defect, draw_defect
 from models.training.job import ImageContext, Outcome, golden_texts
 from models.training.metrics import auroc, miscalibration
 from models.training.recipes.image_classification import golden_uris

@@ -18,7 +18,7 @@ from models.training.data import image_archive
 from models.training.data.image_reader import ImageReader, read_small
 from models.training.data.rows import TextRows
 from models.training.errors import TrainingDataError
-from models.training.image_store import ImageStore
+from models.training.images.store import ImageStore
 from tests.support.image_files import archive, disc, discs, tile
 from tests.support.images import hostile
 

@@ -10,7 +10,7 @@ from models.images.pixels import Pixels
 from models.text.tokens import Tokens
 from models.training.embeddings import CachedEmbedder, EmbeddingCache
 from models.training.events import Events
-from models.training.image_store import ImageStore
+from models.training.images.store import ImageStore
 
 _BATCH_IMAGES = 16
 

@@ -1,0 +1,1 @@
+"""Images in training: kept copies, embeddings by key, drawn defects."""
