@@ -38,7 +38,7 @@ _UP_TO_THE_MODEL = (
     "fake has no prompt",
     "; models that do: ",
     "images: none here",
-    "image goes with images",
+    "goes with images",
     "with images; start one",
     "give it labels",
     "give it a reference",
