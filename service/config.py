@@ -187,19 +187,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split_origins(cls, value: object) -> object:
         """The origins as browsers send them, whether they came in one string or several."""
-        origins = tuple(part.lower() for part in _split(value))
-        if any(origin != "*" and not _ORIGIN.fullmatch(origin) for origin in origins):
-            raise ValueError("expected origins such as https://app.example without a path, or *")
-        return origins
+        return _split_matching(_ORIGIN, value, "expected origins such as https://app.example without a path, or *")
 
     @field_validator("allow_urls", mode="before")
     @classmethod
     def _split_hosts(cls, value: object) -> object:
         """The hosts of URLs, whether they came in one string or several."""
-        hosts = tuple(part.lower() for part in _split(value))
-        if any(host != "*" and not _HOST.fullmatch(host) for host in hosts):
-            raise ValueError("expected hosts such as images.example without a scheme or a path, or *")
-        return hosts
+        return _split_matching(_HOST, value, "expected hosts such as images.example without a scheme or a path, or *")
 
     @field_validator("keep_inputs")
     @classmethod
@@ -302,6 +296,14 @@ def _split(value: object) -> list[str]:
     """The parts of a setting that may be repeated, and whose variable has commas."""
     given = value if isinstance(value, list | tuple) else [value]
     return [part.strip() for text in given for part in str(text).split(",") if part.strip()]
+
+
+def _split_matching(pattern: re.Pattern[str], value: object, expected: str) -> tuple[str, ...]:
+    """The parts in lower case; each matches the pattern, or is `*`. Raises ValueError with what was expected."""
+    parts = tuple(part.lower() for part in _split(value))
+    if any(part != "*" and not pattern.fullmatch(part) for part in parts):
+        raise ValueError(expected)
+    return parts
 
 
 def _require_known_variables(environment: Mapping[str, str]) -> None:
