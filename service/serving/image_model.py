@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,8 @@ from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
 # Encoded images, or what gives them: base64 is decoded in the pool, too.
 Encoded = Callable[[], bytes]
-
-
 FitImages = Callable[[Patches], CalibratedImageDetector]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,21 +127,25 @@ class ReadsImages(Servable):
     ) -> tuple[list[Pixels], float]:
         """Decode images in the pool; the seconds that it took."""
         began = time.perf_counter()
-        await self._require_few_pixels(images, name)
-        items: list[Pixels] = []
-        for index, encoded in enumerate(images):  # one at a time, so that other requests get their turn
-            if caller.is_late():
-                raise DeadlineExceeded("the request's time ran out while its images were decoded")
-            items.append(await self.run_in_pool(lambda data=encoded, at=index: self._read(data, name(at))))  # type: ignore[misc]
+        items = [item async for item in self._decoded(images, caller, name, self._read)]
         self._metrics.inputs.labels(self.metadata.name, task).inc(len(items))
         return items, time.perf_counter() - began
 
-    async def _require_few_pixels(self, images: Sequence[Encoded], name: Callable[[int], str]) -> None:
-        """Raise ImageTooLarge for images with too many pixels together, before any is decoded."""
-        if len(images) > 1:
-            await self.run_in_pool(lambda: self._count_pixels(images, name))
+    async def _decoded(
+        self, images: Sequence[Encoded], caller: Caller, name: Callable[[int], str], read: Callable[[Encoded, str], T]
+    ) -> AsyncIterator[T]:
+        """What `read` makes of each image in the pool, one at a time, so that other requests get their turn.
 
-    def _count_pixels(self, images: Sequence[Encoded], name: Callable[[int], str]) -> None:
+        Raises ImageTooLarge for images with too many pixels together, before any is decoded, and DeadlineExceeded.
+        """
+        if len(images) > 1:
+            await self.run_in_pool(lambda: self._require_few_pixels(images, name))
+        for index, encoded in enumerate(images):
+            if caller.is_late():
+                raise DeadlineExceeded("the request's time ran out while its images were decoded")
+            yield await self.run_in_pool(lambda data=encoded, at=index: read(data, name(at)))  # type: ignore[misc]
+
+    def _require_few_pixels(self, images: Sequence[Encoded], name: Callable[[int], str]) -> None:
         most, pixels = self.image_limits.max_request_pixels, 0
         for index, encoded in enumerate(images):
             pixels += count_pixels(encoded(), self.image_limits, name(index))

@@ -15,7 +15,6 @@ from models.images.reader import ImageLimits, read_image
 from models.images.text_lines import Box, find_lines
 from models.images.text_recognizer import RecognizedText, RecognizesText
 from service.engine.row_engine import RowEngine
-from service.errors import DeadlineExceeded
 from service.serving.image_model import Encoded, ServedImages
 from service.serving.servable import Caller, ServingContext, Timings
 
@@ -78,15 +77,12 @@ class ServedRecognizer(ServedImages):
         self, images: Sequence[Encoded], caller: Caller, name: Callable[[int], str], *, lines: bool
     ) -> list[_CutPage]:
         """Decode images in the pool, one at a time, and cut them into lines."""
-        await self._require_few_pixels(images, name)
         pages: list[_CutPage] = []
         tokens, cut = 0, self._cut_lines if lines else self._take_whole
-        for index, encoded in enumerate(images):
-            if caller.is_late():
-                raise DeadlineExceeded("the request's time ran out while its images were decoded")
-            pages.append(await self.run_in_pool(lambda data=encoded, at=index: cut(data, name(at))))  # type: ignore[misc]
-            tokens += sum(line.count for line in pages[-1].lines)
-            self._require_room(tokens, name(index))
+        async for page in self._decoded(images, caller, name, cut):
+            tokens += sum(line.count for line in page.lines)
+            self._require_room(tokens, name(len(pages)))
+            pages.append(page)
         self._metrics.inputs.labels(self.metadata.name, self.metadata.task).inc(len(images))
         return pages
 
