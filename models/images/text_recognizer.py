@@ -23,7 +23,7 @@ from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks
 
-# A row holds as many tokens, whatever the model's own limit is.
+# The most tokens of a row. A model may have a lower limit of its own.
 _MOST_TOKENS = 128
 # Tokens of a line that is as long as it is high: letters are half as wide as high, and a token has about four.
 _TOKENS_PER_HEIGHT = 0.5

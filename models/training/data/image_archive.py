@@ -114,7 +114,7 @@ class ImageArchive:
     def _read(
         self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, line: int, most: int | None = None
     ) -> bytes | None:
-        """The bytes of a member, no more than allowed whatever it states; None after a fault."""
+        """The bytes of a member; None after a fault. A member that states a false size is read up to the limit."""
         most = self._max_bytes if most is None else most
         try:
             with archive.open(member) as stream:
