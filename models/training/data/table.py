@@ -22,6 +22,7 @@ from models.training.data.header import require_header
 from models.training.data.numbers import NumberFormat, cast_plain, find_number_format
 from models.training.data.suspects import is_counter, is_empty, never_falls, require_no_sentinels
 from models.training.errors import TrainingDataError, data_error, quote
+from models.training.hyperparameters import ForecastHyperparameters, SensorAnomalyHyperparameters
 
 MOST_COLUMNS = 512
 _FIRST_ROWS = 256
@@ -36,6 +37,11 @@ class ColumnRoles:
     group: str | None = None
     label: str | None = None
     csv: CsvOptions = field(default_factory=CsvOptions)
+
+    @classmethod
+    def of(cls, settings: SensorAnomalyHyperparameters | ForecastHyperparameters) -> ColumnRoles:
+        """The roles that a job gives to the columns of its files."""
+        return cls(settings.columns, settings.timestamp, settings.group, settings.label, settings.csv)
 
     @property
     def others(self) -> tuple[str, ...]:
