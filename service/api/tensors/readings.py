@@ -14,7 +14,7 @@ from models.sensors.base import LARGEST, Readings, Scored, State
 from service.api.readings import missing_warnings
 from service.api.routes.sensor_anomaly import require_window
 from service.api.schemas.open_inference import InferParameters
-from service.api.tensors.model import Said, Specs, TensorModel, TensorOutput, make_contract
+from service.api.tensors.model import AnswerParameters, Specs, TensorModel, TensorOutput, make_contract
 from service.errors import InvalidRequest
 from service.serving.program_model import Tensors
 from service.serving.sensor_model import ServedSensor
@@ -42,7 +42,7 @@ class _ReadingTensors(TensorModel[ServedSensor]):
         limits = {"n": self._settings.max_readings, "h": max(self.served.signature.horizon, 1)}
         return make_contract(inputs, self._outputs(), limits)
 
-    async def _read(self, tensors: Tensors) -> tuple[Readings, Said]:
+    async def _read(self, tensors: Tensors) -> tuple[Readings, AnswerParameters]:
         """Readings float64 [n, d], and the warnings of missing values. Raises InvalidRequest."""
         readings: Readings = tensors[self.reads].values
         signature = self.served.signature
@@ -67,9 +67,9 @@ class RecordTensors(_ReadingTensors):
         self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
     ) -> TensorOutput:
         """See TensorModel."""
-        readings, said = await self._read(tensors)
+        readings, extra = await self._read(tensors)
         scored, timings = await self._score(readings, None, wanted, caller)
-        return TensorOutput(_scored_tensors(scored), [timings], said | _say_drift(scored))
+        return TensorOutput(_scored_tensors(scored), [timings], extra | _drift_parameters(scored))
 
     async def _score(
         self, readings: Readings, state: State | None, wanted: Collection[str], caller: Caller
@@ -97,11 +97,11 @@ class SeriesTensors(RecordTensors):
         """See TensorModel."""
         digest = self.served.manifest.digest
         state, place = (None, StreamPosition()) if parameters.state is None else unseal(parameters.state, digest)
-        readings, said = await self._read(tensors)
+        readings, extra = await self._read(tensors)
         require_window(self.served, len(readings), state)
         scored, timings = await self._score(readings, state, wanted, caller)
-        said["state"] = seal(scored.state, digest, StreamPosition(place.last_s, followed=True))
-        return TensorOutput(_scored_tensors(scored), [timings], said | _say_drift(scored))
+        extra["state"] = seal(scored.state, digest, StreamPosition(place.last_s, followed=True))
+        return TensorOutput(_scored_tensors(scored), [timings], extra | _drift_parameters(scored))
 
 
 class ForecastTensors(_ReadingTensors):
@@ -118,12 +118,12 @@ class ForecastTensors(_ReadingTensors):
         if parameters.horizon is not None and parameters.horizon > most:
             about = f"{self.served.metadata.name} forecasts at most {most} steps, got {parameters.horizon}"
             raise InvalidRequest.at("parameters.horizon", about)
-        readings, said = await self._read(tensors)
+        readings, extra = await self._read(tensors)
         require_window(self.served, len(readings), None)
         made, timings = await self.served.forecast(readings, caller, parameters.horizon or most, _QUANTILES)
         quantiles = np.stack([made.quantiles[level] for level in _QUANTILES])
         outputs = {"mean": HostTensor("float64", made.mean), "quantiles": HostTensor("float64", quantiles)}
-        return TensorOutput(outputs, [timings], {**said, "quantiles": ",".join(map(str, _QUANTILES))})
+        return TensorOutput(outputs, [timings], {**extra, "quantiles": ",".join(map(str, _QUANTILES))})
 
     def _outputs(self) -> Specs:
         return {"mean": ("float64", ("h", self._width)), "quantiles": ("float64", (len(_QUANTILES), "h", self._width))}
@@ -136,5 +136,5 @@ def _scored_tensors(scored: Scored) -> Tensors:
     return tensors
 
 
-def _say_drift(scored: Scored) -> Said:
+def _drift_parameters(scored: Scored) -> AnswerParameters:
     return {} if scored.drift is None else {"drift_detected": bool(scored.drift.detected)}

@@ -256,11 +256,11 @@ def test_the_lists_of_models_and_metrics_name_no_jobs_and_files_of_others(team: 
     [
         (Caller("key-1"), [True, False, False, True]),
         (Caller("key-1", sees_all=True), [True, True, True, True]),
-        (Caller.who_reads_feedback_of("key-1"), [True, False, False, True]),
-        (Caller.who_reads_feedback_of(None), [True, True, True, True]),
+        (Caller.from_feedback_reader("key-1"), [True, False, False, True]),
+        (Caller.from_feedback_reader(None), [True, True, True, True]),
     ],
 )
 def test_a_caller_sees_its_own_and_what_has_no_owner(caller: Caller, seen: list[bool]) -> None:
     owners = ["key-1", "key-2", "anonymous", None]
     assert [caller.may_see(owner) for owner in owners] == seen
-    assert Caller.who_reads_feedback_of(caller.reads_feedback_of).may_see("key-2") == caller.may_see("key-2")
+    assert Caller.from_feedback_reader(caller.reads_feedback_of).may_see("key-2") == caller.may_see("key-2")
