@@ -83,7 +83,7 @@ class IdempotencyKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class JobEvent:
     """An event of a job; `data` holds numbers when `type` is metrics."""
 
     level: Level
