@@ -174,8 +174,7 @@ class ModelManager:
             return next(iter(self._configured.values()))
         if found := self._find_loaded(name):
             return found
-        known = ", ".join(served.metadata.name for served in self.all())
-        raise ModelNotFound(f"no model {name!r} here; there is: {known}", param="model")
+        raise ModelNotFound(f"no model {name!r} here; there is: {_names_of(self.all())}", param="model")
 
     async def resolve(self, name: str | None) -> Servable:
         """Find a model; load a version that is not the current one. Raises Unservable, too.
@@ -220,9 +219,8 @@ class ModelManager:
         served = await self.resolve(name)
         if isinstance(served, ReadsImages) and served.metadata.task == task:
             return served
-        able = ", ".join(other.metadata.name for other in readers) or "none here"
-        does = f"{served.metadata.task} with {served.reads}"
-        raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
+        does = f"{served.metadata.name} does {served.does}"
+        raise WrongTask(f"{does}; models that do {task} with images: {_names_of(readers)}", param="model")
 
     async def resolve_recognizer(self, name: str | None) -> ServedRecognizer:
         """Find a model that writes the text of images. Raises WrongTask naming others."""
@@ -234,8 +232,9 @@ class ModelManager:
         served = readers[0] if name is None and readers else await self.resolve(name)
         if isinstance(served, ReadsImages):
             return served
-        able = ", ".join(other.metadata.name for other in readers) or "none here"
-        message = f"{served.metadata.name} reads {served.reads}, not images; models that read images: {able}"
+        message = (
+            f"{served.metadata.name} reads {served.reads}, not images; models that read images: {_names_of(readers)}"
+        )
         raise WrongTask(message, param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
@@ -252,26 +251,17 @@ class ModelManager:
         """The same model. Raises WrongTask naming others, unless it is a text model for `task`."""
         if isinstance(served, ServedText) and _does(served, task):
             return served
-        able = ", ".join(other.metadata.name for other in self._text_models_for(task)) or "none here"
-        does = served.metadata.task if isinstance(served, ServedText) else f"{served.metadata.task} with {served.reads}"
-        raise WrongTask(f"{served.metadata.name} does {does}, not {task}; models that do: {able}", param="model")
+        able = _names_of(self._text_models_for(task))
+        raise WrongTask(f"{served.metadata.name} does {served.does}, not {task}; models that do: {able}", param="model")
 
     def require_readings(self, served: Servable, task: Task) -> ServedSensor:
         """The same model. Raises WrongTask naming others, unless it is a sensor model for `task`."""
         if isinstance(served, ServedSensor) and served.metadata.task == task:
             return served
         sensors = (other for other in self.all() if isinstance(other, ServedSensor))
-        able = ", ".join(sensor.metadata.name for sensor in sensors if sensor.metadata.task == task) or "none here"
-        does = f"{served.metadata.task} with {served.reads}"
-        raise WrongTask(f"{served.metadata.name} does {does}; models for {task} of readings: {able}", param="model")
-
-    def require_program(self, served: Servable) -> ServedProgram:
-        """The same model. Raises WrongTask naming others, unless it is an exported program."""
-        if isinstance(served, ServedProgram):
-            return served
-        able = ", ".join(other.metadata.name for other in self.all() if isinstance(other, ServedProgram)) or "none here"
-        message = f"{served.metadata.name} reads {served.reads}, not tensors; models that read tensors: {able}"
-        raise WrongTask(message, param="model")
+        able = _names_of(sensor for sensor in sensors if sensor.metadata.task == task)
+        does = f"{served.metadata.name} does {served.does}"
+        raise WrongTask(f"{does}; models for {task} of readings: {able}", param="model")
 
     def configured(self) -> Iterable[Servable]:
         """The models of the settings."""
@@ -347,6 +337,11 @@ def _require_free_name(name: str, taken: Container[str]) -> None:
         )
     if name in taken:
         raise ConfigError(f"two models are called {name!r}: name one of them with --model NAME=…", param="model")
+
+
+def _names_of(models: Iterable[Servable]) -> str:
+    """Their names, for a message."""
+    return ", ".join(served.metadata.name for served in models) or "none here"
 
 
 def _does(served: ServedText, task: Task) -> bool:
