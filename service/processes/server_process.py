@@ -27,6 +27,10 @@ Role = Literal["server", "front", "engine"]
 CALLER, ENGINE = b".", b"e"
 
 
+# Linux's name of a process, which `ps` and `top` show. A fork has the command line of the process that it is a copy of.
+_NAME = Path("/proc/self/comm")
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
     """What the supervisor tells a server process, which is number `number` of `of`.
@@ -56,6 +60,8 @@ class ServerProcess:
 
     def __init__(self, spec: ProcessSpec) -> None:
         self._spec = spec
+        if _NAME.exists():
+            _NAME.write_text(f"sonde-{spec.role}" if spec.role == "engine" else f"sonde-{spec.role}-{spec.number}")
         self._channel = socket.socket(fileno=spec.channel)
         self._channel.setblocking(True)
         self._page: MetricsPage | None = None

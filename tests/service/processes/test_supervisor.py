@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -61,8 +60,6 @@ def supervisor_of(number: int, ways: Mapping[int, str] | None = None, shutdown_s
     def command(number: int) -> Callable[[int], Sequence[str]]:
         def with_channel(channel: int) -> Sequence[str]:
             return [
-                sys.executable,
-                "-m",
                 "tests.support.numbered_server",
                 ProcessSpec(number, 2, channel, "", None).dump(),
                 (ways or {}).get(number, ""),
