@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlalchemy.dialects.sqlite
 import uvicorn.lifespan.off
 import uvicorn.loops.auto
+import uvicorn.loops.uvloop
 
 import models.loader
 import models.runtime.threads

@@ -63,6 +63,7 @@ def serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
     from service.processes.server_process import ProcessSpec, ServerProcess
 
     process = ServerProcess(ProcessSpec.load(spec))
+    process.show_name()
     configure_logs(settings, {"process": process.name if process.role == "engine" else process.number})
     prepare_torch()
     try:

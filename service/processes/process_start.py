@@ -94,9 +94,9 @@ class Forks:
     def __init__(self, module: str) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(_FORK_S)
+        self._control.setblocking(False)
         with theirs:
-            # A fork gets its descriptor in place of this one.
+            # In a fork, its channel has the number of this socket.
             self._descriptor = theirs.fileno()
             words = ["service.processes.fork_server", str(self._descriptor), module]
             self._server = _interpreter(signal.SIGKILL, words, self._descriptor)
@@ -108,7 +108,7 @@ class Forks:
         """Whether the module is imported, or cannot be."""
         if not self._imported and not self._failed:
             try:
-                self._imported = self._control.recv(len(READY), socket.MSG_DONTWAIT) == READY
+                self._imported = self._control.recv(len(READY)) == READY
             except BlockingIOError:
                 return False
             if not self._imported:
@@ -142,6 +142,7 @@ class Forks:
         content = json.dumps(list(words)).encode()
         if len(content) > MAX_COMMAND_BYTES:
             raise ValueError(f"a command line of {len(content)} bytes, {MAX_COMMAND_BYTES} are allowed")
+        self._control.settimeout(_FORK_S)
         socket.send_fds(self._control, [content], [descriptor])
         return AdoptedProcess(int(self._control.recv(64)))
 

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from threadpoolctl import threadpool_limits
+
 from models.base import ModelMetadata
 from models.runtime import cpu
 from service.config import Settings
@@ -27,8 +29,7 @@ Role = Literal["server", "front", "engine"]
 CALLER, ENGINE = b".", b"e"
 
 
-# Linux's name of a process, which `ps` and `top` show. A fork has the command line of the process that it is a copy of.
-_NAME = Path("/proc/self/comm")
+_COMM = Path("/proc/self/comm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,6 @@ class ServerProcess:
 
     def __init__(self, spec: ProcessSpec) -> None:
         self._spec = spec
-        if _NAME.exists():
-            _NAME.write_text(f"sonde-{spec.role}" if spec.role == "engine" else f"sonde-{spec.role}-{spec.number}")
         self._channel = socket.socket(fileno=spec.channel)
         self._channel.setblocking(True)
         self._page: MetricsPage | None = None
@@ -79,6 +78,11 @@ class ServerProcess:
         """The name of its metrics page and of its log lines."""
         return "engine" if self.role == "engine" else str(self.number)
 
+    def show_name(self) -> None:
+        """Name this process for `ps` and `top`, where the system can: a fork has the command line of its original."""
+        if _COMM.exists():
+            _COMM.write_text("sonde-engine" if self.role == "engine" else f"sonde-{self.role}-{self.number}")
+
     @property
     def has_parent(self) -> bool:
         """Whether the supervisor lives."""
@@ -90,7 +94,7 @@ class ServerProcess:
         return self._spec.number
 
     def take_share(self, settings: Settings) -> Settings:
-        """Pin this process to its cores, before PyTorch loads; return its share of the limits."""
+        """Pin this process to its cores, before it starts threads; return its share of the limits."""
         if self.role == "engine":
             return settings.within(cpu.quota(), len(cpu.usable_processors()))
         if self.role == "front":
@@ -104,7 +108,11 @@ class ServerProcess:
         if self._spec.processors is not None:
             cpu.pin_to(self._spec.processors)
             quota = cpu.quota()
-            return share.within(quota and quota / self._spec.of, len(self._spec.processors))
+            share = share.within(quota and quota / self._spec.of, len(self._spec.processors))
+            # PyTorch and OpenBLAS were imported before, and have counted the processors of all.
+            threads = share.threads or len(set(map(cpu.core_of, self._spec.processors)))
+            threadpool_limits(threads, user_api="blas")
+            return share.model_copy(update={"threads": threads})
         single = {name: 1 for name in ("threads", "tokenizer_threads") if not getattr(settings, name)}
         return share.model_copy(update=single)
 
