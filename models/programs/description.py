@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from models.errors import ModelError, ModelSourceError, TensorError
+from models.filesystem import replace_file
 from models.programs.contract import Contract, Described, TensorSpec
 from models.programs.tensors import HostTensor
 from models.source import DESCRIPTION
@@ -20,6 +21,7 @@ from models.source import DESCRIPTION
 _MAX_BYTES = 64 << 20
 # A sum of float16 or bfloat16 probabilities may be above 1 by this much.
 _ROUNDING = 0.01
+T = TypeVar("T")
 Side = Annotated[int, Meta(ge=1, le=16_384)]
 Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 Floats = tuple[float, float, float]
@@ -27,7 +29,7 @@ Floats = tuple[float, float, float]
 ProgramTask = Literal["inference", "classification", "embedding", "anomaly"]
 
 
-class Preprocessing(Struct, frozen=True, forbid_unknown_fields=True):
+class Preprocessing(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How an image becomes a program's input: scaled to `height` x `width`, then (value * scale - mean) / std.
 
     `resize` squashes the image, or crops the middle after its shorter side was scaled to `shorter_side`.
@@ -48,7 +50,7 @@ class Preprocessing(Struct, frozen=True, forbid_unknown_fields=True):
         return self.shorter_side or max(self.height, self.width)
 
 
-class Description(Struct, frozen=True, forbid_unknown_fields=True):
+class Description(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The task of a program; without one, it only answers the Open Inference Protocol.
 
     `output` names the output with the task's rows, where there are several. `scores` says what a classifier's are, and
@@ -88,14 +90,23 @@ def description_file(program: Path) -> Path:
 def read_description(program: Path) -> Description:
     """The description beside a program's file; one without a task where there is no file. Raises ModelSourceError."""
     file = description_file(program)
-    if not file.is_file():
-        return NO_TASK
-    if (size := file.stat().st_size) > _MAX_BYTES:
-        raise _wrong(file.name, f"expected at most {_MAX_BYTES:,} bytes, got {size:,}")
+    return read_part(file, Description) if file.is_file() else NO_TASK
+
+
+def read_part(file: Path, kind: type[T]) -> T:
+    """What a JSON file has of a description. Raises ModelSourceError."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Description)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if (size := file.stat().st_size) > _MAX_BYTES:
+            raise _wrong(file.name, f"expected at most {_MAX_BYTES:,} bytes, got {size:,}")
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _wrong(file.name, str(error)) from error
+
+
+def write_description(program: Path, description: Description) -> None:
+    """Write the description beside a program's file."""
+    file = description_file(program)
+    replace_file(file, msgspec.json.format(msgspec.json.encode(description), indent=1))
 
 
 def completed(description: Description, contract: Contract, name: str) -> Description:

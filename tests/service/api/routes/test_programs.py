@@ -81,8 +81,8 @@ def _logits(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _softmax(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    powers = np.exp(values - values.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    powers: np.ndarray[Any, Any] = np.exp(values - values.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)  # type: ignore[no-any-return]  # NumPy's sum
 
 
 def _tensor(name: str, datatype: str, values: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def test_stated_probabilities_that_are_none_are_an_error_of_the_model(
 ) -> None:
     answer = client.post("/v1/classify", json={"model": "stated", "rows": (100 * _x()).tolist()})
     assert answer.status_code == 500
-    assert answer.json()["error"]["code"] == "model_error"
+    assert answer.json()["error"]["code"] == "internal_error"
     assert "expected probabilities, got values from" in caplog.text
 
 
