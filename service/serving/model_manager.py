@@ -235,10 +235,8 @@ class ModelManager:
         served = readers[0] if name is None and readers else await self.resolve(name)
         if isinstance(served, ReadsImages):
             return served
-        message = (
-            f"{served.metadata.name} reads {served.reads}, not images; models that read images: {_names_of(readers)}"
-        )
-        raise WrongTask(message, param="model")
+        reads = f"{served.metadata.name} reads {served.reads}, not images"
+        raise WrongTask(f"{reads}; models that read images: {_names_of(readers)}", param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
@@ -270,12 +268,11 @@ class ModelManager:
         """Find a program that does `task`; without a name, the first one. Raises WrongTask naming others."""
         self.require_ready()
         able = [one for one in self.all() if isinstance(one, ServedProgram) and one.metadata.task == task]
-        served = able[0] if name is None and able else self.require_program(await self.resolve(name))
-        if served.metadata.task == task:
+        served = able[0] if name is None and able else await self.resolve(name)
+        if isinstance(served, ServedProgram) and served.metadata.task == task:
             return served
-        known = ", ".join(one.metadata.name for one in able) or "none here"
-        message = f"{served.metadata.name} does {served.metadata.task} with tensors; programs that do {task}: {known}"
-        raise WrongTask(message, param="model")
+        does = f"{served.metadata.name} does {served.does}"
+        raise WrongTask(f"{does}; programs that do {task}: {_names_of(able)}", param="model")
 
     def configured(self) -> Iterable[Servable]:
         """The models of the settings."""
