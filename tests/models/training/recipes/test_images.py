@@ -56,7 +56,7 @@ def failure(directory: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def classified(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A job whose images are of three colours, some of them with a wrong label."""
-    files = discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(8)}
+    files = discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(14)}
     events: list[Mapping[str, Any]] = []
     directory = image_job(tmp_path_factory.mktemp("classified"), encoder, "classification", files)
     assert run(directory, events.append) == 0, read(directory / "error.json")
@@ -119,7 +119,7 @@ def test_flips_that_make_one_label_another_are_measured_and_left_out(encoder: Pa
     assert choice["chosen"] == "off"
     assert accuracy["on"] < accuracy["off"]
     pictures = read(tmp_path / "report.json")["pictures"]
-    assert [one["caption"] for one in pictures] == ["left/0.png", "right/0.png"]
+    assert [str(one["caption"]).split("/")[0] for one in pictures] == ["left", "right"]
 
 
 def test_augmentation_is_done_or_left_out_as_asked(encoder: Path, tmp_path: Path) -> None:
