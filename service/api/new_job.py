@@ -23,6 +23,7 @@ from service.serving.fine_tuned import FineTunedModel
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.image_model import ReadsImages
 from service.serving.model_manager import SENSORS
+from service.serving.program_model import ServedProgram
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable
 
@@ -38,6 +39,10 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
     `served` is the model it names, None for `sensors`. Reads the store, so it belongs in a thread.
     Raises WrongTask, InvalidRequest, HyperparameterError and FileMissing.
     """
+    if isinstance(served, ServedProgram):
+        raise WrongTask(
+            f"model: {body.model} is an exported program, which is not trained: take another", param="model"
+        )
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
     supervised = supervised.model_copy(update={"hyperparameters": _drop_auto(supervised.hyperparameters)})
     param = PARAM if body.method else "hyperparameters"

@@ -28,6 +28,7 @@ from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages, ServedPatches
+from service.serving.image_program import serve_program
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
@@ -70,6 +71,7 @@ class ModelManager:
         """`located` are the models of `--model` that read texts or images, where a thread finds them already."""
         self._settings = settings
         self._metrics = metrics
+        self._image_limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
         self._configured: dict[str, Servable] = {}
         threads = settings.tokenizer_threads or min(cpu.count_cores(), 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
@@ -125,7 +127,8 @@ class ModelManager:
             else:
                 self._serve(ServedText(model, engine, self.context))
         for program in open_programs(self._settings):
-            self._serve(ServedProgram(program, self.engines.start_program(program), self.context))
+            engine = self.engines.start_program(program)
+            self._serve(serve_program(program, engine, self.context, self._image_limits))
         self.watcher.open()
         for alias in set(self.watcher.aliases) & set(self._configured):
             target = self.watcher.aliases[alias]
@@ -144,7 +147,7 @@ class ModelManager:
         return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
 
     def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
-        limits = ImageLimits(self._settings.max_image_bytes, self._settings.max_image_pixels)
+        limits = self._image_limits
         served = serve_images(model, engine, self.context, limits)
         if isinstance(model, PatchEncoder):
             patches = PatchModel(model)
@@ -232,10 +235,8 @@ class ModelManager:
         served = readers[0] if name is None and readers else await self.resolve(name)
         if isinstance(served, ReadsImages):
             return served
-        message = (
-            f"{served.metadata.name} reads {served.reads}, not images; models that read images: {_names_of(readers)}"
-        )
-        raise WrongTask(message, param="model")
+        reads = f"{served.metadata.name} reads {served.reads}, not images"
+        raise WrongTask(f"{reads}; models that read images: {_names_of(readers)}", param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
@@ -262,6 +263,16 @@ class ModelManager:
         able = _names_of(sensor for sensor in sensors if sensor.metadata.task == task)
         does = f"{served.metadata.name} does {served.does}"
         raise WrongTask(f"{does}; models for {task} of readings: {able}", param="model")
+
+    async def resolve_program(self, task: Task, name: str | None) -> ServedProgram:
+        """Find a program that does `task`; without a name, the first one. Raises WrongTask naming others."""
+        self.require_ready()
+        able = [one for one in self.all() if isinstance(one, ServedProgram) and one.metadata.task == task]
+        served = able[0] if name is None and able else await self.resolve(name)
+        if isinstance(served, ServedProgram) and served.metadata.task == task:
+            return served
+        does = f"{served.metadata.name} does {served.does}"
+        raise WrongTask(f"{does}; programs that do {task}: {_names_of(able)}", param="model")
 
     def configured(self) -> Iterable[Servable]:
         """The models of the settings."""
