@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 
 from models.base import Task
 from models.images.base import ImageModel
-from models.images.patches import PatchEncoder, PatchModel
 from models.images.reader import ImageLimits
 from models.registry.registry import Registry
 from models.runtime import cpu
@@ -27,7 +26,7 @@ from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.image_kinds import serve_images
-from service.serving.image_model import ReadsImages, ServedPatches
+from service.serving.image_model import ReadsImages
 from service.serving.image_program import serve_program
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
@@ -147,23 +146,13 @@ class ModelManager:
         return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
 
     def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
-        limits = self._image_limits
-        served = serve_images(model, engine, self.context, limits)
-        if isinstance(model, PatchEncoder):
-            patches = PatchModel(model)
-            served.patches = ServedPatches(patches, self.engines.start_patches(patches), self.context, limits)
-        return served
+        return serve_images(model, engine, self.context, self._image_limits, self.engines)
 
     def _serve(self, served: ConfiguredT) -> ConfiguredT:
         metadata = served.metadata
         self._configured[metadata.name] = served
         self._metrics.put_in_service(metadata)
-        facts = {
-            "device": metadata.device,
-            "dtype": metadata.dtype,
-            "reason": metadata.reason,
-            "forward": metadata.forward,
-        }
+        facts = {name: getattr(metadata, name) for name in ("device", "dtype", "reason", "forward")}
         log.info("model in service", extra={"model": served.label, **facts})
         return served
 
