@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,27 +17,15 @@ Head = Literal["cosine", "linear"]
 Metric = Literal["macro_f1", "accuracy"]
 DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
 ImageDetectorKind = Literal["auto", "padim", "patchcore"]
-SensorDetectorKind = Literal[
-    "auto",
-    "pca",
-    "mahalanobis",
-    "knn",
-    "combined",
-    "autoencoder",
-    "level",
-    "residual",
-    "statistics",
-    "ensemble",
-    "conv",
-    "foresight",
-    "adaptive",
-]
+RecordDetectorKind = Literal["pca", "mahalanobis", "knn", "combined", "autoencoder"]
+SeriesDetectorKind = Literal["level", "residual", "statistics", "combined", "ensemble", "conv", "foresight", "adaptive"]
+SensorDetectorKind = Literal["auto", RecordDetectorKind, SeriesDetectorKind]
 # `models.training.tuning.losses`, which needs torch, lists the kinds of rows that each loss takes.
 LabelledLoss = Literal["supervised_contrastive", "contrastive", "batch_hard", "batch_all"]
 EmbeddingLoss = Literal["multiple_negatives", "triplet", "cosent", "angle"]
 RerankLoss = Literal["binary_cross_entropy"]
-OF_RECORDS = ("pca", "mahalanobis", "knn", "combined", "autoencoder")
-OF_SERIES = ("level", "residual", "statistics", "combined", "ensemble", "conv", "foresight", "adaptive")
+OF_RECORDS: tuple[str, ...] = get_args(RecordDetectorKind)
+OF_SERIES: tuple[str, ...] = get_args(SeriesDetectorKind)
 
 PARAM = "method.supervised.hyperparameters"
 IMAGES = "images"
