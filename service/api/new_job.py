@@ -60,11 +60,11 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
         training_file=body.training_file,
         validation_file=body.validation_file,
         feedback_until=_require_rows(jobs, body),
-        feedback_reader=jobs.caller.reads_feedback_of,
+        feedback_reader=jobs.principal.reads_feedback_of,
         hyperparameters=_require_storable(supervised.hyperparameters, param),
         columns=dict(supervised.columns),
         metadata=body.metadata,
-        owner=jobs.caller.id,
+        owner=jobs.principal.id,
     )
 
 

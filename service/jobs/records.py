@@ -82,7 +82,7 @@ class IdempotencyKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class JobEvent:
     """An event of a job; `data` holds numbers when `type` is metrics."""
 
     level: Level
@@ -124,7 +124,7 @@ class Success:
     result: dict[str, Any]
 
 
-T = TypeVar("T", Job, Event, Checkpoint)
+T = TypeVar("T", Job, JobEvent, Checkpoint)
 
 
 def from_row(kind: type[T], row: sa.Row[Any]) -> T:
