@@ -250,8 +250,8 @@ def _ageing(random: Random, rows: int) -> Doubles:
     calibrated = time >= random.random(columns)
     offsets = random.uniform(0.1, 0.6) * random.standard_normal(columns) * (random.random(columns) < 0.4)
     centre = readings.mean(axis=0)
-    moved: Doubles = centre + fouling + offsets * calibrated
-    return moved + (readings - centre) * loosening
+    aged: Doubles = centre + (readings - centre) * loosening + fouling + offsets * calibrated
+    return aged
 
 
 def _machine(random: Random, rows: int) -> Doubles:
