@@ -65,6 +65,24 @@ class Augmentation(_Settings):
     word_dropout: float = Field(0.0, ge=0, le=1)
 
 
+class ImageAugmentation(_Settings):
+    """Changed copies of training images; held-out images stay as they are.
+
+    "auto" keeps them where heads fitted to `views` copies of each image, too, are better out of fold. `flip` mirrors;
+    "none" is right where labels tell left from right, such as letters or a part's handedness. `crop` is the share of
+    each side that is cut away at most, `rotate` degrees either way, `brightness` a share either way, `blur` the radius
+    of a Gaussian in pixels of the scaled image.
+    """
+
+    use: Literal["auto", "on", "off"] = "auto"
+    views: int = Field(4, ge=1, le=16)
+    flip: Literal["none", "horizontal", "both"] = "horizontal"
+    crop: float = Field(0.1, ge=0, le=0.9)
+    rotate: float = Field(10.0, ge=0, le=180)
+    brightness: float = Field(0.2, ge=0, lt=1)
+    blur: float = Field(1.0, ge=0, le=10)
+
+
 class _Common(_Settings):
     """What every recipe takes; `held_out` is a share of rows, without a validation file."""
 
@@ -211,13 +229,14 @@ class ImageClassificationHyperparameters(_Detection):
 
     kind: Literal["images"] = "images"
     mode: Literal["auto", "frozen"] = "auto"
+    augmentation: ImageAugmentation = ImageAugmentation()
     out_of_scope_label: _Name | None = None
     refit: bool = True
 
     @property
     def of_head(self) -> ClassificationHyperparameters:
         """The same for the head, which is fitted as one of texts is."""
-        given = self.model_dump(exclude={"kind", "mode"}, exclude_unset=True)
+        given = self.model_dump(exclude={"kind", "mode", "augmentation"}, exclude_unset=True)
         return ClassificationHyperparameters(mode="frozen", lexical=False, label_names=False, **given)
 
 
@@ -274,6 +293,9 @@ class ForecastHyperparameters(_Tables):
     n_epochs: Annotated[int, Field(ge=1, le=100)] | Auto = "auto"
     batch_size: _BatchSize | Auto = "auto"
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    # What is fixed here and chosen for a detector.
+    kind: ClassVar[Literal["series"]] = "series"
+    label: ClassVar[None] = None
 
     @model_validator(mode="after")
     def _heeded(self) -> ForecastHyperparameters:
