@@ -20,6 +20,7 @@ from models.runtime.placement import Placement
 from models.source import ModelSource
 
 _WIDTH = 1280
+WEIGHTS = "model.safetensors"
 # The stages whose maps say most about defects: one of stride 8 and two of stride 16.
 _MIDDLE = (2, 3, 4)
 
@@ -28,10 +29,7 @@ class LiteEncoder:
     """EfficientNet-Lite0 without its last layer: vectors of 1,280 numbers, and the maps of three stages."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        with source.loading("EfficientNet-Lite0"):
-            network = EfficientNetLite0()
-            network.load_state_dict(load_file(source.path / "model.safetensors"))
-        self._network = network.eval().fold().to(placement.device, placement.dtype).requires_grad_(False)
+        self._network = load_lite(source).fold().to(placement.device, placement.dtype).requires_grad_(False)
         # A CPU takes a third less time for convolutions so.
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
         self._placement = placement
@@ -61,3 +59,11 @@ class LiteEncoder:
     def memory_bytes(self) -> int:
         """Bytes held on the device."""
         return self._placement.memory_bytes()
+
+
+def load_lite(source: ModelSource) -> EfficientNetLite0:
+    """The network of a directory, with its normalisations. Raises ModelSourceError."""
+    with source.loading("EfficientNet-Lite0"):
+        network = EfficientNetLite0()
+        network.load_state_dict(load_file(source.path / WEIGHTS))
+    return network.eval()

@@ -84,7 +84,10 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines, located)
-        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
+        self._image_limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+        loader = VersionLoader(
+            self.registry, self.engines, self._texts, self.context, self._find_configured, self._image_limits
+        )
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
         self.opened = False
@@ -144,11 +147,12 @@ class ModelManager:
         return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
 
     def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
-        limits = ImageLimits(self._settings.max_image_bytes, self._settings.max_image_pixels)
-        served = serve_images(model, engine, self.context, limits)
+        served = serve_images(model, engine, self.context, self._image_limits)
         if isinstance(model, PatchEncoder):
             patches = PatchModel(model)
-            served.patches = ServedPatches(patches, self.engines.start_patches(patches), self.context, limits)
+            served.patches = ServedPatches(
+                patches, self.engines.start_patches(patches), self.context, self._image_limits
+            )
         return served
 
     def _serve(self, served: ConfiguredT) -> ConfiguredT:
