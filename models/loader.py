@@ -11,6 +11,7 @@ from models.filesystem import read_json
 from models.images.base import ImageModel
 from models.kinds import ImageKind, image_kind
 from models.lite_weights import ARCHITECTURE
+from models.programs.description import read_description
 from models.programs.program import Program
 from models.programs.reader import read_program
 from models.programs.row_check import check_rows
@@ -76,7 +77,13 @@ def load_images(source: ModelSource, placement: Placement) -> ImageModel | None:
 def open_programs(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[Program]:
     """Load the exported programs of `--model`, as `open_models` loads the others. Raises ModelError."""
     for source, placement in _located(map(locate_program, specs), device, dtype, threads):
-        yield check_rows(Program(source, read_program(source.path, placement.device), placement))
+        yield load_program(source, placement)
+
+
+def load_program(source: ModelSource, placement: Placement) -> Program:
+    """Load the exported program of a file, with what is described beside it. Raises ModelError."""
+    read = read_program(source.path, placement.device)
+    return check_rows(Program(source, read, placement, read_description(source.path)))
 
 
 def open_models(
@@ -90,10 +97,9 @@ def open_models(
 def _located(
     sources: Iterable[ModelSource], device: DeviceName, dtype: DtypeName, threads: int
 ) -> Iterator[tuple[ModelSource, Placement]]:
-    """The sources, once PyTorch is set up, and the placement of all of them."""
+    """The sources, once PyTorch is set up, and the placement of all of them. Without a source, nothing is measured."""
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    placement = place(device, dtype)
     for source in sources:
-        yield source, placement
+        yield source, place(device, dtype)

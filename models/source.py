@@ -24,6 +24,8 @@ _DEFAULT_NAMES = {DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}"}
 _SHIPPED = "shipped with Sonde"
 # The suffix of exported programs.
 PROGRAM = ".pt2"
+# The suffix of the file beside one, which describes its task.
+DESCRIPTION = ".sonde.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SERVED_NAME = re.compile(r"[\w./-]+")
 # The files that loading needs; everything else on a hub (pickles, ONNX exports, code) is not downloaded.
@@ -73,7 +75,8 @@ def locate_program(spec: str) -> ModelSource:
         raise ModelSourceError(
             f"--model: expected a program of torch.export, and there is no file {place!r}", param="model"
         )
-    return ModelSource(name, path, f"file {place}", sha256_of(path)[:12])
+    parts = [path, *(file for file in [path.with_suffix(DESCRIPTION)] if file.is_file())]
+    return ModelSource(name, path, f"file {place}", sha256_of(*parts)[:12])
 
 
 def locate(spec: str) -> ModelSource:

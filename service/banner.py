@@ -57,7 +57,7 @@ class Banner:
 
     def _command(self, url: str, model: ModelMetadata) -> str:
         key = ' -H "authorization: Bearer $SONDE_API_KEY"' if self.keys else ""
-        if model.task == "inference":
+        if model.tensors is not None:
             return f"curl {url}/v2/models/{model.name}{key}"
         reads_texts = model.image is None or model.max_tokens > 0
         path, body = (_EXAMPLES if reads_texts else _IMAGE_EXAMPLES)[model.task]

@@ -9,31 +9,47 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from models.errors import ModelSourceError, SondeError
 from models.filesystem import sha256_of
+from models.programs.description import (
+    NO_TASK,
+    Description,
+    completed,
+    description_file,
+    read_description,
+    write_description,
+)
 from models.programs.program import Program
 from models.programs.reader import read_program
 from models.programs.row_check import check_rows
-from models.programs.tensors import HostTensor
+from models.programs.tensors import TORCH_DTYPES, HostTensor
 from models.runtime.placement import place
 from models.source import PROGRAM, ModelSource
 
 # Rows of the example where it has a single one: torch.export takes a size of 1 for one that never varies.
 _ROWS = 2
+_CALIBRATED_AT_ONCE = 64
 Inputs = tuple[Any, ...] | Mapping[str, Any]
 
 
-def export_program(entry: str, out: Path, *, fixed_batch: bool = False) -> Program:
+def export_program(
+    entry: str, out: Path, *, fixed_batch: bool = False, description: Description = NO_TASK, normal: Path | None = None
+) -> Program:
     """Export what `module:function` returns into the file `out`, and return the program that was read back.
 
     The function returns a module and its example inputs, and may add torch.export's `dynamic_shapes`. Without them,
-    all tensors begin with the batch, unless `fixed_batch` is set. Raises ModelSourceError when it cannot be exported,
-    read, or computes other values than the module; `out` is then left as it was.
+    all tensors begin with the batch, unless `fixed_batch` is set. A `description` is written beside the file, with the
+    scores of `normal` inputs, a file of NumPy [n, …], as its calibration. Without a task, one that is there must fit.
+
+    Raises ModelSourceError when it cannot be exported, read or described, or computes other values than the module;
+    `out` is then left as it was.
     """
     if out.suffix != PROGRAM:
         raise ModelSourceError(f"{out}: expected a file that ends in {PROGRAM}", param="out")
@@ -50,6 +66,15 @@ def export_program(entry: str, out: Path, *, fixed_batch: bool = False) -> Progr
         torch.export.save(exported, written)
         program = _read_back(written, out)
         _compare(program, module, positional, named, entry)
+        if normal is not None:
+            description = replace(description, calibration=_scores_of(program, normal, description))
+        described = completed(
+            read_description(out) if description == NO_TASK else description,
+            program.contract,
+            description_file(out).name,
+        )
+        if description != NO_TASK:
+            write_description(out, described)
         written.replace(out)
     finally:
         written.unlink(missing_ok=True)
@@ -108,6 +133,26 @@ def _compare(
             raise _wrong(entry, f"the program's output {name} differs from the module's for the example inputs")
 
 
+def _scores_of(program: Program, normal: Path, description: Description) -> tuple[float, ...]:
+    """The scores of normal inputs, by the output that is described."""
+    [spec, *others] = program.contract.inputs
+    if others:
+        raise _wrong(str(normal), f"expected a program with one input, got {len(others) + 1}", "normal")
+    try:
+        values = np.load(normal, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise _wrong(str(normal), f"expected an array that numpy.save wrote: {error}", "normal") from error
+    inputs = HostTensor.of(torch.from_numpy(values).to(TORCH_DTYPES[spec.dtype]))
+    described = completed(replace(description, calibration=(0.0,)), program.contract, "normal")
+    step = program.contract.most_rows or _CALIBRATED_AT_ONCE
+    scores: list[float] = []
+    for at in range(0, len(inputs.values), min(step, _CALIBRATED_AT_ONCE)):
+        rows = {spec.name: inputs.rows(at, at + min(step, _CALIBRATED_AT_ONCE))}
+        program.contract.check(rows)
+        scores += described.rows_of(program.run(rows))[:, 0].tolist()
+    return tuple(scores)
+
+
 @contextmanager
 def _explaining(entry: str, what: str, remedy: str) -> Iterator[None]:
     """Turn errors of the caller's code, and of torch.export, into ModelSourceErrors."""
@@ -120,5 +165,5 @@ def _explaining(entry: str, what: str, remedy: str) -> Iterator[None]:
         raise _wrong(entry, f"{what}: {type(error).__name__}: {reason}; {remedy}") from error
 
 
-def _wrong(entry: str, message: str) -> ModelSourceError:
-    return ModelSourceError(f"{entry}: {message}", param="entry")
+def _wrong(what: str, message: str, param: str = "entry") -> ModelSourceError:
+    return ModelSourceError(f"{what}: {message}", param=param)

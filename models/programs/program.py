@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 
 from models.base import ModelMetadata
 from models.errors import ModelSourceError
+from models.programs.description import NO_TASK, Description, completed, description_file, width_of
 from models.programs.reader import ReadProgram
 from models.programs.tensors import HostTensor
 from models.runtime.placement import Placement
@@ -24,10 +25,14 @@ _SIZES_BY_VALUES = {
 
 
 class Program:
-    """A program, its contract and its metadata. It computes in the dtypes of its file."""
+    """A program, its contract, its description and its metadata. It computes in the dtypes of its file."""
 
-    def __init__(self, source: ModelSource, read: ReadProgram, placement: Placement) -> None:
+    def __init__(
+        self, source: ModelSource, read: ReadProgram, placement: Placement, description: Description = NO_TASK
+    ) -> None:
+        """Raises ModelSourceError where the program cannot do the task that is described."""
         self.contract = read.contract
+        self.description = completed(description, self.contract, description_file(source.path).name)
         self._module = read.module
         self._outputs = read.outputs
         self._placement = placement
@@ -37,15 +42,17 @@ class Program:
         self.metadata = ModelMetadata(
             name=source.name,
             version=source.version,
-            task="inference",
+            task=self.description.task,
             origin=source.origin,
             architecture=read.written_by,
-            width=0,
+            width=width_of(self.description, self.contract.outputs),
             max_tokens=0,
             vocabulary=0,
             device=str(placement.device),
             dtype=dtype,
             reason=f"{placement.reason.partition(';')[0]}; {dtype} as the program has it",
+            labels=self.description.labels,
+            multi_label=self.description.multi_label,
             forward="as exported",
             pads=False,
             tensors=self.contract.signature(),

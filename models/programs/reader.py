@@ -88,7 +88,7 @@ def _require_format(archive: Archive) -> None:
 
 def _require_version(archive: Archive, content: bytes) -> str:
     """Which version wrote a program. Raises ModelSourceError for one with another schema."""
-    versions = msgspec.json.decode(content, type=schema.Versions)
+    versions = msgspec.json.decode(content, type=schema.ProgramVersions)
     version = versions.schema_version
     written_by = f"torch.export of PyTorch {versions.torch_version[:40]}, schema {version.major}.{version.minor}"
     if version.major != schema.SCHEMA_MAJOR:

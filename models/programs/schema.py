@@ -32,13 +32,13 @@ class _OneOf(Struct, frozen=True, forbid_unknown_fields=True):
         return getattr(self, self.kind)
 
 
-class Expression(_Fields, frozen=True):
+class SymbolicExpression(_Fields, frozen=True):
     expr_str: str
     hint: Raw = Raw()
 
 
 class Size(_OneOf, frozen=True):
-    as_expr: Expression | UnsetType = UNSET
+    as_expr: SymbolicExpression | UnsetType = UNSET
     as_int: int | UnsetType = UNSET
 
 
@@ -231,7 +231,7 @@ class SchemaVersion(_Fields, frozen=True):
     minor: int
 
 
-class Versions(Struct, frozen=True):
+class ProgramVersions(Struct, frozen=True):
     """Which version wrote a program; it is read before the rest, which depends on it."""
 
     schema_version: SchemaVersion

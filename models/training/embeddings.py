@@ -31,7 +31,7 @@ _MAX_KEYS = 1000
 _LOCK_TIMEOUT_S = 30.0
 
 
-class Encoder(Protocol):
+class RowEncoder(Protocol):
     """What gives rows float32 [n, d] of inputs."""
 
     @property
@@ -112,7 +112,7 @@ class CachedEmbedder(ABC):
     """
 
     def __init__(
-        self, model: Encoder, settings: list[object], cache: EmbeddingCache | None, events: Events | None
+        self, model: RowEncoder, settings: list[object], cache: EmbeddingCache | None, events: Events | None
     ) -> None:
         self._encoder = model
         self._cache = cache

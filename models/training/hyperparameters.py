@@ -312,6 +312,9 @@ class ForecastHyperparameters(_Tables):
     n_epochs: Annotated[int, Field(ge=1, le=100)] | Auto = "auto"
     batch_size: _BatchSize | Auto = "auto"
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    # What is fixed here and chosen for a detector.
+    kind: ClassVar[Literal["series"]] = "series"
+    label: ClassVar[None] = None
 
     @model_validator(mode="after")
     def _heeded(self) -> ForecastHyperparameters:

@@ -16,7 +16,7 @@ from service.api.middleware import RequestContext
 from service.auth import Scope
 from service.config import Settings
 from service.jobs.backend import JobBackend
-from service.jobs.caller import Caller
+from service.jobs.principal import Principal
 from service.metrics import Metrics
 from service.serving.kept_inputs import KeptInputs
 from service.serving.model_manager import ModelManager
@@ -31,7 +31,7 @@ def _state(name: str) -> Any:
     return Depends(get)
 
 
-async def _get_caller(request: Request) -> Caller:
+async def _get_principal(request: Request) -> Principal:
     """Who asks. With `--shared`, every key sees what the others own, as admin keys always do."""
     return _caller(request)
 
@@ -49,9 +49,9 @@ async def _get_jobs(request: Request) -> JobBackend:
     return jobs.on_behalf_of(_caller(request))
 
 
-def _caller(request: Request) -> Caller:
+def _caller(request: Request) -> Principal:
     key, settings = RequestContext.of(request).key, request.app.state.settings
-    return Caller(key.id, sees_all=settings.shared or key.allows("admin"))
+    return Principal(key.id, sees_all=settings.shared or key.allows("admin"))
 
 
 async def _get_context(request: Request) -> RequestContext:
@@ -71,7 +71,7 @@ ManagerDep = Annotated[ModelManager, _state("manager")]
 SettingsDep = Annotated[Settings, _state("settings")]
 JobsDep = Annotated[JobBackend, Depends(_get_jobs)]
 RegistryDep = Annotated[Registry, _state("registry")]
-CallerDep = Annotated[Caller, Depends(_get_caller)]
+PrincipalDep = Annotated[Principal, Depends(_get_principal)]
 ContextDep = Annotated[RequestContext, Depends(_get_context)]
 KeptInputsDep = Annotated[KeptInputs, _state("kept_inputs")]
 MetricsDep = Annotated[Metrics, _state("metrics")]

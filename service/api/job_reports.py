@@ -12,7 +12,7 @@ from models.training.report import Report
 from models.training.report_markdown import escape, to_markdown
 from service import plots
 from service.api.report_page import report_page
-from service.api.report_summary import Summary
+from service.api.report_summary import ReportSummary
 from service.errors import JobNotFound
 from service.jobs import paths
 from service.jobs.records import Job
@@ -27,7 +27,7 @@ def read_report(home: Path, job: Job, form: ReportFormat, path: str) -> bytes:
     Raises JobNotFound while there is none.
     """
     report = _report(home, job)
-    summary = Summary.of(job, report)
+    summary = ReportSummary.of(job, report)
     if form == "md":
         return (to_markdown(report, summary.title, _head(job, summary)) + _plot_links(report, path)).encode()
     if form == "html":
@@ -62,7 +62,7 @@ def _json_file(home: Path, job: str) -> dict[str, Any]:
     return content
 
 
-def _to_json(job: Job, summary: Summary, report: Report, path: str) -> dict[str, Any]:
+def _to_json(job: Job, summary: ReportSummary, report: Report, path: str) -> dict[str, Any]:
     """The report with `error` first where the job failed, then the summary."""
     error = {"error": {"code": job.error_code, "message": job.error_message, "param": job.error_param}}
     drawn = {name: f"{path}/plots/{name}.svg" for name in plots.available(report.plots or {})}
@@ -80,7 +80,7 @@ def _failure(job: Job) -> str | None:
     return None if job.error_code is None else f"({job.error_code}): {job.error_message or ''}"
 
 
-def _head(job: Job, summary: Summary) -> str:
+def _head(job: Job, summary: ReportSummary) -> str:
     """The reason of a failure, the verdict and the metrics, as Markdown."""
     failure = _failure(job)
     lines = [f"**The job failed** {escape(failure)}"] if failure else []

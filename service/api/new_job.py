@@ -23,6 +23,7 @@ from service.serving.fine_tuned import FineTunedModel
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.image_model import ReadsImages
 from service.serving.model_manager import SENSORS
+from service.serving.program_model import ServedProgram
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable
 
@@ -38,6 +39,10 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
     `served` is the model it names, None for `sensors`. Reads the store, so it belongs in a thread.
     Raises WrongTask, InvalidRequest, HyperparameterError and FileMissing.
     """
+    if isinstance(served, ServedProgram):
+        raise WrongTask(
+            f"model: {body.model} is an exported program, which is not trained: take another", param="model"
+        )
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
     supervised = supervised.model_copy(update={"hyperparameters": _drop_auto(supervised.hyperparameters)})
     param = PARAM if body.method else "hyperparameters"
@@ -60,11 +65,11 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
         training_file=body.training_file,
         validation_file=body.validation_file,
         feedback_until=_require_rows(jobs, body),
-        feedback_reader=jobs.caller.reads_feedback_of,
+        feedback_reader=jobs.principal.reads_feedback_of,
         hyperparameters=_require_storable(supervised.hyperparameters, param),
         columns=dict(supervised.columns),
         metadata=body.metadata,
-        owner=jobs.caller.id,
+        owner=jobs.principal.id,
     )
 
 
@@ -119,9 +124,8 @@ def _plan_image_base(body: JobBody, supervised: Supervised, served: Servable, se
     if isinstance(served, FineTunedImages):
         return served.manifest.base, _source(settings, served.manifest.base)
     if served.metadata.task != "embedding" or served.metadata.max_tokens:
-        does = f"{served.metadata.task} with {served.reads}"
-        message = f"model: training begins with an encoder of images alone, {body.model} does {does}: take another"
-        raise WrongTask(message, param="model")
+        does = f"{body.model} does {served.does}"
+        raise WrongTask(f"model: training begins with an encoder of images alone, {does}: take another", param="model")
     if supervised.task == "anomaly" and (not isinstance(served, ReadsImages) or served.patches is None):
         raise WrongTask(
             f"model: {body.model} has no inner maps, by which defects are found: take another", param="model"

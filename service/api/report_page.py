@@ -17,7 +17,7 @@ from models.training.report_labels import STAGE_TITLES, STATUS_WORDS, check_labe
 from models.training.report_markdown import NOTHING_CONFUSED, pair_text, rows_text
 from models.training.reported_events import ReportedEvents
 from service import plots
-from service.api.report_summary import Metric, Summary
+from service.api.report_summary import Metric, ReportSummary
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color-scheme:light dark}"
@@ -29,7 +29,7 @@ _STYLE = (
 )
 
 
-def report_page(summary: Summary, report: Report, reason: str | None) -> str:
+def report_page(summary: ReportSummary, report: Report, reason: str | None) -> str:
     """The page; `reason` is why the job failed."""
     title = escape(summary.title)
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"

@@ -36,7 +36,7 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ReportSummary:
     """What a reader of the report wants to know first."""
 
     title: str
@@ -44,7 +44,7 @@ class Summary:
     metrics: tuple[Metric, ...]
 
     @classmethod
-    def of(cls, job: Job, report: Report) -> Summary:
+    def of(cls, job: Job, report: Report) -> ReportSummary:
         """Summarise a job, which may still run, and its report."""
         return cls(f"Report of {job.name} ({job.id})", tuple(_verdict(job, report)), tuple(_metrics(job)))
 

@@ -30,12 +30,14 @@ def connect(url: str, key: str) -> Client:
 def choose_model(client: Client, given: str, task: str, reads: str = "") -> str:
     """The model that was given, or the first in service that does the task; with `reads`, with this input alone.
 
+    Exported programs, whose signature has dimensions, read none of the commands' inputs.
+
     Raises ClientError where none does.
     """
     if given:
         return given
     for model in client.models().data:
-        if model.task == task and (not reads or _reads(model, reads)):
+        if model.task == task and "dimensions" not in model.signature and (not reads or _reads(model, reads)):
             return model.id
     inputs = f" of {reads}s" if reads else ""
     raise ClientError(

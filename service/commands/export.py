@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from service.commands.connection import Json
 from service.commands.screen import Screen
 
+Task = Literal["inference", "classification", "embedding", "anomaly"]
+Scores = Literal["logits", "probabilities"]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command(epilog="Example: sonde export my_model:make net.pt2  |  sonde serve --model net.pt2")(export)
+    app.command(
+        epilog="Example: sonde export my_model:make net.pt2 --task classification --labels labels.json --scores logits"
+    )(export)
 
 
 def export(
@@ -22,17 +27,40 @@ def export(
     fixed_batch: Annotated[
         bool, typer.Option("--fixed-batch", help="keep the size of the example's batch: for modules that need it")
     ] = False,
+    task: Annotated[Task, typer.Option(help="what it does, so that the task's route takes its inputs")] = "inference",
+    labels: Annotated[
+        Path | None, typer.Option(help="of a classifier: a JSON file with a list of names, one for each column")
+    ] = None,
+    scores: Annotated[Scores | None, typer.Option(help="of a classifier: what its output has")] = None,
+    output: Annotated[str | None, typer.Option(help="the output with the task's rows, where there are several")] = None,
+    normal: Annotated[
+        Path | None, typer.Option(help="of a detector: a .npy file of normal inputs [n, …], whose scores calibrate it")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="a JSON file that says how images become the input: height, width, mean, std, …")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a .pt2 of a PyTorch module, read it back as `sonde serve` does, and compare what it computes.
 
     The function returns the module and its example inputs, as a tuple or by name. A third item may be the
     `dynamic_shapes` of torch.export; without it, the first dimension of all tensors is the batch.
+
+    With a task, the file OUT.sonde.json beside it describes what /v1/classify, /v1/embeddings or /v1/anomaly/score
+    need to know.
     """
-    from models.programs.export import export_program  # loads PyTorch
+    from models.programs.description import Description, Preprocessing, read_part  # loads PyTorch
+    from models.programs.export import export_program
 
     screen = Screen(as_json=json)
-    program = export_program(entry, out, fixed_batch=fixed_batch)
+    description = Description(
+        task=task,
+        output=output,
+        labels=() if labels is None else read_part(labels, tuple[str, ...]),
+        scores=scores,
+        preprocess=None if preprocess is None else read_part(preprocess, Preprocessing),
+    )
+    program = export_program(entry, out, fixed_batch=fixed_batch, description=description, normal=normal)
     contract = program.contract
     if json:
         screen.json({"file": str(out), "batches": program.metadata.batches, **contract.signature()})

@@ -21,7 +21,7 @@ from service.commands.screen import Screen
 from service.errors import ConfigError
 
 
-class Action(StrEnum):
+class JobAction(StrEnum):
     """A change of a job."""
 
     cancel = "cancel"
@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
 def jobs(
     job: Annotated[str | None, typer.Argument(metavar="[ID]", help="a job; without it, all are listed")] = None,
-    action: Annotated[Action | None, typer.Argument(help="what to do with it")] = None,
+    action: Annotated[JobAction | None, typer.Argument(help="what to do with it")] = None,
     follow_: Annotated[bool, typer.Option("--follow", help="watch the job until it has ended")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="jobs to list")] = 20,
     after: Annotated[str | None, typer.Option(help="list the jobs before this one")] = None,

@@ -15,7 +15,7 @@ from service.commands.screen import Screen
 from service.errors import ConfigError
 
 
-class Action(StrEnum):
+class VersionAction(StrEnum):
     """What to do with a trained model."""
 
     versions = "versions"
@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="a model; without it, all in service")] = None,
-    action: Annotated[Action | None, typer.Argument(help="of a trained model")] = None,
+    action: Annotated[VersionAction | None, typer.Argument(help="of a trained model")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="the version to promote")] = None,
     why: Annotated[str, typer.Option(help="a reason, for the model's history")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="delete without a question")] = False,
@@ -42,25 +42,25 @@ def models(
 ) -> None:
     """List the models in service, or show, promote, roll back or delete one."""
     screen = Screen(as_json=json)
-    if action is Action.promote and version is None:
+    if action is VersionAction.promote and version is None:
         raise ConfigError("promote: expected --version N, which 'sonde models NAME versions' lists")
-    if action is Action.delete and not yes:
+    if action is VersionAction.delete and not yes:
         _require_consent(str(name))
     with connect(url, key) as client:
         if name is None:
             _list(screen, client)
-        elif action is Action.versions:
+        elif action is VersionAction.versions:
             _versions(screen, client, name)
         else:
             _show(screen, _act(client, name, action, version, why))
 
 
-def _act(client: Client, name: str, action: Action | None, version: int | None, why: str) -> Answer:
-    if action is Action.promote and version is not None:
+def _act(client: Client, name: str, action: VersionAction | None, version: int | None, why: str) -> Answer:
+    if action is VersionAction.promote and version is not None:
         return client.promote(name, version, why=why)
-    if action is Action.rollback:
+    if action is VersionAction.rollback:
         return client.rollback(name, why=why)
-    return client.delete_model(name) if action is Action.delete else client.model(name)
+    return client.delete_model(name) if action is VersionAction.delete else client.model(name)
 
 
 def _require_consent(name: str) -> None:

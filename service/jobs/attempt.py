@@ -17,11 +17,11 @@ from models.filesystem import is_full, make_directory
 from service.config import Settings
 from service.errors import FileMissing, LeaseLost, StorageFull, Unavailable
 from service.jobs import feedback, paths
-from service.jobs.caller import Caller
 from service.jobs.files import Files
 from service.jobs.leases import LeaseRenewer
 from service.jobs.memory_watch import trainer_limit_bytes
 from service.jobs.pending_writes import PendingWrites
+from service.jobs.principal import Principal
 from service.jobs.progress import ProgressDisplay
 from service.jobs.publishing import Publisher, read_result
 from service.jobs.records import Failure, Job, Status
@@ -165,7 +165,7 @@ class AttemptRunner:
             except FileMissing as error:
                 raise FileMissing(error.message, param=param) from error
         path = directory / "feedback.jsonl"
-        rows = self._rows.on_behalf_of(Caller.who_reads_feedback_of(job.feedback_reader))
+        rows = self._rows.on_behalf_of(Principal.who_reads_feedback_of(job.feedback_reader))
         rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path)
         return path
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from service.config import Settings
-from service.jobs.caller import WORKER, Caller
 from service.jobs.calls import REQUEST_LIMIT_S, CallExecutor, TimeBudget
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
+from service.jobs.principal import WORKER, Principal
 from service.jobs.quotas import Quotas
 from service.jobs.store import JobStore
 
@@ -35,7 +35,7 @@ class JobBackend:
     store: JobStore
     files: Files
     feedback: Feedback
-    caller: Caller
+    principal: Principal
     calls: CallExecutor
     disk: CallExecutor
     budget: TimeBudget
@@ -55,14 +55,14 @@ class JobBackend:
         calls, disk = CallExecutor("database"), CallExecutor("disk")
         return cls(home, database, store, files, feedback, WORKER, calls, disk, TimeBudget())
 
-    def on_behalf_of(self, caller: Caller) -> JobBackend:
-        """The same database as `caller` sees it."""
+    def on_behalf_of(self, principal: Principal) -> JobBackend:
+        """The same database as `principal` sees it."""
         return replace(
             self,
-            store=self.store.on_behalf_of(caller),
-            files=self.files.on_behalf_of(caller),
-            feedback=self.feedback.on_behalf_of(caller),
-            caller=caller,
+            store=self.store.on_behalf_of(principal),
+            files=self.files.on_behalf_of(principal),
+            feedback=self.feedback.on_behalf_of(principal),
+            principal=principal,
         )
 
     def for_request(self) -> JobBackend:

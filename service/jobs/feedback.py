@@ -9,8 +9,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from models.training.data.rows import has_visible_text
-from service.jobs.caller import WORKER, Caller, SeenByCaller
 from service.jobs.database import Database
+from service.jobs.principal import WORKER, Principal, SeenByPrincipal
 from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.tables import feedback
 
@@ -29,21 +29,21 @@ class FeedbackRow:
     correct_label: str
 
 
-class Feedback(SeenByCaller):
+class Feedback(SeenByPrincipal):
     """The rows of feedback in the database."""
 
-    def __init__(self, database: Database, caller: Caller = WORKER, quotas: Quotas = UNLIMITED) -> None:
-        super().__init__(caller)
+    def __init__(self, database: Database, principal: Principal = WORKER, quotas: Quotas = UNLIMITED) -> None:
+        super().__init__(principal)
         self._database = database
         self._quotas = quotas
 
     def add(self, model: str, text: str, label: str | None, correct_label: str) -> tuple[int, float]:
         """Add a row; its number and time. Raises QuotaExceeded."""
         with self._database.write() as connection:
-            self._quotas.admit(connection, self._caller, "feedback")
+            self._quotas.admit(connection, self._principal, "feedback")
             now = self._database.now(connection)
             row = {"model": model, "text": text, "label": label, "correct_label": correct_label, "created_at": now}
-            new = feedback.insert().values(**row, owner=self._caller.id)
+            new = feedback.insert().values(**row, owner=self._principal.id)
             return connection.execute(new.returning(feedback.c.seq)).scalar_one(), now
 
     def newest(self, model: str) -> int | None:
@@ -79,7 +79,7 @@ class Feedback(SeenByCaller):
         return len(rows)
 
     def _is_visible(self, model: str) -> sa.ColumnElement[bool]:
-        return _is_on(model) & self._caller.sees(feedback.c.owner)
+        return _is_on(model) & self._principal.sees(feedback.c.owner)
 
 
 def _is_on(model: str) -> sa.ColumnElement[bool]:

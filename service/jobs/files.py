@@ -16,11 +16,11 @@ import sqlalchemy as sa
 
 from models.filesystem import is_full
 from service.errors import BodyTooLarge, FileInUse, FileMissing, InvalidRequest, StorageFull
-from service.jobs.caller import WORKER, Caller, SeenByCaller
 from service.jobs.database import Database
 from service.jobs.incoming_bytes import IncomingBytes
+from service.jobs.principal import WORKER, Principal, SeenByPrincipal
 from service.jobs.quotas import UNLIMITED, Quotas, Used
-from service.jobs.records import TERMINAL
+from service.jobs.records import TERMINAL, from_row
 from service.jobs.tables import files, jobs
 
 FORMATS = ("jsonl", "csv", "parquet", "xlsx", "zip")
@@ -46,13 +46,13 @@ class StoredFile:
     expires_at: float | None
 
 
-class Files(SeenByCaller):
+class Files(SeenByPrincipal):
     """The files in `home/files`, and their rows."""
 
     def __init__(
-        self, database: Database, home: Path, max_bytes: int, caller: Caller = WORKER, quotas: Quotas = UNLIMITED
+        self, database: Database, home: Path, max_bytes: int, principal: Principal = WORKER, quotas: Quotas = UNLIMITED
     ) -> None:
-        super().__init__(caller)
+        super().__init__(principal)
         self._database = database
         self._directory = home / "files"
         self.max_bytes = max_bytes
@@ -62,7 +62,7 @@ class Files(SeenByCaller):
     def require_room(self) -> Used:
         """The bytes that are used. Raises QuotaExceeded when not even an empty file has room."""
         with self._database.read() as connection:
-            used = self._quotas.used(connection, self._caller, "bytes")
+            used = self._quotas.used(connection, self._principal, "bytes")
         self._count_incoming(used, 0)
         return used
 
@@ -103,7 +103,7 @@ class Files(SeenByCaller):
     def get(self, file: str) -> StoredFile:
         """A file by its id. Raises FileMissing."""
         with self._database.read() as connection:
-            return _from_row(self._row(connection, file))
+            return from_row(StoredFile, self._row(connection, file))
 
     def path(self, file: str) -> Path:
         """The path of a file's bytes. Raises FileMissing, also where only its row is left."""
@@ -124,7 +124,7 @@ class Files(SeenByCaller):
             if after is not None:
                 seq = self._row(connection, after).seq
                 query = query.where(files.c.seq < seq if newest_first else files.c.seq > seq)
-            found = [_from_row(row) for row in connection.execute(query.limit(limit + 1))]
+            found = [from_row(StoredFile, row) for row in connection.execute(query.limit(limit + 1))]
         return found[:limit], len(found) > limit
 
     def delete(self, file: str) -> None:
@@ -136,7 +136,7 @@ class Files(SeenByCaller):
                 self._row(connection, file)  # raises where another request has deleted it since
                 user = connection.execute(sa.select(jobs.c.id, jobs.c.owner).where(_needs(file))).first()
                 if user is not None:
-                    name = user.id if self._caller.may_see(user.owner) else "a job of another key"
+                    name = user.id if self._principal.may_see(user.owner) else "a job of another key"
                     raise FileInUse(f"{file} is needed by {name}: cancel that job first", param="file_id")
                 connection.execute(files.delete().where(files.c.id == file))
             path.unlink(missing_ok=True)
@@ -146,7 +146,7 @@ class Files(SeenByCaller):
         with self._database.write() as connection:
             expired = files.c.expires_at <= self._database.now(connection)
             query = sa.select(files).where(expired, ~sa.exists().where(_needs(files.c.id)))
-            found = [_from_row(row) for row in connection.execute(query)]
+            found = [from_row(StoredFile, row) for row in connection.execute(query)]
             connection.execute(files.delete().where(files.c.id.in_([file.id for file in found])))
         for file in found:
             self._path(file.id, file.format).unlink(missing_ok=True)
@@ -180,16 +180,16 @@ class Files(SeenByCaller):
             path.unlink(missing_ok=True)
 
     def _count_incoming(self, used: Used, amount: int) -> None:
-        incoming = self._incoming.add(self._caller.id, amount)
+        incoming = self._incoming.add(self._principal.id, amount)
         if amount >= 0:
             self._quotas.require_room("bytes", used, incoming)
 
     def _insert(self, row: dict[str, Any], expires_after_s: int | None) -> StoredFile:
         with self._database.write() as connection:
-            self._quotas.admit(connection, self._caller, "bytes", row["bytes"])
+            self._quotas.admit(connection, self._principal, "bytes", row["bytes"])
             now = self._database.now(connection)
             about = {"created_at": now, "expires_at": None if expires_after_s is None else now + expires_after_s}
-            row = {**row, **about, "owner": self._caller.id}
+            row = {**row, **about, "owner": self._principal.id}
             connection.execute(files.insert().values(**row))
         return StoredFile(**row)
 
@@ -203,7 +203,7 @@ class Files(SeenByCaller):
         """The caller's files: those that have not expired, or that an unfinished job needs."""
         used = sa.exists().where(_needs(files.c.id))
         alive = files.c.expires_at.is_(None) | (files.c.expires_at > self._database.now(connection)) | used
-        return sa.select(files).where(self._caller.sees(files.c.owner), alive)
+        return sa.select(files).where(self._principal.sees(files.c.owner), alive)
 
     def _path(self, file: str, form: str) -> Path:
         return self._directory / f"{file}.{form}"
@@ -300,8 +300,3 @@ def _modified_at(path: Path) -> float:
 def _needs(file: str | sa.Column[str]) -> sa.ColumnElement[bool]:
     """Whether a job is unfinished and needs a file."""
     return ((jobs.c.training_file == file) | (jobs.c.validation_file == file)) & jobs.c.status.notin_(TERMINAL)
-
-
-def _from_row(row: sa.Row[Any]) -> StoredFile:
-    about = row.bytes, row.sha256, row.created_at, row.owner, row.expires_at
-    return StoredFile(row.id, row.filename, row.format, row.purpose, *about)

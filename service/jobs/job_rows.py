@@ -8,21 +8,21 @@ import sqlalchemy as sa
 
 from service.errors import JobNotFound, LeaseLost
 from service.jobs import tables
-from service.jobs.caller import Caller, SeenByCaller
 from service.jobs.database import Database
 from service.jobs.leases import in_force
-from service.jobs.records import BEGUN, Event, Failure, Job, Status, from_row
+from service.jobs.principal import Principal, SeenByPrincipal
+from service.jobs.records import BEGUN, Failure, Job, JobEvent, Status, from_row
 from service.jobs.tables import jobs, worker_lease
 
-CANCELLED = Event("info", "The job was cancelled")
+CANCELLED = JobEvent("info", "The job was cancelled")
 
 
-class JobRows(SeenByCaller):
+class JobRows(SeenByPrincipal):
     """The rows that a caller sees. Each method runs in the transaction of the connection that it gets."""
 
-    def __init__(self, database: Database, lease_s: float, caller: Caller) -> None:
+    def __init__(self, database: Database, lease_s: float, principal: Principal) -> None:
         self.database = database
-        super().__init__(caller)
+        super().__init__(principal)
         self._lease_s = lease_s
 
     def _get(self, connection: sa.Connection, job: str, *, lock: bool = False) -> Job:
@@ -33,7 +33,7 @@ class JobRows(SeenByCaller):
         return from_row(Job, row)
 
     def _visible(self) -> sa.Select[Any]:
-        return sa.select(jobs).where(self._caller.sees(jobs.c.owner))
+        return sa.select(jobs).where(self._principal.sees(jobs.c.owner))
 
     def _in_force(self, connection: sa.Connection, lease: str | None) -> bool:
         now = self.database.now(connection)
@@ -51,13 +51,13 @@ class JobRows(SeenByCaller):
         connection.execute(jobs.update().where(jobs.c.id == job).values(**values))
 
     def _add_event(
-        self, connection: sa.Connection, job: str, attempt: int, event: Event, now: float | None = None
+        self, connection: sa.Connection, job: str, attempt: int, event: JobEvent, now: float | None = None
     ) -> None:
         row = {"level": event.level, "type": event.type, "message": event.message, "data": event.data}
         created_at = self.database.now(connection) if now is None else now
         connection.execute(tables.events.insert().values(job=job, attempt=attempt, created_at=created_at, **row))
 
-    def _finish(self, connection: sa.Connection, row: Job, status: Status, event: Event, **values: Any) -> None:
+    def _finish(self, connection: sa.Connection, row: Job, status: Status, event: JobEvent, **values: Any) -> None:
         now = self.database.now(connection)
         self._add_event(connection, row.id, row.attempt, event, now)
         values |= {"control": None, "lease": None, "estimated_finish": None}
@@ -65,9 +65,9 @@ class JobRows(SeenByCaller):
 
     def _fail(self, connection: sa.Connection, row: Job, failure: Failure) -> None:
         values = {"error_code": failure.code, "error_message": failure.message, "error_param": failure.param}
-        self._finish(connection, row, "failed", Event("error", failure.message), **values)
+        self._finish(connection, row, "failed", JobEvent("error", failure.message), **values)
 
-    def _release(self, connection: sa.Connection, row: Job, status: Status, event: Event) -> None:
+    def _release(self, connection: sa.Connection, row: Job, status: Status, event: JobEvent) -> None:
         """Give a job the status queued or paused; a caller's request to pause or cancel it comes first."""
         if row.control == "cancel":
             self._finish(connection, row, "cancelled", CANCELLED)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from service.errors import Unavailable
 from service.jobs.progress import ProgressDisplay
-from service.jobs.records import Checkpoint, Event, Job, Status
+from service.jobs.records import Checkpoint, Job, JobEvent, Status
 from service.jobs.store import JobStore
 from service.jobs.trainer_output import Message
 
@@ -21,7 +21,7 @@ class PendingWrites:
         self._store = store
         self._job = job
         self._progress = progress
-        self._events: list[Event] = []
+        self._events: list[JobEvent] = []
         self._checkpoints: list[Checkpoint] = []
         self._status: Status | None = None
 
@@ -40,7 +40,7 @@ class PendingWrites:
                 time.sleep(_RETRY_S)
 
     def _add(self, message: Message) -> None:
-        if isinstance(message, Event):
+        if isinstance(message, JobEvent):
             self._progress.show(self._job, message)
             self._events.append(message)
         elif isinstance(message, Checkpoint):

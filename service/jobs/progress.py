@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from service.jobs.records import Event, Job
+from service.jobs.records import Job, JobEvent
 
 log = logging.getLogger("sonde.jobs")
 
@@ -23,7 +23,7 @@ class ProgressDisplay:
         self._bar: tqdm[None] | None = None
         self._logged = 0.0
 
-    def show(self, job: Job, event: Event) -> None:
+    def show(self, job: Job, event: JobEvent) -> None:
         """Log a message; move the bar for a step, or log it if the last was 10 s ago."""
         about = {"job": job.id, "attempt": job.attempt}
         if event.type == "message":

@@ -15,7 +15,7 @@ from models.registry.registry import Registry
 from service.errors import JobNotFound
 from service.jobs import incumbent, promotion
 from service.jobs.promotion_rights import PromotionRights
-from service.jobs.records import Event, Job, Success
+from service.jobs.records import Job, JobEvent, Success
 from service.jobs.store import JobStore
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Publisher:
         outcome = "promoted" if decision.promote else "held"
         kept = {key: result.get(key) for key in ("metrics", "incumbent_metrics", "mode", "labels", "bound")}
         summary = {"version": version, "decision": outcome, "why": decision.why, **kept}
-        event = Event("info", f"New fine-tuned model created: {name}; {outcome}: {decision.why}")
+        event = JobEvent("info", f"New fine-tuned model created: {name}; {outcome}: {decision.why}")
         self._store.succeed(job, Success(name, int(result.get("trained_tokens") or 0), summary), event)
         log.info("job succeeded, its model was %s", outcome, extra={"job": job.id, "model": name, "why": decision.why})
 

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from service.config import Settings
 from service.errors import QuotaExceeded, TooManyJobs
-from service.jobs.caller import Caller
 from service.jobs.database import take_lock
+from service.jobs.principal import Principal
 from service.jobs.records import TERMINAL
 from service.jobs.tables import feedback, files, jobs
 
@@ -55,18 +55,18 @@ class Quotas:
         per_key, total = ({kind: getattr(settings, f"max_{of}_{kind}") for kind in _KINDS} for of in ("key", "total"))
         return cls(per_key, total, on_refusal)
 
-    def admit(self, connection: sa.Connection, caller: Caller, kind: Kind, amount: int = 1) -> None:
+    def admit(self, connection: sa.Connection, principal: Principal, kind: Kind, amount: int = 1) -> None:
         """Raise TooManyJobs or QuotaExceeded unless `amount` more fits; a file counts as 4 KiB at least.
 
         In a transaction that writes, no other gets room until this one has ended.
         """
         take_lock(connection, _LOCKS[kind])
-        self.require_room(kind, self.used(connection, caller, kind), Used(amount, amount))
+        self.require_room(kind, self.used(connection, principal, kind), Used(amount, amount))
 
-    def used(self, connection: sa.Connection, caller: Caller, kind: Kind) -> Used:
+    def used(self, connection: sa.Connection, principal: Principal, kind: Kind) -> Used:
         """What is kept; 0 where there is no limit."""
         total = _USED[kind]
-        own = total.where(_OWNER[kind] == caller.id)
+        own = total.where(_OWNER[kind] == principal.id)
         limited = ((own, self.per_key.get(kind)), (total, self.total.get(kind)))
         return Used(*(int(connection.execute(query).scalar_one()) if limit else 0 for query, limit in limited))
 

@@ -15,21 +15,21 @@ import sqlalchemy as sa
 
 from service.errors import JobState, LeaseLost
 from service.jobs import tables
-from service.jobs.caller import WORKER, Caller
 from service.jobs.database import Database, take_lock
 from service.jobs.idempotency import find_answer, keep_answer
 from service.jobs.job_rows import CANCELLED, JobRows
 from service.jobs.leases import in_force
+from service.jobs.principal import WORKER, Principal
 from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.records import (
     BEGUN,
     TERMINAL,
     Checkpoint,
     Control,
-    Event,
     Failure,
     IdempotencyKey,
     Job,
+    JobEvent,
     NewJob,
     Status,
     Success,
@@ -39,20 +39,25 @@ from service.jobs.tables import jobs, owners, worker_lease
 
 _TURNS_LOCK = 0x50DDF  # any number, the same in every process
 _NO_OWNER = ""  # takes turns for the jobs from before owners
-_PAUSED = Event("info", "The job was paused")
-_RESUMED = Event("info", "The job was resumed")
-_COMPLETED = Event("info", "The job has successfully completed")
+_PAUSED = JobEvent("info", "The job was paused")
+_RESUMED = JobEvent("info", "The job was resumed")
+_COMPLETED = JobEvent("info", "The job has successfully completed")
 
-T = TypeVar("T", Event, Checkpoint)
+T = TypeVar("T", JobEvent, Checkpoint)
 
 
 class JobStore(JobRows):
     """The jobs of one database."""
 
     def __init__(
-        self, database: Database, home: Path, lease_s: float = 15.0, caller: Caller = WORKER, quotas: Quotas = UNLIMITED
+        self,
+        database: Database,
+        home: Path,
+        lease_s: float = 15.0,
+        principal: Principal = WORKER,
+        quotas: Quotas = UNLIMITED,
     ) -> None:
-        super().__init__(database, lease_s, caller)
+        super().__init__(database, lease_s, principal)
         self.home = home
         self._quotas = quotas
 
@@ -73,10 +78,10 @@ class JobStore(JobRows):
         with self.database.write() as connection:
             if idempotency_key is not None and (before := self._find_answer(connection, idempotency_key)) is not None:
                 return before
-            self._quotas.admit(connection, self._caller, "jobs")
+            self._quotas.admit(connection, self._principal, "jobs")
             now = self.database.now(connection)
             connection.execute(jobs.insert().values(**asdict(new), created_at=now, status="queued"))
-            self._add_event(connection, new.id, 0, Event("info", f"Created fine-tuning job: {new.id}"))
+            self._add_event(connection, new.id, 0, JobEvent("info", f"Created fine-tuning job: {new.id}"))
             answer = render(self._get(connection, new.id))
             if idempotency_key is not None:
                 keep_answer(connection, idempotency_key, answer, now)
@@ -137,9 +142,9 @@ class JobStore(JobRows):
                 raise JobState(f"{job} is {row.status}: only a paused job can be resumed")
             return self._get(connection, job)
 
-    def events(self, job: str, after: int | None, limit: int) -> tuple[list[Event], bool]:
+    def events(self, job: str, after: int | None, limit: int) -> tuple[list[JobEvent], bool]:
         """A page of a job's events, newest first, from below event `after`, and whether there are more."""
-        return self._page(Event, tables.events, job, after, limit)
+        return self._page(JobEvent, tables.events, job, after, limit)
 
     def checkpoints(self, job: str, after: int | None, limit: int) -> tuple[list[Checkpoint], bool]:
         """A page of a job's checkpoints, newest first, and whether there are more."""
@@ -207,7 +212,7 @@ class JobStore(JobRows):
         self,
         job: Job,
         *,
-        events: Sequence[Event] = (),
+        events: Sequence[JobEvent] = (),
         checkpoints: Sequence[Checkpoint] = (),
         status: Status | None = None,
     ) -> None:
@@ -234,7 +239,7 @@ class JobStore(JobRows):
         with self.database.write() as connection:
             return self._fence(connection, job)
 
-    def succeed(self, job: Job, success: Success, *events: Event) -> None:
+    def succeed(self, job: Job, success: Success, *events: JobEvent) -> None:
         """End an attempt with a model. This and the methods below raise LeaseLost as `fence` does."""
         with self.database.write() as connection:
             row = self._fence(connection, job)
@@ -262,7 +267,7 @@ class JobStore(JobRows):
     def requeue(self, job: Job, why: str) -> None:
         """End an attempt whose worker stops, and queue the job."""
         with self.database.write() as connection:
-            self._release(connection, self._fence(connection, job), "queued", Event("info", why))
+            self._release(connection, self._fence(connection, job), "queued", JobEvent("info", why))
 
     def requeue_crashed(self, job: Job, failure: Failure, max_crashes: int) -> None:
         """End an attempt that died: queue the job, or fail it after `max_crashes` without a checkpoint."""
@@ -273,7 +278,7 @@ class JobStore(JobRows):
                 return
             self._update(connection, job.id, crashes=row.crashes + 1)
             how = "the job goes on from its newest checkpoint, or begins again where it has none"
-            self._release(connection, row, "queued", Event("warn", f"{failure.message}; {how}"))
+            self._release(connection, row, "queued", JobEvent("warn", f"{failure.message}; {how}"))
 
     # Within a transaction.
 
@@ -306,7 +311,7 @@ class JobStore(JobRows):
         if not self._in_force(connection, lease):
             raise LeaseLost("the worker's lease has expired")
         if row.status in BEGUN:
-            lost = Event("warn", f"The worker of attempt {row.attempt} is gone; the job goes on")
+            lost = JobEvent("warn", f"The worker of attempt {row.attempt} is gone; the job goes on")
             self._add_event(connection, row.id, row.attempt, lost)
         self._take_turn(connection, row.owner or _NO_OWNER)
         values = {"attempt": row.attempt + 1, "crashes": crashes, "lease": lease}

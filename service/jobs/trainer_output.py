@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from service.jobs.records import Checkpoint, Event
+from service.jobs.records import Checkpoint, JobEvent
 
 Phase = Literal["validating_files", "running"]
-Message = Event | Checkpoint | Phase
+Message = JobEvent | Checkpoint | Phase
 
 _LONGEST_LINE = 2**20
 _LONGEST_MESSAGE = 2000
@@ -53,7 +53,7 @@ def parse(line: bytes, home: Path) -> Message | None:
     try:
         return _to_message(json.loads(line, parse_constant=lambda _: None), home)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return Event("warn", clean(f"the training process said: {line.decode(errors='replace').strip()}"))
+        return JobEvent("warn", clean(f"the training process said: {line.decode(errors='replace').strip()}"))
 
 
 def clean(text: str) -> str:
@@ -78,10 +78,10 @@ def _to_message(content: dict[str, Any], home: Path) -> Message:
         phase: Phase = content["phase"]
         return phase
     if kind == "message" and content["level"] in _LEVELS:
-        return Event(content["level"], clean(str(content["message"])))
+        return JobEvent(content["level"], clean(str(content["message"])))
     if kind == "metrics":
         data = finite(dict(content["data"]))
-        return Event("info", _summarize(data), "metrics", data)
+        return JobEvent("info", _summarize(data), "metrics", data)
     if kind == "checkpoint":
         path = Path(content["path"]).absolute().relative_to(home.absolute())
         return Checkpoint(int(content["step"]), str(path), finite(dict(content.get("metrics") or {})))

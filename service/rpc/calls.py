@@ -34,7 +34,7 @@ _OTHER_FIELDS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RpcCall:
     """A call that came in: the service's parts, its context, and its caller."""
 
     manager: ModelManager
@@ -46,11 +46,11 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class RpcMethod:
     """A method of the service. Without a `scope`, it needs no key."""
 
     name: str
-    answer: Callable[[Any, Call], Awaitable[Any]]
+    answer: Callable[[Any, RpcCall], Awaitable[Any]]
     scope: Scope | None = "infer"
 
     @property
@@ -67,7 +67,7 @@ class Calls:
         self._reports: RequestReports = app.state.reports
         self._parts = (app.state.manager, app.state.registry, app.state.settings, app.state.metrics)
 
-    def handler(self, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
+    def handler(self, method: RpcMethod) -> Callable[[Any, Any], Awaitable[Any]]:
         """A method as grpc.aio calls it. It reads the message itself, once the key is known."""
 
         async def handle(_: Any, rpc: Any) -> Any:
@@ -91,7 +91,7 @@ class Calls:
         return handle
 
     async def _answer(
-        self, method: Method, rpc: Any, headers: dict[str, str], context: RequestContext
+        self, method: RpcMethod, rpc: Any, headers: dict[str, str], context: RequestContext
     ) -> tuple[int, grpc.StatusCode | None, Any]:
         """The status, and the answer; with an error's code, its message."""
         try:
@@ -99,7 +99,7 @@ class Calls:
                 context.key = self._checks.key_of(headers)
                 self._checks.admit(context.key)
                 context.require_scope(method.scope)
-            call = Call(*self._parts, context, self._caller(rpc, context))
+            call = RpcCall(*self._parts, context, self._caller(rpc, context))
             return 200, None, await method.answer(await self._read(method, rpc), call)
         except SondeError as error:
             status, code, message = status_and_message(error)
@@ -112,7 +112,7 @@ class Calls:
             context.error_code = "internal_error"
             return 500, grpc.StatusCode.INTERNAL, INTERNAL
 
-    async def _read(self, method: Method, rpc: Any) -> Any:
+    async def _read(self, method: RpcMethod, rpc: Any) -> Any:
         """The request's message. Raises BodyTooLarge, MalformedBody, and DeadlineExceeded where it does not come."""
         settings: Settings = self._parts[2]
         try:

@@ -28,6 +28,7 @@ from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages, ServedPatches
+from service.serving.image_program import serve_program
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
@@ -70,6 +71,7 @@ class ModelManager:
         """`located` are the models of `--model` that read texts or images, where a thread finds them already."""
         self._settings = settings
         self._metrics = metrics
+        self._image_limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
         self._configured: dict[str, Servable] = {}
         threads = settings.tokenizer_threads or min(cpu.count_cores(), 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
@@ -84,7 +86,6 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines, located)
-        self._image_limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
         loader = VersionLoader(
             self.registry, self.engines, self._texts, self.context, self._find_configured, self._image_limits
         )
@@ -128,7 +129,8 @@ class ModelManager:
             else:
                 self._serve(ServedText(model, engine, self.context))
         for program in open_programs(self._settings):
-            self._serve(ServedProgram(program, self.engines.start_program(program), self.context))
+            engine = self.engines.start_program(program)
+            self._serve(serve_program(program, engine, self.context, self._image_limits))
         self.watcher.open()
         for alias in set(self.watcher.aliases) & set(self._configured):
             target = self.watcher.aliases[alias]
@@ -147,12 +149,11 @@ class ModelManager:
         return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
 
     def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
-        served = serve_images(model, engine, self.context, self._image_limits)
+        limits = self._image_limits
+        served = serve_images(model, engine, self.context, limits)
         if isinstance(model, PatchEncoder):
             patches = PatchModel(model)
-            served.patches = ServedPatches(
-                patches, self.engines.start_patches(patches), self.context, self._image_limits
-            )
+            served.patches = ServedPatches(patches, self.engines.start_patches(patches), self.context, limits)
         return served
 
     def _serve(self, served: ConfiguredT) -> ConfiguredT:
@@ -178,8 +179,7 @@ class ModelManager:
             return next(iter(self._configured.values()))
         if found := self._find_loaded(name):
             return found
-        known = ", ".join(served.metadata.name for served in self.all())
-        raise ModelNotFound(f"no model {name!r} here; there is: {known}", param="model")
+        raise ModelNotFound(f"no model {name!r} here; there is: {_names_of(self.all())}", param="model")
 
     async def resolve(self, name: str | None) -> Servable:
         """Find a model; load a version that is not the current one. Raises Unservable, too.
@@ -224,9 +224,8 @@ class ModelManager:
         served = await self.resolve(name)
         if isinstance(served, ReadsImages) and served.metadata.task == task:
             return served
-        able = ", ".join(other.metadata.name for other in readers) or "none here"
-        does = f"{served.metadata.task} with {served.reads}"
-        raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
+        does = f"{served.metadata.name} does {served.does}"
+        raise WrongTask(f"{does}; models that do {task} with images: {_names_of(readers)}", param="model")
 
     async def resolve_recognizer(self, name: str | None) -> ServedRecognizer:
         """Find a model that writes the text of images. Raises WrongTask naming others."""
@@ -238,9 +237,8 @@ class ModelManager:
         served = readers[0] if name is None and readers else await self.resolve(name)
         if isinstance(served, ReadsImages):
             return served
-        able = ", ".join(other.metadata.name for other in readers) or "none here"
-        message = f"{served.metadata.name} reads {served.reads}, not images; models that read images: {able}"
-        raise WrongTask(message, param="model")
+        reads = f"{served.metadata.name} reads {served.reads}, not images"
+        raise WrongTask(f"{reads}; models that read images: {_names_of(readers)}", param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
@@ -256,26 +254,27 @@ class ModelManager:
         """The same model. Raises WrongTask naming others, unless it is a text model for `task`."""
         if isinstance(served, ServedText) and _does(served, task):
             return served
-        able = ", ".join(other.metadata.name for other in self._text_models_for(task)) or "none here"
-        does = served.metadata.task if isinstance(served, ServedText) else f"{served.metadata.task} with {served.reads}"
-        raise WrongTask(f"{served.metadata.name} does {does}, not {task}; models that do: {able}", param="model")
+        able = _names_of(self._text_models_for(task))
+        raise WrongTask(f"{served.metadata.name} does {served.does}, not {task}; models that do: {able}", param="model")
 
     def require_readings(self, served: Servable, task: Task) -> ServedSensor:
         """The same model. Raises WrongTask naming others, unless it is a sensor model for `task`."""
         if isinstance(served, ServedSensor) and served.metadata.task == task:
             return served
         sensors = (other for other in self.all() if isinstance(other, ServedSensor))
-        able = ", ".join(sensor.metadata.name for sensor in sensors if sensor.metadata.task == task) or "none here"
-        does = f"{served.metadata.task} with {served.reads}"
-        raise WrongTask(f"{served.metadata.name} does {does}; models for {task} of readings: {able}", param="model")
+        able = _names_of(sensor for sensor in sensors if sensor.metadata.task == task)
+        does = f"{served.metadata.name} does {served.does}"
+        raise WrongTask(f"{does}; models for {task} of readings: {able}", param="model")
 
-    def require_program(self, served: Servable) -> ServedProgram:
-        """The same model. Raises WrongTask naming others, unless it is an exported program."""
-        if isinstance(served, ServedProgram):
+    async def resolve_program(self, task: Task, name: str | None) -> ServedProgram:
+        """Find a program that does `task`; without a name, the first one. Raises WrongTask naming others."""
+        self.require_ready()
+        able = [one for one in self.all() if isinstance(one, ServedProgram) and one.metadata.task == task]
+        served = able[0] if name is None and able else await self.resolve(name)
+        if isinstance(served, ServedProgram) and served.metadata.task == task:
             return served
-        able = ", ".join(other.metadata.name for other in self.all() if isinstance(other, ServedProgram)) or "none here"
-        message = f"{served.metadata.name} reads {served.reads}, not tensors; models that read tensors: {able}"
-        raise WrongTask(message, param="model")
+        does = f"{served.metadata.name} does {served.does}"
+        raise WrongTask(f"{does}; programs that do {task}: {_names_of(able)}", param="model")
 
     def configured(self) -> Iterable[Servable]:
         """The models of the settings."""
@@ -351,6 +350,11 @@ def _require_free_name(name: str, taken: Container[str]) -> None:
         )
     if name in taken:
         raise ConfigError(f"two models are called {name!r}: name one of them with --model NAME=…", param="model")
+
+
+def _names_of(models: Iterable[Servable]) -> str:
+    """Their names, for a message."""
+    return ", ".join(served.metadata.name for served in models) or "none here"
 
 
 def _does(served: ServedText, task: Task) -> bool:

@@ -157,6 +157,25 @@ class ProgramOutput(Timings):
     tensors: Tensors
 
 
+@dataclass(frozen=True, slots=True)
+class Uncut:
+    """An input of a program, of which nothing is ever cut."""
+
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramRows(Timings):
+    """The rows of the task that a program does, float32 [n, width], and the seconds they took."""
+
+    values: NDArray[np.float32]
+
+    @property
+    def tokens(self) -> Sequence[Uncut]:
+        """What was read of each input, as other outputs say it."""
+        return [Uncut()] * len(self.values)
+
+
 class ServedProgram(Servable):
     """A program that reads tensors."""
 
@@ -165,6 +184,7 @@ class ServedProgram(Servable):
     def __init__(self, program: Program, engine: RowEngine[TensorItem], context: ServingContext) -> None:
         super().__init__(program, engine, context)
         self._contract = program.contract
+        self.description = program.description
 
     @property
     def contract(self) -> Contract:
@@ -188,11 +208,35 @@ class ServedProgram(Servable):
         items = self._cut({spec.name: tensors[spec.name] for spec in self._contract.inputs})
         cost = sum(item.count for item in items)
         with self._admission.admit(len(items), cost, lambda: self.engine.tokens_per_s):
-            rows = sum(item.rows for item in items)
-            self._metrics.inputs.labels(self.metadata.name, self.metadata.task).inc(rows)
-            _, queue_s, inference_s = await self._compute_rows(items, caller)
-        outputs = join([item.finished() for item in items])
-        return ProgramOutput(inputs=rows, token_count=cost, queue_s=queue_s, inference_s=inference_s, tensors=outputs)
+            self._metrics.inputs.labels(self.metadata.name, self.metadata.task).inc(sum(item.rows for item in items))
+            return await self._compute(items, caller)
+
+    async def rows(self, tensors: Tensors, caller: Caller) -> ProgramRows:
+        """The rows of the task that the program does. Raises as `infer` does."""
+        made = await self.infer(tensors, caller)
+        values = self.description.rows_of(made.tensors)
+        return ProgramRows(
+            inputs=made.inputs,
+            token_count=made.token_count,
+            queue_s=made.queue_s,
+            inference_s=made.inference_s,
+            values=values,
+        )
+
+    def probabilities(self, rows: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
+        """The probabilities [n, labels] of a classifier's rows: all summing to 1, or each label by itself."""
+        return self.description.probabilities(rows, multi_label=multi_label)
+
+    async def _compute(self, items: Sequence[TensorItem], caller: Caller) -> ProgramOutput:
+        """Queue items that are admitted, and wait for the outputs."""
+        _, queue_s, inference_s = await self._compute_rows(items, caller)
+        return ProgramOutput(
+            inputs=sum(item.rows for item in items),
+            token_count=sum(item.count for item in items),
+            queue_s=queue_s,
+            inference_s=inference_s,
+            tensors=join([item.finished() for item in items]),
+        )
 
     def _cut(self, tensors: Tensors) -> list[TensorItem]:
         """The request as items of at most `TOKENS_PER_ITEM` each, where its rows are independent."""

@@ -10,6 +10,7 @@ export async function loadModels(aborted) {
   return data.filter((one) => !(one.base !== null && VERSION.test(one.id) && names.has(one.id.replace(VERSION, ""))));
 }
 
-const inputs = ({ task, signature }) => (task === "inference" ? [] : (signature?.inputs ?? []).map((one) => one.name));
+// An exported program has dimensions, and its inputs names of its own.
+const inputs = ({ signature }) => (signature?.dimensions ? [] : (signature?.inputs ?? []).map((one) => one.name));
 export const readsTexts = (model) => inputs(model).some((name) => name === "text" || name === "pair");
 export const readsImages = (model) => inputs(model).includes("image");

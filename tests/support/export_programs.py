@@ -120,6 +120,20 @@ class Lookup(nn.Module):
         return torch.arange(3.0)[x.sum(1).long() + 1]
 
 
+class Picture(nn.Module):
+    """The mean of each colour of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+class PictureScore(nn.Module):
+    """The mean of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((1, 2, 3))
+
+
 class Half(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -150,6 +164,8 @@ def write_all(folder: Path = PROGRAMS) -> None:
     _write(folder, "half", Half(), (torch.randn(2, 4, dtype=torch.bfloat16),), ({0: batch},))
     _write(folder, "constant", Constant(), (torch.randn(2, 3),), ({0: batch},))
     _write(folder, "lookup", Lookup(), (torch.rand(2, 3) / 3,), ({0: batch},))
+    for name, module in (("picture", Picture()), ("picture_score", PictureScore())):
+        _write(folder, name, module, (torch.randn(2, 3, 8, 8),), ({0: batch},))
     training = nn.BatchNorm1d(4)
     _write(folder, "training", training, (torch.randn(3, 4),), ({0: batch},), train=True)
 

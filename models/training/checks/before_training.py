@@ -16,7 +16,7 @@ from models.training.checks.data import check_data
 from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss
 from models.training.data.dataset import DataSplit
-from models.training.embeddings import Encoder
+from models.training.embeddings import RowEncoder
 from models.training.job import EncoderContext, ImageContext, TextContext
 from models.training.report import Finding, about
 
@@ -82,7 +82,7 @@ def _check_data(context: TextContext, parts: DataSplit) -> Iterator[Finding]:
     )
 
 
-def _check_encoder(model: Encoder, items: Sequence[Tokens | Pixels], placement: Placement) -> Iterator[Finding]:
+def _check_encoder(model: RowEncoder, items: Sequence[Tokens | Pixels], placement: Placement) -> Iterator[Finding]:
     """Encode a few inputs one by one and as one batch; the batch must not change an embedding."""
 
     def batched() -> Tensor:

@@ -46,7 +46,7 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredImages:
+class ImageScores:
     """Scores and p-values [n] of images by one detector."""
 
     scores: Scores
@@ -76,18 +76,18 @@ class PatchReader:
 
     def score(
         self, detectors: Mapping[str, CalibratedImageDetector], images: Iterable[Pixels], count: int
-    ) -> dict[str, ScoredImages]:
+    ) -> dict[str, ImageScores]:
         """Scores of images by each detector."""
         found: dict[str, list[Scores]] = {name: [np.empty((2, 0))] for name in detectors}
         for patches in self.batches(images, count):
             for name, detector in detectors.items():
                 scored = detector.score(patches)
                 found[name].append(np.stack([scored.scores.double().numpy(), scored.p_values.double().numpy()]))
-        return {name: ScoredImages(*np.concatenate(parts, axis=1)) for name, parts in found.items()}
+        return {name: ImageScores(*np.concatenate(parts, axis=1)) for name, parts in found.items()}
 
     def score_keys(
         self, detectors: Mapping[str, CalibratedImageDetector], keys: Sequence[str]
-    ) -> dict[str, ScoredImages]:
+    ) -> dict[str, ImageScores]:
         """The same by the images' keys."""
         return self.score(detectors, map(self._store.pixels, keys), len(keys))
 
@@ -132,7 +132,7 @@ def image_detector_metrics(
     return _metrics(detector, *(reader.score_keys(named, keys)[""] for keys in (good, strange)))
 
 
-def _metrics(detector: CalibratedImageDetector, good: ScoredImages, strange: ScoredImages) -> dict[str, float]:
+def _metrics(detector: CalibratedImageDetector, good: ImageScores, strange: ImageScores) -> dict[str, float]:
     """False-alarm rates, and AUROC where anomalies are known.
 
     `primary` is 1 where the false-alarm rate is alpha as far as the good images can tell.
@@ -163,8 +163,8 @@ def _fit(
 
 
 def _choose(
-    good: Mapping[str, ScoredImages],
-    strange: Mapping[str, ScoredImages],
+    good: Mapping[str, ImageScores],
+    strange: Mapping[str, ImageScores],
     settings: ImageAnomalyHyperparameters,
     *,
     known: bool,
@@ -187,7 +187,7 @@ def _draw_defects(context: ImageContext, keys: Sequence[str]) -> Iterator[Pixels
             yield draw_defect(context.store.values(keys[copy % len(keys)]), defect, copy)
 
 
-def _shares_found(scored: ScoredImages) -> dict[Defect, float]:
+def _shares_found(scored: ImageScores) -> dict[Defect, float]:
     """The share of the copies of each defect that are anomalies."""
     alarms = (scored.p_values <= _ALPHA).reshape(len(DEFECTS), MOST_COPIES)
     return dict(zip(DEFECTS, alarms.mean(axis=1).tolist(), strict=True))
@@ -218,7 +218,7 @@ def _pictures(
     detector: CalibratedImageDetector,
     title: str,
     keys: Sequence[str],
-    scored: ScoredImages,
+    scored: ImageScores,
 ) -> Iterator[Picture]:
     """The strangest images with the places that are strange in red."""
     threshold = detector.threshold(_ALPHA)

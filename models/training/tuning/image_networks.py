@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.filesystem import read_json
 from models.images.base import load_network
+from models.images.efficientnet_lite import unfold
 from models.images.encoder import body_vectors
 from models.images.lite_encoder import WEIGHTS, load_lite
 from models.images.text_image_encoder import image_vectors
@@ -41,8 +42,8 @@ def open_network(source: ModelSource, placement: Placement) -> ImageNetwork:
     Raises ModelSourceError, and TrainingError with code `wrong_model` for what is no encoder of images.
     """
     if read_json(source.path / "config.json", dict).get("model_type") == ARCHITECTURE:
-        lite = load_lite(source).to(placement.device, placement.dtype).requires_grad_(False)
-        return ImageNetwork(lite, lite.vectors, lambda path: save_file(lite.state_dict(), path / WEIGHTS))
+        lite = load_lite(source).to(placement.device, placement.dtype)
+        return ImageNetwork(lite, lite, lambda path: save_file(unfold(lite.state_dict()), path / WEIGHTS))
     kind, folder = image_kind(source.path), network_folder(source.path)
     vectors: dict[str, Callable[[Any, Tensor], Tensor]] = {"encoder": body_vectors, "text-image": image_vectors}
     if kind not in vectors:

@@ -1,7 +1,7 @@
 """Anomaly scores of texts, and the route of all anomaly scores.
 
 A detector trained on texts scores texts by itself; an encoder compares them with the request's reference texts.
-`image_anomaly` scores images, `sensor_anomaly` records and series.
+`image_anomaly` scores images, `sensor_anomaly` records and series, `program_anomaly` tensors.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from models.text.detectors.knn import ReferenceDetector
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.routes.image_anomaly import score_images
+from service.api.routes.program_anomaly import score_program
 from service.api.routes.sensor_anomaly import score_readings
 from service.api.schemas.anomaly import AnomalyAnswer, AnomalyBody
 from service.api.schemas.fields import name_inputs
 from service.errors import BackendError, InvalidRequest, WrongTask
 from service.serving.fine_tuned import FineTunedModel
+from service.serving.program_model import ServedProgram
 from service.serving.sensor_model import ServedSensor
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
@@ -63,9 +65,11 @@ async def score(body: AnomalyBody, call: CallDep) -> Response:
 
     A model that was trained for it knows what is normal; an encoder takes `reference`.
     """
+    served = await call.manager.resolve(body.model)
+    if body.has_tensors or isinstance(served, ServedProgram):
+        return await score_program(body, call)
     if body.images is not None:
         return await score_images(body.images, body, call)
-    served = await call.manager.resolve(body.model)
     if isinstance(served, ServedSensor) and served.metadata.task == "anomaly":
         return await score_readings(body, call, served)
     return await _score_texts(body, call, await call.manager.resolve_texts(body.model))

@@ -16,6 +16,7 @@ from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.responses import list_body, usage
 from service.api.routes.classify_images import score_images
 from service.api.routes.label_scores import LabelScores
+from service.api.routes.program_inputs import program_rows
 from service.api.schemas.fields import name_inputs, require_few_scores, shorten_name
 from service.api.schemas.images import EncodedImage
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
@@ -53,6 +54,8 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
 
     An encoder needs `labels`; a trained classifier has its own.
     """
+    if body.has_tensors:
+        return await _classify_tensors(body, call)
     if body.images is not None:
         return await _classify_images(body.images, body, call)
     served = await call.manager.resolve_texts(body.model)
@@ -83,6 +86,23 @@ async def _classify_images(images: list[EncodedImage], body: ClassifyBody, call:
     data = [_classification_object(scored, index, body) for index in range(len(images))]
     content = list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
     return call.respond(content, served, *scored.parts)
+
+
+async def _classify_tensors(body: ClassifyBody, call: ComputeCall) -> Response:
+    """The same for the inputs of an exported program."""
+    served = await call.manager.resolve_program("classification", body.model)
+    if body.labels is not None:
+        raise InvalidRequest(f"{served.metadata.name} has labels of its own; leave labels out", param="labels")
+    rows = await call.cancel_on_disconnect(program_rows(body, served, call))
+    require_few_scores(len(rows.values), served.metadata.labels, body.top_k, "rows" if body.rows else "inputs")
+
+    def write() -> bytes:
+        scores = served.probabilities(rows.values, multi_label=body.multi_label)
+        scored = LabelScores(served.metadata.labels, scores, None, (rows,))
+        data = [_classification_object(scored, index, body) for index in range(len(scores))]
+        return list_body(body.model, data, label_set=None, usage=usage(rows))
+
+    return call.respond(await served.run_in_pool(write), served, rows)
 
 
 async def _classify_with_labels(body: ClassifyBody, served: ServedText, call: ComputeCall) -> LabelScores:

@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from models.linalg import normalize, quantize, shorten
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.image_urls import fetch_images
+from service.api.routes.program_inputs import program_rows
 from service.api.schemas.fields import check_text, name_inputs
 from service.api.schemas.images import EncodedImage
 from service.api.schemas.texts import EmbeddingsAnswer, EmbeddingsBody
 from service.errors import InvalidRequest
 from service.serving.image_model import ImageOutput, ReadsImages
+from service.serving.program_model import ProgramRows
 from service.serving.servable import Servable
 from service.serving.text_model import Inputs, ModelOutput, ServedText, TokenizeOptions
 from service.serving.token_ids import TokenDecoder
 
 Vectors = NDArray[np.float32]
-RowsT = TypeVar("RowsT", ModelOutput, ImageOutput)
+RowsT = TypeVar("RowsT", ModelOutput, ImageOutput, ProgramRows)
 router = APIRouter(tags=["OpenAI"])
 # Larger answers are written in the pool, because they would hold up other callers on the event loop.
 INLINE_NUMBERS = 16_384
@@ -39,6 +41,8 @@ _INLINE_IDS = 2_000
 @compute_route(router, "/embeddings", EmbeddingsAnswer, "Embed texts or images", include_in_schema=False)
 async def embeddings(body: EmbeddingsBody, call: CallDep) -> Response:
     """One vector per input, in order. Models of texts and images put both into one space."""
+    if body.has_tensors:
+        return await _embed_tensors(body, call)
     if (mixed := body.mixed) is not None:
         return await _embed_images(mixed, body, call)
     sent: list[Any] = body.input or []
@@ -51,6 +55,14 @@ async def embeddings(body: EmbeddingsBody, call: CallDep) -> Response:
     inputs = await _read_token_ids(sent, name, served, call)
 
     return await embed_inputs(inputs, served, call, options, lambda rows: _embeddings_body(rows, body, served))
+
+
+async def _embed_tensors(body: EmbeddingsBody, call: ComputeCall) -> Response:
+    """One vector per row that an exported program makes."""
+    served = await call.manager.resolve_program("embedding", body.model)
+    check_dimensions(body.dimensions, served)
+    work = program_rows(body, served, call)
+    return await respond_with_rows(work, served, call, lambda rows: _embeddings_body(rows, body, served))
 
 
 async def _embed_images(inputs: list[str | EncodedImage], body: EmbeddingsBody, call: ComputeCall) -> Response:
@@ -145,7 +157,7 @@ def to_base64(vector: NDArray[Any]) -> bytes:
     return b'"%b"' % b64encode(vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
-def _embeddings_body(rows: ModelOutput | ImageOutput, body: EmbeddingsBody, served: Servable) -> bytes:
+def _embeddings_body(rows: ModelOutput | ImageOutput | ProgramRows, body: EmbeddingsBody, served: Servable) -> bytes:
     """OpenAI's answer, vector by vector, so that other threads get their turn in between."""
     vectors = finish_vectors(rows.values, normalized=body.normalize, dimensions=body.dimensions)
     numbers: NDArray[Any] = vectors

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from service.api.deps import CallerDep, JobsDep, KeptInputsDep, requires
+from service.api.deps import JobsDep, KeptInputsDep, PrincipalDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, errors
 from service.api.responses import page_object
@@ -22,14 +22,16 @@ router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"
     response_model=FeedbackObject,
     summary="Report what a text's label should have been",
 )
-async def add_feedback(body: FeedbackBody, jobs: JobsDep, kept: KeptInputsDep, caller: CallerDep) -> dict[str, Any]:
+async def add_feedback(
+    body: FeedbackBody, jobs: JobsDep, kept: KeptInputsDep, principal: PrincipalDep
+) -> dict[str, Any]:
     """Keep feedback until a job trains on it: `training_file` `"feedback:MODEL"`.
 
     Of several reports on a text, the last one counts. `model` may have a version, as in `x-sonde-model`; the feedback
     counts for the model as well.
     """
     number, when = await jobs.run(jobs.feedback.add, body.model, body.text, body.label, body.correct_label)
-    kept.forget(None if caller.sees_all else caller.id, body.text)
+    kept.forget(None if principal.sees_all else principal.id, body.text)
     return _feedback_object(FeedbackRow(number, when, body.model, body.text, body.label, body.correct_label))
 
 

@@ -20,7 +20,7 @@ from service.api.schemas.jobs import MAX_METADATA, METADATA_KEY, CheckpointList,
 from service.config import Settings
 from service.errors import InvalidRequest, JobNotFound
 from service.jobs.backend import JobBackend
-from service.jobs.records import Checkpoint, Event, IdempotencyKey, Job
+from service.jobs.records import Checkpoint, IdempotencyKey, Job, JobEvent
 from service.serving.model_manager import SENSORS
 from service.serving.servable import Servable
 
@@ -238,7 +238,7 @@ def _sequence_number(after: str | None) -> int | None:
     return None if after is None else int(after.rpartition("-")[2])
 
 
-def _event_object(event: Event) -> dict[str, Any]:
+def _event_object(event: JobEvent) -> dict[str, Any]:
     return {
         "id": f"ftevent-{event.seq}",
         "object": "fine_tuning.job.event",

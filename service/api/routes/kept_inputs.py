@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from service.api.deps import CallerDep, KeptInputsDep, requires
+from service.api.deps import KeptInputsDep, PrincipalDep, requires
 from service.api.openapi import READING, errors
 from service.api.schemas.kept_inputs import KeptInputList
 
@@ -21,7 +21,7 @@ router = APIRouter(dependencies=[Depends(requires("train"))], tags=["Sonde"])
 )
 async def list_kept_inputs(
     kept: KeptInputsDep,
-    caller: CallerDep,
+    principal: PrincipalDep,
     model: Annotated[str | None, Query(description="only those that this model answered, any version")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> dict[str, Any]:
@@ -29,7 +29,7 @@ async def list_kept_inputs(
 
     They are in memory alone. Feedback on a text removes it from here.
     """
-    found = kept.least_certain(None if caller.sees_all else caller.id)
+    found = kept.least_certain(None if principal.sees_all else principal.id)
     wanted = [one for one in found if model is None or one.model.rpartition(":")[0] == model]
     data = [
         {

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.text.detectors.base import ScoredTexts
 from service.serving.image_model import ImageOutput
+from service.serving.program_model import ProgramRows
 from service.serving.text_model import ModelOutput
 
 
@@ -24,7 +25,7 @@ class LabelScores:
     names: Sequence[str]
     in_scope: NDArray[np.float32]
     scope: ScoredTexts | None
-    parts: tuple[ModelOutput | ImageOutput, ...]
+    parts: tuple[ModelOutput | ImageOutput | ProgramRows, ...]
     label_set: dict[str, object] | None = None
 
     @cached_property

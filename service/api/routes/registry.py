@@ -10,7 +10,7 @@ from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflic
 from models.registry.names import ALIAS_PATTERN
 from models.registry.registry import Registry
 from models.training.report_labels import metric_label
-from service.api.deps import CallerDep, ContextDep, ManagerDep, RegistryDep, requires
+from service.api.deps import ContextDep, ManagerDep, PrincipalDep, RegistryDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, WRITING, errors
 from service.api.schemas.registry import (
@@ -28,7 +28,7 @@ from service.api.schemas.registry import (
 )
 from service.api.trained_names import not_found, parse_or_404, require_in_service, require_known
 from service.errors import InvalidRequest, ModelNotFound
-from service.jobs.caller import Caller
+from service.jobs.principal import Principal
 from service.jobs.records import JOB_PREFIX
 from service.serving.model_manager import SENSORS, ModelManager
 
@@ -66,7 +66,7 @@ def list_trained(
     response_model=VersionList,
     summary="A model's versions",
 )
-def versions(model: str, registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
+def versions(model: str, registry: RegistryDep, principal: PrincipalDep) -> dict[str, Any]:
     """All versions of a trained model with what their training measured, newest first.
 
     `job` is null for a job of another key.
@@ -75,7 +75,7 @@ def versions(model: str, registry: RegistryDep, caller: CallerDep) -> dict[str, 
     now = registry.current(name)
     current = None if now is None else now.version
     numbers = reversed(registry.versions(name))
-    data = [_version_object(registry, name, number, current, caller) for number in numbers]
+    data = [_version_object(registry, name, number, current, principal) for number in numbers]
     return {"object": "list", "model": name, "generation": registry.generation(name), "data": data, "has_more": False}
 
 
@@ -86,7 +86,7 @@ def versions(model: str, registry: RegistryDep, caller: CallerDep) -> dict[str, 
     response_model=Ledger,
     summary="A model's history",
 )
-def ledger(model: str, registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
+def ledger(model: str, registry: RegistryDep, principal: PrincipalDep) -> dict[str, Any]:
     """A model's history, oldest first: each action with its key, time and reason."""
     name = parse_or_404(model)[0]
     entries = registry.ledger(name)
@@ -95,7 +95,7 @@ def ledger(model: str, registry: RegistryDep, caller: CallerDep) -> dict[str, An
     return {
         "object": "list",
         "model": name,
-        "data": [_ledger_entry(entry, caller) for entry in entries],
+        "data": [_ledger_entry(entry, principal) for entry in entries],
         "has_more": False,
     }
 
@@ -253,7 +253,9 @@ def _trained_object(registry: Registry, name: str) -> dict[str, Any]:
     }
 
 
-def _version_object(registry: Registry, name: str, version: int, current: int | None, caller: Caller) -> dict[str, Any]:
+def _version_object(
+    registry: Registry, name: str, version: int, current: int | None, principal: Principal
+) -> dict[str, Any]:
     about: dict[str, Any] = {
         "id": f"{name}:v{version}",
         "object": "model.version",
@@ -270,13 +272,13 @@ def _version_object(registry: Registry, name: str, version: int, current: int | 
         return {**about, "error": error.message}
     for field in ("created", "task", "base", "base_version", "encoder", "owner", "metrics"):
         about[field] = getattr(manifest, field)
-    job = manifest.job if caller.may_see(manifest.owner) else None
+    job = manifest.job if principal.may_see(manifest.owner) else None
     labels = {metric: metric_label(metric, manifest.task) for metric in manifest.metrics}
     return {**about, "labels": list(manifest.labels), "metric_labels": labels, "job": job}
 
 
-def _ledger_entry(entry: dict[str, Any], caller: Caller) -> dict[str, Any]:
+def _ledger_entry(entry: dict[str, Any], principal: Principal) -> dict[str, Any]:
     """An entry without the id of a job that the caller does not see; `by` is then the job's owner."""
     owner = entry.get("owner")
     by_job = str(entry["by"]).startswith(JOB_PREFIX)
-    return {**entry, "by": owner} if by_job and not caller.may_see(owner) else entry
+    return {**entry, "by": owner} if by_job and not principal.may_see(owner) else entry

@@ -20,6 +20,7 @@ from service.api.schemas.fields import (
     to_integer,
 )
 from service.api.schemas.images import EncodedImage, check_images, image_or_images
+from service.api.schemas.tensors import TakesTensors
 from service.errors import InvalidRequest
 from service.serving.stream_state import MAX_CHARACTERS
 
@@ -60,8 +61,8 @@ Reference = Annotated[
 ]
 
 
-class AnomalyBody(RequestBody):
-    _exactly_one = ("input", "images", "records", "series")
+class AnomalyBody(TakesTensors):
+    _exactly_one = ("input", "images", "records", "series", "inputs", "rows")
 
     model: str = MODEL
     input: text_or_texts("input") | None = Field(None, description="texts; or else records or series")  # type: ignore[valid-type]

@@ -166,7 +166,7 @@ class JobList(ResponseBody):
     has_more: bool
 
 
-class EventObject(ResponseBody):
+class JobEventObject(ResponseBody):
     id: str
     object: Literal["fine_tuning.job.event"]
     created_at: int
@@ -178,7 +178,7 @@ class EventObject(ResponseBody):
 
 class EventList(ResponseBody):
     object: Literal["list"]
-    data: list[EventObject]
+    data: list[JobEventObject]
     has_more: bool
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from models.linalg import Quantization
-from service.api.schemas.base import MODEL, OPTIONAL_MODEL, TRUNCATE, CompatibleBody, RequestBody, ResponseBody, Usage
+from service.api.schemas.base import MODEL, OPTIONAL_MODEL, TRUNCATE, CompatibleBody, ResponseBody, Usage
 from service.api.schemas.fields import (
     MAX_INPUTS,
     TEXT_OBJECT,
@@ -30,6 +30,7 @@ from service.api.schemas.images import (
     image_or_images,
     is_image_object,
 )
+from service.api.schemas.tensors import TakesTensors
 from service.errors import InvalidRequest
 from service.serving.text_model import Purpose
 
@@ -76,10 +77,10 @@ EmbeddingsInput = Annotated[
 ]
 
 
-class EmbeddingsBody(CompatibleBody):
+class EmbeddingsBody(TakesTensors, CompatibleBody):
     _synonyms: ClassVar = {"normalized": "normalize", "truncation": "truncate", "output_dimension": "dimensions"}
 
-    _exactly_one = ("input", "images", "messages")
+    _exactly_one = ("input", "images", "messages", "inputs", "rows")
 
     model: str | None = OPTIONAL_MODEL
     input: EmbeddingsInput | None = Field(
@@ -210,8 +211,8 @@ Labels = Annotated[
 ]
 
 
-class ClassifyBody(RequestBody):
-    _exactly_one = ("input", "images")
+class ClassifyBody(TakesTensors):
+    _exactly_one = ("input", "images", "inputs", "rows")
 
     model: str = MODEL
     input: text_or_texts("input") | None = Field(None, description="texts; or else images")  # type: ignore[valid-type]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
+from models.programs.description import ProgramTask
 from service.api.tensors.images import (
     ImageClassifierTensors,
     ImageDetectorTensors,
@@ -21,7 +22,7 @@ from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable
 
 _KINDS: dict[tuple[str, str], Callable[[Any, Settings], TensorModel[Any]]] = {
-    ("tensors", "inference"): ProgramTensors,
+    **{(reads, task): ProgramTensors for reads in ("tensors", "tensors and images") for task in get_args(ProgramTask)},
     ("texts", "embedding"): EmbeddingTensors,
     ("texts", "classification"): ClassifierTensors,
     ("texts", "anomaly"): TextAnomalyTensors,

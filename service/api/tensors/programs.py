@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from models.programs.contract import Contract, Shaped
 from service.api.schemas.open_inference import InferParameters
@@ -15,6 +15,12 @@ class ProgramTensors(TensorModel[ServedProgram]):
     """An exported program, whose contract is its own."""
 
     platform = "pytorch_exported_program"
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """See TensorModel."""
+        described = self.served.description
+        return {described.output: described.labels} if described.output else {}
 
     def check(self, tensors: Mapping[str, Shaped], parameters: InferParameters) -> None:
         """See TensorModel."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.errors import ModelSourceError
+from models.programs.description import Description, read_description
 from models.programs.export import export_program
 from service.cli import main
 from tests.support.programs import open_program
@@ -30,6 +32,16 @@ class OneRow(nn.Module):
 class Random(nn.Module):
     def forward(self, x):
         return x + torch.rand_like(x)
+
+class Sums(nn.Module):
+    def forward(self, x):
+        return x.sum(1)
+
+def rows():
+    return nn.Linear(4, 3), (torch.randn(2, 4),)
+
+def sums():
+    return Sums(), (torch.randn(2, 4),)
 
 def make():
     return Net(), {"x": torch.randn(1, 4), "weight": torch.ones(1)}
@@ -85,6 +97,24 @@ def test_what_cannot_be_exported_says_why_and_leaves_no_file(directory: Path) ->
             export_program(f"{directory}:{function}", Path("net.pt2"))
         assert not Path("net.pt2").exists()
     assert export_program(f"{directory}:one_row", Path("net.pt2"), fixed_batch=True).contract.batch is None
+
+
+@pytest.mark.slow
+def test_the_task_of_a_program_is_written_beside_it(directory: Path) -> None:
+    Path("labels.json").write_text('["low", "middle", "high"]')
+    arguments = ["export", f"{directory}:rows", "net.pt2", "--task", "classification", "--labels", "labels.json"]
+    assert main([*arguments, "--scores", "logits"]) == 0
+    described = read_description(Path("net.pt2"))
+    assert (described.labels, described.scores, described.output) == (("low", "middle", "high"), "logits", "output")
+    with pytest.raises(ModelSourceError, match=r"net\.sonde\.json: labels: expected 1, one for each column of output"):
+        export_program(f"{directory}:sums", Path("net.pt2"))  # the labels beside it are of another program
+    np.save("normal.npy", np.ones((70, 4)))
+    detects = Description(task="anomaly")
+    export_program(f"{directory}:sums", Path("net.pt2"), description=detects, normal=Path("normal.npy"))
+    assert read_description(Path("net.pt2")).calibration == (4.0,) * 70
+    Path("normal.npy").write_text("1, 2")
+    with pytest.raises(ModelSourceError, match=r"normal\.npy: expected an array that numpy\.save wrote"):
+        export_program(f"{directory}:sums", Path("net.pt2"), description=detects, normal=Path("normal.npy"))
 
 
 def test_the_file_must_end_in_pt2(directory: Path) -> None:

@@ -15,10 +15,10 @@ from fastapi.testclient import TestClient
 from service.auth import Keyring, Scope
 from service.jobs.attempt import AttemptRunner
 from service.jobs.backend import JobBackend
-from service.jobs.caller import Caller
 from service.jobs.feedback import Feedback
 from service.jobs.leases import WorkerLeases
-from service.jobs.records import Checkpoint, Event, Job
+from service.jobs.principal import Principal
+from service.jobs.records import Checkpoint, Job, JobEvent
 from service.jobs.tables import feedback, files, jobs
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
@@ -69,7 +69,7 @@ class Team:
         claimed = self.jobs.store.claim(WorkerLeases(self.jobs.database, 15.0).open("w"), 3)
         assert claimed is not None
         assert claimed.id == job
-        self.jobs.store.record(claimed, events=[Event("info", "begun")], checkpoints=[Checkpoint(1, "jobs/x", {})])
+        self.jobs.store.record(claimed, events=[JobEvent("info", "begun")], checkpoints=[Checkpoint(1, "jobs/x", {})])
         attempt = self.jobs.home / "jobs" / job / "attempt-1"
         attempt.mkdir(parents=True)
         (attempt / "report.json").write_text(json.dumps({"rungs": [], "plots": {}}))
@@ -252,15 +252,15 @@ def test_the_lists_of_models_and_metrics_name_no_jobs_and_files_of_others(team: 
 
 
 @pytest.mark.parametrize(
-    ("caller", "seen"),
+    ("principal", "seen"),
     [
-        (Caller("key-1"), [True, False, False, True]),
-        (Caller("key-1", sees_all=True), [True, True, True, True]),
-        (Caller.who_reads_feedback_of("key-1"), [True, False, False, True]),
-        (Caller.who_reads_feedback_of(None), [True, True, True, True]),
+        (Principal("key-1"), [True, False, False, True]),
+        (Principal("key-1", sees_all=True), [True, True, True, True]),
+        (Principal.who_reads_feedback_of("key-1"), [True, False, False, True]),
+        (Principal.who_reads_feedback_of(None), [True, True, True, True]),
     ],
 )
-def test_a_caller_sees_its_own_and_what_has_no_owner(caller: Caller, seen: list[bool]) -> None:
+def test_a_caller_sees_its_own_and_what_has_no_owner(principal: Principal, seen: list[bool]) -> None:
     owners = ["key-1", "key-2", "anonymous", None]
-    assert [caller.may_see(owner) for owner in owners] == seen
-    assert Caller.who_reads_feedback_of(caller.reads_feedback_of).may_see("key-2") == caller.may_see("key-2")
+    assert [principal.may_see(owner) for owner in owners] == seen
+    assert Principal.who_reads_feedback_of(principal.reads_feedback_of).may_see("key-2") == principal.may_see("key-2")

@@ -16,11 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from service.errors import ConfigError, StorageFull, Unavailable
-from service.jobs.caller import Caller
 from service.jobs.database import Database, engine_url
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
 from service.jobs.leases import WorkerLeases
+from service.jobs.principal import Principal
 from service.jobs.store import JobStore
 from service.jobs.tables import VERSION, jobs, metadata, schema_version
 from tests.support.databases import Postgres, postgres
@@ -83,9 +83,9 @@ def to_version_1(database: Database) -> None:
 
 
 def test_rows_of_version_1_are_kept_without_an_owner(database: Database, tmp_path: Path) -> None:
-    caller = Caller("key-1")
-    store, uploads = JobStore(database, tmp_path), Files(database, tmp_path, 100, caller)
-    labels = Feedback(database, caller)
+    principal = Principal("key-1")
+    store, uploads = JobStore(database, tmp_path), Files(database, tmp_path, 100, principal)
+    labels = Feedback(database, principal)
     with uploads.receive() as incoming:
         incoming.write(b"x")
         file = uploads.keep(incoming, "rows.csv", "fine-tune")

@@ -13,16 +13,16 @@ from fastapi.testclient import TestClient
 
 from service.auth import Keyring
 from service.errors import QuotaExceeded, TooManyJobs
-from service.jobs.caller import Caller
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
+from service.jobs.principal import Principal
 from service.jobs.quotas import Quotas
 from service.jobs.store import JobStore
 from tests.support.app import MakeApp
 from tests.support.jobs import new_job, render_id
 
-A, B = Caller("key-a"), Caller("key-b", sees_all=True)
+A, B = Principal("key-a"), Principal("key-b", sees_all=True)
 KIB_4 = 4096
 
 
@@ -35,26 +35,26 @@ class Kept:
         self._feedback = Feedback(database, quotas=quotas)
         self._home = home
 
-    def jobs(self, caller: Caller, number: int = 0) -> None:
-        new = new_job(id=f"ftjob-{caller.id}-{number}", owner=caller.id)
-        self._store.on_behalf_of(caller).create(new, render_id)
+    def jobs(self, principal: Principal, number: int = 0) -> None:
+        new = new_job(id=f"ftjob-{principal.id}-{number}", owner=principal.id)
+        self._store.on_behalf_of(principal).create(new, render_id)
 
-    def bytes(self, caller: Caller, number: int = 0) -> None:
-        files = self._files.on_behalf_of(caller)
+    def bytes(self, principal: Principal, number: int = 0) -> None:
+        files = self._files.on_behalf_of(principal)
         with files.receive() as incoming:
             incoming.write(b"x")
             files.keep(incoming, "rows.csv", "fine-tune")
 
-    def feedback(self, caller: Caller, number: int = 0) -> None:
-        self._feedback.on_behalf_of(caller).add("m", str(number), None, "a")
+    def feedback(self, principal: Principal, number: int = 0) -> None:
+        self._feedback.on_behalf_of(principal).add("m", str(number), None, "a")
 
     def on_disk(self) -> int:
         return len(list((self._home / "files").glob("*")))
 
 
-def refused(add: Callable[[Caller, int], None], caller: Caller, number: int) -> bool:
+def refused(add: Callable[[Principal, int], None], principal: Principal, number: int) -> bool:
     try:
-        add(caller, number)
+        add(principal, number)
     except (TooManyJobs, QuotaExceeded):
         return True
     return False
@@ -76,7 +76,7 @@ def test_many_requests_at_once_do_not_overrun_a_quota(database: Database, tmp_pa
 
 def test_what_ends_or_is_deleted_makes_room(database: Database, tmp_path: Path) -> None:
     quotas = Quotas({"jobs": 1, "bytes": KIB_4})
-    store, files = JobStore(database, tmp_path, caller=A, quotas=quotas), Files(database, tmp_path, 9, A, quotas)
+    store, files = JobStore(database, tmp_path, principal=A, quotas=quotas), Files(database, tmp_path, 9, A, quotas)
     for number in range(2):
         store.create(new_job(number, owner=A.id), render_id)
         with pytest.raises(TooManyJobs):

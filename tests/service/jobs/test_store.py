@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from service.errors import IdempotencyConflict, InvalidRequest, JobNotFound, JobState, LeaseLost
 from service.jobs.database import Database
 from service.jobs.leases import WorkerLeases
-from service.jobs.records import Checkpoint, Event, Failure, IdempotencyKey, Job, Success
+from service.jobs.records import Checkpoint, Failure, IdempotencyKey, Job, JobEvent, Success
 from service.jobs.store import JobStore
 from service.jobs.tables import jobs, worker_lease
 from tests.support.jobs import claim_job, create_job, new_job, render_id
@@ -195,12 +195,14 @@ def test_a_worker_without_work_opens_no_transaction_that_writes(tmp_path: Path) 
 def test_an_attempt_writes_until_its_lease_expires(store: JobStore, leases: WorkerLeases, database: Database) -> None:
     create_job(store)
     job = claim_job(store, leases)
-    store.record(job, events=[Event("info", "one"), Event("info", "two", "metrics", {"eta_s": 5})], status="running")
+    store.record(
+        job, events=[JobEvent("info", "one"), JobEvent("info", "two", "metrics", {"eta_s": 5})], status="running"
+    )
     assert store.get(job.id).status == "running"
     assert store.get(job.id).estimated_finish == pytest.approx(time.time() + 5, abs=5)
     expire(database)
     for write in (
-        lambda: store.record(job, events=[Event("info", "late")]),
+        lambda: store.record(job, events=[JobEvent("info", "late")]),
         lambda: store.record(job, checkpoints=[Checkpoint(1, "x", {})]),
         lambda: store.succeed(job, Success("m", 0, {})),
         lambda: store.fail(job, Failure("c", "m")),
@@ -229,7 +231,7 @@ def test_an_attempt_writes_nothing_once_another_has_begun(
     second = claim_job(store, leases)
     assert (second.attempt, second.crashes) == (2, 1)
     with pytest.raises(LeaseLost):
-        store.record(first, events=[Event("info", "late")])
+        store.record(first, events=[JobEvent("info", "late")])
     store.succeed(second, Success("ft:fake:local:x:v1", 3, {"version": 1}))
     with pytest.raises(LeaseLost):
         store.fail(first, Failure("late", "late"))
@@ -390,7 +392,7 @@ def test_an_id_with_nul_is_a_callers_error(store: JobStore) -> None:
 def test_events_are_paged_from_the_newest(store: JobStore, leases: WorkerLeases) -> None:
     create_job(store)
     job = claim_job(store, leases)
-    store.record(job, events=[Event("info", str(n)) for n in range(5)])
+    store.record(job, events=[JobEvent("info", str(n)) for n in range(5)])
     first, more = store.events(job.id, None, 3)
     rest, no_more = store.events(job.id, first[-1].seq, 9)
     assert [event.message for event in first + rest][:5] == ["4", "3", "2", "1", "0"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.records import Checkpoint, Event
+from service.jobs.records import Checkpoint, JobEvent
 from service.jobs.trainer_output import parse
 
 HOME = Path("/home/of/sonde")
@@ -27,13 +27,13 @@ def parsed(**event: object) -> object:
 )
 def test_a_step_is_summarized_with_its_loss_where_it_has_one(data: dict[str, object], message: str) -> None:
     event = parsed(type="metrics", data=data)
-    assert isinstance(event, Event)
+    assert isinstance(event, JobEvent)
     assert (event.message, event.type) == (message, "metrics")
 
 
 def test_a_phase_is_a_phase_and_a_message_an_event() -> None:
     assert parsed(type="phase", phase="running") == "running"
-    assert parsed(type="message", level="warn", message="a\0b") == Event("warn", "a\ufffdb")
+    assert parsed(type="message", level="warn", message="a\0b") == JobEvent("warn", "a\ufffdb")
 
 
 def test_a_checkpoint_is_kept_by_its_place_in_the_home() -> None:
@@ -57,6 +57,6 @@ def test_a_checkpoint_is_kept_by_its_place_in_the_home() -> None:
 )
 def test_anything_else_is_a_warning(line: bytes) -> None:
     event = parse(line, HOME)
-    assert isinstance(event, Event)
+    assert isinstance(event, JobEvent)
     assert event.level == "warn"
     assert event.message.startswith("the training process said")

@@ -17,12 +17,12 @@ from fastapi.testclient import TestClient
 from models.training.confusion import Confusion
 from models.training.report import Finding, Picture, Report
 from models.training.reported_events import ReportedEvent, ReportedEvents
-from service.api.report_summary import Summary
+from service.api.report_summary import ReportSummary
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.backend import JobBackend
 from service.jobs.leases import WorkerLeases
-from service.jobs.records import Checkpoint, Event, Failure, Job, Success
+from service.jobs.records import Checkpoint, Failure, Job, JobEvent, Success
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeSensor
 from tests.service.test_plots import LABEL_PLOTS, PLOTS
@@ -102,7 +102,7 @@ def test_the_whole_way_through_the_openai_client(client: openai.OpenAI, backend:
     assert job.method is not None
     assert job.method.model_dump()["supervised"]["task"] == "classification"
     begun = begin(backend, job.id)
-    steps = [Event("info", f"Step {n}", "metrics", {"step": n, "loss": 0.5, "eta_s": 3.0}) for n in range(3)]
+    steps = [JobEvent("info", f"Step {n}", "metrics", {"step": n, "loss": 0.5, "eta_s": 3.0}) for n in range(3)]
     backend.store.record(
         begun, events=steps, checkpoints=[Checkpoint(2, "jobs/x", {"train_loss": 0.5})], status="running"
     )
@@ -710,9 +710,9 @@ def test_a_share_of_few_rows_is_a_count(
     job = backend.store.get(sensor_job(http, file, "classification", "fake").json()["id"])
     begun = begin(backend, job.id)
     backend.store.succeed(
-        begun, Success(f"{job.name}:v1", 0, {"decision": "held", "metrics": metrics}), Event("info", "done")
+        begun, Success(f"{job.name}:v1", 0, {"decision": "held", "metrics": metrics}), JobEvent("info", "done")
     )
-    assert said in Summary.of(backend.store.get(job.id), Report()).verdict
+    assert said in ReportSummary.of(backend.store.get(job.id), Report()).verdict
 
 
 def test_a_report_begins_with_title_verdict_and_metrics_in_every_form(
@@ -729,7 +729,7 @@ def test_a_report_begins_with_title_verdict_and_metrics_in_every_form(
     }
     result = {"decision": "held", "why": "it is <worse>", "metrics": metrics, "incumbent_metrics": {"auroc": 0.95}}
     begun = begin(backend, job.id)
-    backend.store.succeed(begun, Success(f"{job.name}:v1", 0, result), Event("info", "done"))
+    backend.store.succeed(begun, Success(f"{job.name}:v1", 0, result), JobEvent("info", "done"))
     verdict = [
         f"{job.name}:v1 was held, so it does not serve: it is <worse>.",
         "In 90.0% of pairs, a known anomaly scores above a normal row.",

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """An API key's id, and whether the key sees what other keys own.
+class Principal:
+    """A caller as rows know it: the API key's id, and whether the key sees what others own.
 
     What a caller does not see does not exist for it. Rows from before owners are everyone's.
     """
@@ -33,23 +33,23 @@ class Caller:
         return None if self.sees_all else self.id
 
     @classmethod
-    def who_reads_feedback_of(cls, key: str | None) -> Caller:
+    def who_reads_feedback_of(cls, key: str | None) -> Principal:
         """The caller that `reads_feedback_of` was taken from."""
         return cls(key, sees_all=key is None)
 
 
 # Workers act on nobody's behalf.
-WORKER = Caller(None, sees_all=True)
+WORKER = Principal(None, sees_all=True)
 
 
-class SeenByCaller:
+class SeenByPrincipal:
     """Rows of a database as one caller sees them; those that it adds are its own."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
+    def __init__(self, principal: Principal) -> None:
+        self._principal = principal
 
-    def on_behalf_of(self, caller: Caller) -> Self:
+    def on_behalf_of(self, principal: Principal) -> Self:
         """The same rows as another caller sees them."""
         made = copy(self)
-        made._caller = caller  # noqa: SLF001  # our own class
+        made._principal = principal  # noqa: SLF001  # our own class
         return made

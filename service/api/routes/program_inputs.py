@@ -1,0 +1,46 @@
+"""Inputs of an exported program in the body of a task's route, and the rows that it makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import torch
+
+from models.programs.contract import Described
+from models.programs.tensors import TORCH_DTYPES, HostTensor
+from service.api.compute_route import ComputeCall
+from service.api.schemas.open_inference import InferBody
+from service.api.schemas.tensors import TakesTensors
+from service.api.tensors.data import decode_body, describe_inputs, read_tensors
+from service.errors import InvalidRequest
+from service.serving.program_model import ProgramRows, ServedProgram, Tensors
+
+
+async def program_rows(body: TakesTensors, served: ServedProgram, call: ComputeCall) -> ProgramRows:
+    """The rows of the program's task. Raises TensorError and InvalidRequest naming the input that does not fit."""
+    rows = body.rows
+    if rows is not None:
+        call.require_inputs(len(rows), "rows")
+        tensors = await served.run_in_pool(lambda: _read_rows(rows, served))
+    else:
+        tensors = await served.run_in_pool(lambda: _read_tensors(body.inputs or [], served))
+    return await served.rows(tensors, call.caller)
+
+
+def _read_rows(rows: list[list[float]], served: ServedProgram) -> Tensors:
+    [spec, *others] = served.contract.inputs
+    if others or len(spec.shape) != 2 or "float" not in spec.dtype:
+        needs = ", ".join(f"{one.name} {one.dtype} {served.contract.shape_of(one)}" for one in served.contract.inputs)
+        expected = f"are for programs with one float input [batch, columns]; {served.metadata.name} has {needs}"
+        raise InvalidRequest.at("rows", f"{expected}: send inputs".replace("'", ""))
+    served.check({spec.name: Described(spec.dtype, (len(rows), len(rows[0])))})
+    tensor = HostTensor.of(torch.from_numpy(np.array(rows, np.float64)).to(TORCH_DTYPES[spec.dtype]))
+    if not tensor.is_finite:
+        raise InvalidRequest.at("rows", f"expected numbers that {spec.dtype} can hold, got larger ones")
+    return {spec.name: tensor}
+
+
+def _read_tensors(inputs: list[object], served: ServedProgram) -> Tensors:
+    read = decode_body(orjson.dumps({"inputs": inputs}), InferBody)
+    served.check(describe_inputs(read))
+    return read_tensors(read, [None] * len(read.inputs))
