@@ -31,6 +31,7 @@ from tests.support.images import encoded
 from tests.support.tiny_image_models import image_encoder, text_image_encoder
 
 Ran = tuple[Path, list[Mapping[str, Any]]]
+MISLABELLED = discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(14)}
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +57,9 @@ def failure(directory: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def classified(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A job whose images are of three colours, some of them with a wrong label."""
-    files = discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(14)}
     events: list[Mapping[str, Any]] = []
-    directory = image_job(tmp_path_factory.mktemp("classified"), encoder, "classification", files)
+    directory = tmp_path_factory.mktemp("classified")
+    image_job(directory, encoder, "classification", MISLABELLED, hyperparameters={"augmentation": {"use": "off"}})
     assert run(directory, events.append) == 0, read(directory / "error.json")
     return directory, events
 
@@ -120,6 +121,15 @@ def test_flips_that_make_one_label_another_are_measured_and_left_out(encoder: Pa
     assert accuracy["on"] < accuracy["off"]
     pictures = read(tmp_path / "report.json")["pictures"]
     assert [str(one["caption"]).split("/")[0] for one in pictures] == ["left", "right"]
+
+
+def test_views_that_help_out_of_fold_are_kept(classified: Ran, encoder: Path, tmp_path: Path) -> None:
+    result = succeed(image_job(tmp_path, encoder, "classification", MISLABELLED))
+    choice = augmentation_of(tmp_path)
+    accuracy = {name: figures["accuracy out of fold"] for name, figures in choice["candidates"].items()}
+    assert choice["chosen"] == "on"
+    assert accuracy["on"] > accuracy["off"]
+    assert result["metrics"]["macro_f1"] >= read(classified[0] / "result.json")["metrics"]["macro_f1"]
 
 
 def test_augmentation_is_done_or_left_out_as_asked(encoder: Path, tmp_path: Path) -> None:
