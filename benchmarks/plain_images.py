@@ -11,15 +11,19 @@ import torch
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
+from safetensors.torch import load_file
 
-from models.images.lite_encoder import LiteEncoder
-from models.loader import load_images
+from models.images.efficientnet_lite import EfficientNetLite0
+from models.images.processor import load_processor
 from models.runtime.placement import place
 from models.source import locate
 
 app = FastAPI()
 _placement = place("cpu", "auto")
-_encoder = load_images(locate("image-default"), _placement)
+_source = locate("image-default")
+_processor = load_processor(_source, _source.path).processor
+_network = EfficientNetLite0().load(load_file(_source.path / "model.safetensors")).eval()
+_network.to(_placement.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
 
 
 @app.get("/health")
@@ -36,9 +40,8 @@ async def embed(request: Request) -> dict[str, list[float]]:
 
 
 def _vector(data: bytes) -> list[float]:
-    assert isinstance(_encoder, LiteEncoder)  # as image-default is
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    pixels = torch.from_numpy(_encoder.images.processor(image)["pixel_values"][0])[None]
+    pixels = torch.from_numpy(_processor(image)["pixel_values"][0])[None]
     with torch.inference_mode():
-        row: list[float] = _encoder._network.vectors(pixels.to(_placement.dtype))[0].float().tolist()
+        row: list[float] = _network(pixels.to(_placement.dtype))[0].float().tolist()
     return row

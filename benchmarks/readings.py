@@ -65,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--columns", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--rounds", type=int, default=1, help="the median round is printed")
     parser.add_argument("--clients", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000], help="rows of a request")
     parser.add_argument("--missing", type=float, nargs="+", default=[0.0], help="shares of values that are null")
@@ -82,11 +83,15 @@ def main() -> None:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().split("ready on ")[1].split(" ")[0]
-            for (kind, detector), rows, missing in itertools.product(kinds, parsed.sizes, parsed.missing):
-                sent = bodies(names[kind], kind, rows, parsed.columns, missing)
-                result = _measured(url, sent, parsed.clients, parsed.seconds)
-                lacks = f", {missing:.0%} null" if missing else ""
-                print(f"{kind} ({detector}), {rows} rows a request{lacks}: {_said(result)}", flush=True)
+            for (kind, detector), rows in itertools.product(kinds, parsed.sizes):
+                sent = {share: bodies(names[kind], kind, rows, parsed.columns, share) for share in parsed.missing}
+                results: dict[float, list[Summary]] = {share: [] for share in sent}
+                for _ in range(parsed.rounds):  # of each share in turn, since the machine's speed varies
+                    for share, requests in sent.items():
+                        results[share].append(_measured(url, requests, parsed.clients, parsed.seconds))
+                for share, measured in results.items():
+                    lacks = f", {share:.0%} null" if share else ""
+                    print(f"{kind} ({detector}), {rows} rows a request{lacks}: {_said(measured)}", flush=True)
         finally:
             process.terminate()
             process.wait(30)
@@ -98,7 +103,8 @@ def _measured(url: str, sent: Iterator[PreparedRequest], clients: int, seconds: 
     return Summary.of(run, warmup_s=_WARM_UP_S, until_s=_WARM_UP_S + seconds, slo_ms=1000)
 
 
-def _said(summary: Summary) -> str:
+def _said(rounds: list[Summary]) -> str:
+    summary = sorted(rounds, key=lambda one: one.inputs_per_s)[len(rounds) // 2]
     wrong = {status: count for status, count in summary.statuses.items() if status != "200"}
     latency = f"p50 {summary.latency_ms.p50:.1f} ms" if summary.latency_ms else "no good answer"
     return f"{summary.inputs_per_s:,.0f} rows/s, {latency}" + (f", statuses {wrong}" if wrong else "")

@@ -97,10 +97,9 @@ def open_models(
 def _located(
     sources: Iterable[ModelSource], device: DeviceName, dtype: DtypeName, threads: int
 ) -> Iterator[tuple[ModelSource, Placement]]:
-    """The sources, once PyTorch is set up, and the placement of all of them."""
+    """The sources, once PyTorch is set up, and the placement of all of them. Without a source, nothing is measured."""
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    placement = place(device, dtype)
     for source in sources:
-        yield source, placement
+        yield source, place(device, dtype)

@@ -54,7 +54,7 @@ _MESSAGES = {
     "ModelConfigResponse": "ModelConfig config = 1;",
     "ModelConfig": "string name = 1; string platform = 2; int32 max_batch_size = 4; repeated ModelInput input = 5; "
     "repeated ModelOutput output = 6; ModelDynamicBatching dynamic_batching = 11; string backend = 17;",
-    "ModelInput": "string name = 1; DataType data_type = 2; repeated int64 dims = 4;",
+    "ModelInput": "string name = 1; DataType data_type = 2; repeated int64 dims = 4; bool optional = 8;",
     "ModelOutput": "string name = 1; DataType data_type = 2; repeated int64 dims = 3;",
     "ModelDynamicBatching": "uint64 priority_levels = 4; uint64 default_priority_level = 5;",
     "ModelStatisticsRequest": "string name = 1; string version = 2;",

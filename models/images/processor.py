@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,17 @@ from models.base import ImageSignature
 from models.errors import ModelSourceError
 from models.images.pixels import Pixels
 from models.images.reader import ImageLimits, read_image
+from models.images.scaling import Scaling
 from models.source import ModelSource
+
+log = logging.getLogger(__name__)
 
 # The picture of the check at load, larger than most networks read and not square.
 _PROBE_SIZE = (640, 480)
 _TOLERANCE = 1e-4
+# Pictures of these sizes are scaled as the processor does, but for so many of 256 levels.
+_COMPARED_SIZES = ((640, 480), (480, 640), (100, 70))
+_MOST_LEVELS = 2
 # A JPEG is decoded no smaller than this many times the side that the network reads.
 _DRAFT = 2
 
@@ -39,6 +46,7 @@ class ImageProcessor:
         scale = processor.rescale_factor if processor.do_rescale else 1.0
         self._factor = torch.tensor([scale / one for one in std]).view(3, 1, 1)
         self._offset = torch.tensor([part / one for part, one in zip(mean, std, strict=True)]).view(3, 1, 1)
+        self._scaling: Scaling | None = None
         probe = probe_image(*_PROBE_SIZE)
         pixels = self.prepare(probe)
         self._require_same(pixels, probe, name)
@@ -53,6 +61,7 @@ class ImageProcessor:
             float(scale),
             varies=turned.values.shape != pixels.values.shape,
         )
+        self._scaling = self._find_scaling()
 
     @property
     def side(self) -> int:
@@ -66,12 +75,29 @@ class ImageProcessor:
 
     def prepare(self, image: Image.Image) -> Pixels:
         """The pixels of an RGB image."""
-        values = self.processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
-        return Pixels(np.ascontiguousarray(values, dtype=np.uint8), image.size)
+        values = self._scaling(image) if self._scaling is not None else None
+        return Pixels(self._by_processor(image) if values is None else values, image.size)
 
     def normalize(self, values: Tensor) -> Tensor:
         """Pixels uint8 [n, 3, h, w] → what the network reads, float32 of that shape."""
         return values.float() * self._factor.to(values.device) - self._offset.to(values.device)
+
+    def _by_processor(self, image: Image.Image) -> NDArray[np.uint8]:
+        values = self.processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
+        return np.ascontiguousarray(values, dtype=np.uint8)
+
+    def _find_scaling(self) -> Scaling | None:
+        """The faster way to scale, where it gives what the processor gives."""
+        scaling = Scaling.of(self.processor)
+        if scaling is None:
+            return None
+        for size in _COMPARED_SIZES:
+            image = probe_image(*size)
+            found, expected = scaling(image), self._by_processor(image)
+            if found is not None and not _differ_little(found, expected):
+                log.info("images are scaled by %s: PyTorch gives other values", type(self.processor).__name__)
+                return None
+        return scaling
 
     def _require_same(self, pixels: Pixels, probe: Image.Image, name: str) -> None:
         """Raise ModelSourceError for a processor that does more than scale, crop and normalize."""
@@ -83,6 +109,11 @@ class ImageProcessor:
                 f"{name}: expected a processor that scales, crops and normalizes, got {kind}, which does more",
                 param="model",
             )
+
+
+def _differ_little(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> bool:
+    levels = np.abs(found.astype(np.int16) - expected) if found.shape == expected.shape else None
+    return levels is not None and int(levels.max()) <= _MOST_LEVELS
 
 
 def load_processor(source: ModelSource, path: Path, *, whole_size: bool = False) -> ImageProcessor:

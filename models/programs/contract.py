@@ -48,11 +48,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor's name, dtype and shape."""
+    """A tensor's name, dtype and shape; an input may be `optional`, and may come in another dtype."""
 
     name: str
     dtype: str
     shape: tuple[Size, ...]
+    optional: bool = False
+    other_dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,10 @@ class Contract:
                 raise TensorError(f"inputs: no input {name[:80]!r}; the model has: {known}", param="inputs")
         sizes: dict[str, int] = {}
         for spec in self.inputs:
-            if spec.name not in tensors:
+            if spec.name in tensors:
+                self._check_one(spec, tensors[spec.name], sizes)
+            elif not spec.optional:
                 raise TensorError(f"{spec.name}: {self._expected(spec)}, got none", param=spec.name)
-            self._check_one(spec, tensors[spec.name], sizes)
         for spec in self._with_formulas:  # they come last, when all sizes in them are known
             self._check_formulas(spec, tensors[spec.name], sizes)
         if (broken := self.broken_condition({name: one.shape for name, one in tensors.items()})) is not None:
@@ -135,7 +138,7 @@ class Contract:
 
     def _check_one(self, spec: TensorSpec, got: Shaped, sizes: dict[str, int]) -> None:
         """Compare dtype and sizes; note those that vary in `sizes`."""
-        if got.dtype != spec.dtype:
+        if got.dtype not in (spec.dtype, spec.other_dtype):
             raise TensorError(f"{spec.name}: {self._expected(spec)}, got dtype {got.dtype}", param=spec.name)
         if len(got.shape) != len(spec.shape):
             raise TensorError(f"{spec.name}: {self._expected(spec)}, got {list(got.shape)}", param=spec.name)
@@ -162,7 +165,8 @@ class Contract:
         return TensorError(f"{about}, {reason}", param=spec.name)
 
     def _expected(self, spec: TensorSpec) -> str:
-        return f"expected {spec.dtype} {self.shape_of(spec)}".replace("'", "")
+        dtypes = spec.dtype if spec.other_dtype is None else f"{spec.dtype} or {spec.other_dtype}"
+        return f"expected {dtypes} {self.shape_of(spec)}".replace("'", "")
 
     def _shown(self, spec: TensorSpec) -> dict[str, Any]:
         shown: dict[str, Any] = {"name": spec.name, "dtype": spec.dtype, "shape": self.shape_of(spec)}

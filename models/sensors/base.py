@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Readings = NDArray[np.float64]
 Times = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 State = dict[str, NDArray[np.float64]]
 SensorKind = Literal["records", "series"]
 # The largest reading whose square is finite in float32, in which network detectors are trained.

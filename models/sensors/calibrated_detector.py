@@ -24,7 +24,7 @@ from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.network import NetworkDetector, TrainingCurve
 from models.sensors.drift import DriftMonitor
-from models.sensors.missing import carry_forward, continue_from
+from models.sensors.missing import continue_from
 from models.sensors.scaling import RobustScale
 
 Doubles = NDArray[np.float64]
@@ -115,7 +115,7 @@ class CalibratedDetector:
         """
         require_columns(readings, self.columns)
         if self.kind == "records":
-            filled = carry_forward(readings, np.arange(len(readings)), self._typical())
+            filled = np.where(np.isnan(readings), self._typical(), readings)
             scores, shares = self._score_windows(filled, contributions)
             return Scored(scores, self.calibration.p_values(scores), shares, None, {})
         return self._score_series(readings, state, contributions)

@@ -20,12 +20,14 @@ def carry_forward(readings: Readings, starts: NDArray[np.int64], default: Double
     missing = np.isnan(readings)
     if not missing.any():
         return readings
-    # The row of the last value seen, never before the start of the segment.
-    rows = np.where(missing, -1, np.arange(len(readings))[:, None])
-    begins = np.repeat(starts, np.diff([*starts.tolist(), len(readings)]))[:, None]
-    last = np.maximum.accumulate(rows, axis=0)
-    seen = np.take_along_axis(readings, np.maximum(last, 0), axis=0)
-    return np.where(last >= begins, seen, default)
+    begun = readings.copy()
+    begun[starts] = np.where(missing[starts], default, readings[starts])
+    # One column after the other: the value before a gap is of its own column, since each begins with one.
+    values = begun.T.ravel()
+    is_gap = np.isnan(values)
+    known, gaps = np.flatnonzero(~is_gap), np.flatnonzero(is_gap)
+    values[gaps] = values[known[np.searchsorted(known, gaps) - 1]]
+    return np.ascontiguousarray(values.reshape(begun.T.shape).T)
 
 
 def continue_from(before: Doubles, readings: Readings) -> Readings:

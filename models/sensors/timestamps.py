@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+import numpy as np
+from numpy.typing import NDArray
+
 EXPECTED = (
     "a timestamp within the years 1 to 9999 (ISO 8601, YYYYMMDD, YYYYMMDDHH, or seconds, milliseconds, microseconds or "
     "nanoseconds since 1970)"
@@ -41,7 +44,18 @@ def to_seconds(text: str) -> float:
         return date_to_seconds(text)
     if not math.isfinite(number):
         raise ValueError(f"expected {EXPECTED}, got {text}")
-    return require_in_calendar(number / next((each for least, each in _UNITS if abs(number) >= least), 1.0))
+    return require_in_calendar(number / _per_second(number))
+
+
+def numbers_to_seconds(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Numbers since 1970 [n], all of one unit, which the largest tells, as seconds float64 [n]."""
+    as_floats = numbers.astype(np.float64)
+    return as_floats / _per_second(np.abs(as_floats).max(initial=0.0))
+
+
+def _per_second(number: float) -> float:
+    """How many of a number's units a second has, by the number's size."""
+    return next((each for least, each in _UNITS if abs(number) >= least), 1.0)
 
 
 def date_to_seconds(text: str) -> float:

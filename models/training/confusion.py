@@ -94,17 +94,6 @@ class Confusion:
             ]
         return data
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Confusion:
-        """The confusion of `to_json`."""
-        pairs = (one | {"examples": tuple(Example(**example) for example in one["examples"])} for one in data["pairs"])
-        return cls(
-            tuple(data["labels"]),
-            tuple(map(tuple, data["counts"])),
-            data["left_out"],
-            tuple(ConfusedPair(**pair) for pair in pairs),
-        )
-
 
 def _most_confused(
     rows: Mapping[tuple[int, int], list[int]], wrong: Mapping[tuple[int, int], list[int]]

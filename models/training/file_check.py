@@ -83,9 +83,7 @@ def _all_faults(job: TrainingJob, settings: Hyperparameters, first: TrainingData
     """The faults of all rows, of a table that of each column; else the first, which is about the file."""
     try:
         if isinstance(settings, SensorAnomalyHyperparameters | ForecastHyperparameters):
-            label = settings.label if isinstance(settings, SensorAnomalyHyperparameters) else None
-            roles = table.ColumnRoles(settings.columns, settings.timestamp, settings.group, label, settings.csv)
-            return table.find_faults(job.training_file, roles) or [first]
+            return table.find_faults(job.training_file, table.ColumnRoles.of(settings)) or [first]
         return dataset.find_faults(job.training_file, job.task, job.columns) or [first]
     except TrainingDataError:
         return [first]

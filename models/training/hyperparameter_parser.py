@@ -10,12 +10,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from models.training.csv_options import CsvOptions
 from models.training.errors import HyperparameterError
 from models.training.hyperparameters import (
     IMAGES,
     PARAM,
-    Augmentation,
     ClassificationHyperparameters,
     EmbeddingHyperparameters,
     ForecastHyperparameters,
@@ -80,8 +78,8 @@ def _to_error(task: str, chosen: type[Hyperparameters], error: ValidationError, 
     path = [str(part)[:60] for part in first["loc"] if unknown or not _is_branch(part)]
     param = ".".join([place, *path])
     if unknown:
-        nested: dict[str, type[BaseModel]] = {"augmentation": Augmentation, "csv": CsvOptions}
-        fields = nested.get(path[0] if path[1:] else "", chosen).model_fields
+        nested = chosen.model_fields[path[0]].annotation if path[1:] else chosen
+        fields = nested.model_fields if isinstance(nested, type) and issubclass(nested, BaseModel) else {}
         message = f"{'.'.join(path)}: unknown for task {task}; known are {', '.join(sorted(fields))}"
         return HyperparameterError("unknown_hyperparameter", message, param)
     if first["type"] == "value_error":

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import orjson
+from pydantic import TypeAdapter
 
 from models.training.confusion import Confusion
 from models.training.errors import CheckFailed
@@ -26,6 +27,8 @@ _PARAMS: dict[Stage, str] = {
     "gradient": "hyperparameters",
     "outcome": "training_file",
 }
+_CONFUSION: TypeAdapter[Confusion | None] = TypeAdapter(Confusion | None)
+_EVENTS: TypeAdapter[ReportedEvents | None] = TypeAdapter(ReportedEvents | None)
 _WORST_FIRST: tuple[Status, ...] = ("fail", "warn", "ok", "skipped")
 
 
@@ -173,10 +176,8 @@ class Report:
         rungs = content.get("rungs") or []
         report = cls(Finding.from_json(rung["rung"], one) for rung in rungs for one in rung["findings"])
         report.choices = [Choice(**choice) for choice in content.get("choices") or []]
-        if content.get("confusion") is not None:
-            report.confusion = Confusion.from_json(content["confusion"])
-        if content.get("events") is not None:
-            report.events = ReportedEvents.from_json(content["events"])
+        report.confusion = _CONFUSION.validate_python(content.get("confusion"))
+        report.events = _EVENTS.validate_python(content.get("events"))
         report.plots = content.get("plots")
         report.pictures = tuple(Picture(**one) for one in content.get("pictures") or ())
         return report
@@ -203,7 +204,7 @@ class Report:
         return f"{verdict}.{others}"
 
 
-def about(subject: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+def with_subject(subject: str, findings: Iterable[Finding]) -> Iterator[Finding]:
     """The findings, with the name of the part that they are about."""
     for finding in findings:
         yield replace(finding, subject=subject)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from models.sensors.events import Severity
 
@@ -61,9 +59,3 @@ class ReportedEvents:
             for one in self.shown
         ]
         return [(*header, *(("Labelled as an anomaly",) if is_labelled else ())), *rows]
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ReportedEvents:
-        """The events of `asdict`."""
-        shown = (ReportedEvent(**one | {"columns": tuple(one["columns"])}) for one in data["shown"])
-        return cls(data["found"], data["alpha"], tuple(shown))

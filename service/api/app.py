@@ -93,7 +93,7 @@ def create_app(
     metrics.ready.set_function(lambda: manager.problem is None)
     metrics.keys_stale.set_function(lambda: keyring.are_stale)
     app.router.redirect_slashes = False  # the 404 redirects, and says why
-    app.router.routes.extend(_routes().routes)
+    app.router.routes.extend(all_routes().routes)
     error_responses.install(app)
     # Each process counts for itself, and connections are shared out evenly.
     limits = KeyLimits(1 / max(settings.workers, settings.fronts, 1))
@@ -110,7 +110,7 @@ def create_app(
 
 
 @cache
-def _routes() -> APIRouter:
+def all_routes() -> APIRouter:
     """All routes, shared by all applications: FastAPI takes a fifth of a second to build them."""
     made = APIRouter(strict_content_type=False)  # `service.api.json_body` checks it
     # Longer paths come first: /v1/models/{model} would match /v1/models/{model}/versions and …/owner too.

@@ -124,9 +124,8 @@ def _plan_image_base(body: JobBody, supervised: Supervised, served: Servable, se
     if isinstance(served, FineTunedImages):
         return served.manifest.base, _source(settings, served.manifest.base)
     if served.metadata.task != "embedding" or served.metadata.max_tokens:
-        does = f"{served.metadata.task} with {served.reads}"
-        message = f"model: training begins with an encoder of images alone, {body.model} does {does}: take another"
-        raise WrongTask(message, param="model")
+        does = f"{body.model} does {served.does}"
+        raise WrongTask(f"model: training begins with an encoder of images alone, {does}: take another", param="model")
     if supervised.task == "anomaly" and (not isinstance(served, ReadsImages) or served.patches is None):
         raise WrongTask(
             f"model: {body.model} has no inner maps, by which defects are found: take another", param="model"

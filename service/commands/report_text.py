@@ -15,13 +15,14 @@ _SUMMARIES = {
     "skipped": "Nothing could be checked.",
     "not run": "Nothing was checked.",
 }
+_PROBLEMS = ("fail", "warn")
 _MOST_ROWS = 10
 # A wider matrix does not fit a terminal; the page has it.
 _MOST_LABELS = 10
 
 
 def show_report(screen: Screen, report: Report, *, title: str, whole: bool = True) -> None:
-    """Print the report. `whole`: name stages without a finding, too."""
+    """Print the report. `whole`: list the stages with all their findings; else with those that need no look."""
     screen.line(title, "bold")
     if report.error is not None:
         screen.line(f"The job failed ({report.error.code}): {report.error.message}", "red")
@@ -36,9 +37,10 @@ def show_report(screen: Screen, report: Report, *, title: str, whole: bool = Tru
     if report.events is not None:
         _show_events(screen, report.events)
     for rung in report.rungs:
-        if rung.findings or whole:
+        findings = [one for one in rung.findings if whole or one.status not in _PROBLEMS]
+        if findings or whole:
             _heading(screen, f"{rung.title or rung.rung} ({rung.status})")
-        for finding in rung.findings:
+        for finding in findings:
             screen.line(f"  {finding.status:7} {finding.name}: {finding.message}", STATUS.get(finding.status, ""))
 
 
@@ -57,7 +59,7 @@ def _metric(metric: Metric) -> tuple[str, str, str]:
 
 
 def _show_problems(screen: Screen, report: Report) -> None:
-    problems = [one for rung in report.rungs for one in rung.findings if one.status in ("fail", "warn")]
+    problems = [one for rung in report.rungs for one in rung.findings if one.status in _PROBLEMS]
     if problems:
         _heading(screen, "What needs a look")
     for finding in sorted(problems, key=lambda one: one.status):  # fail before warn

@@ -112,11 +112,6 @@ class Request:
         return self.started - self.submitted if self.started is not None else 0.0
 
     @property
-    def patient(self) -> bool:
-        """Whether its deadline moves with each batch."""
-        return self._patience_s is not None
-
-    @property
     def inference_s(self) -> float:
         """Seconds in which items of it were computed; time of several runners at once counts once."""
         return sum(ended - began for began, ended in self._spans)

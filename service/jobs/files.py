@@ -20,7 +20,7 @@ from service.jobs.database import Database
 from service.jobs.incoming_bytes import IncomingBytes
 from service.jobs.principal import WORKER, Principal, SeenByPrincipal
 from service.jobs.quotas import UNLIMITED, Quotas, Used
-from service.jobs.records import TERMINAL
+from service.jobs.records import TERMINAL, from_row
 from service.jobs.tables import files, jobs
 
 FORMATS = ("jsonl", "csv", "parquet", "xlsx", "zip")
@@ -103,7 +103,7 @@ class Files(SeenByPrincipal):
     def get(self, file: str) -> StoredFile:
         """A file by its id. Raises FileMissing."""
         with self._database.read() as connection:
-            return _from_row(self._row(connection, file))
+            return from_row(StoredFile, self._row(connection, file))
 
     def path(self, file: str) -> Path:
         """The path of a file's bytes. Raises FileMissing, also where only its row is left."""
@@ -124,7 +124,7 @@ class Files(SeenByPrincipal):
             if after is not None:
                 seq = self._row(connection, after).seq
                 query = query.where(files.c.seq < seq if newest_first else files.c.seq > seq)
-            found = [_from_row(row) for row in connection.execute(query.limit(limit + 1))]
+            found = [from_row(StoredFile, row) for row in connection.execute(query.limit(limit + 1))]
         return found[:limit], len(found) > limit
 
     def delete(self, file: str) -> None:
@@ -146,7 +146,7 @@ class Files(SeenByPrincipal):
         with self._database.write() as connection:
             expired = files.c.expires_at <= self._database.now(connection)
             query = sa.select(files).where(expired, ~sa.exists().where(_needs(files.c.id)))
-            found = [_from_row(row) for row in connection.execute(query)]
+            found = [from_row(StoredFile, row) for row in connection.execute(query)]
             connection.execute(files.delete().where(files.c.id.in_([file.id for file in found])))
         for file in found:
             self._path(file.id, file.format).unlink(missing_ok=True)
@@ -300,8 +300,3 @@ def _modified_at(path: Path) -> float:
 def _needs(file: str | sa.Column[str]) -> sa.ColumnElement[bool]:
     """Whether a job is unfinished and needs a file."""
     return ((jobs.c.training_file == file) | (jobs.c.validation_file == file)) & jobs.c.status.notin_(TERMINAL)
-
-
-def _from_row(row: sa.Row[Any]) -> StoredFile:
-    about = row.bytes, row.sha256, row.created_at, row.owner, row.expires_at
-    return StoredFile(row.id, row.filename, row.format, row.purpose, *about)

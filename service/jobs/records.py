@@ -11,7 +11,7 @@ A job has three shapes, each with a reason of its own:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import sqlalchemy as sa
 
@@ -19,6 +19,7 @@ Status = Literal["queued", "validating_files", "running", "paused", "succeeded",
 Level = Literal["info", "warn", "error"]
 Control = Literal["cancel", "pause"]
 
+T = TypeVar("T")
 JOB_PREFIX = "ftjob-"
 
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
@@ -124,10 +125,7 @@ class Success:
     result: dict[str, Any]
 
 
-T = TypeVar("T", Job, JobEvent, Checkpoint)
-
-
 def from_row(kind: type[T], row: sa.Row[Any]) -> T:
-    """Convert a row to a value of `kind`."""
+    """Convert a row to a value of `kind`, a dataclass whose fields are columns."""
     values = row._mapping  # noqa: SLF001  # public, and named so that no column hides it
-    return kind(**{one.name: values[one.name] for one in fields(kind)})
+    return kind(**{one.name: values[one.name] for one in fields(cast(Any, kind))})

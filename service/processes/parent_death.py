@@ -19,13 +19,18 @@ def with_parent_death_signal(number: signal.Signals, *command: str) -> list[str]
     return [sys.executable, "-m", "service.processes.parent_death", str(os.getpid()), str(int(number)), *command]
 
 
-def main() -> None:
-    """Ask the kernel for the signal and execute the command."""
-    parent, number, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+def signal_at_parent_death(parent: int, number: int) -> None:
+    """Ask the kernel for a signal to this process when its parent dies; exit where that has happened already."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # the parent died before the kernel knew
             os._exit(1)
+
+
+def main() -> None:
+    """Ask the kernel for the signal and execute the command."""
+    parent, number, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    signal_at_parent_death(parent, number)
     os.execvp(command[0], command)  # noqa: S606  # without a shell on purpose
 
 

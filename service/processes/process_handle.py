@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import subprocess
-from collections.abc import Callable, Sequence
 
-from service.processes.parent_death import with_parent_death_signal
+from service.processes.process_start import ModuleCommand, ProcessStart, RunningProcess
 from service.processes.server_process import CALLER, ENGINE
 
 _RESTART_AFTER_S = 1.0
@@ -25,7 +22,7 @@ class ProcessHandle:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.running: subprocess.Popen[bytes] | None = None
+        self.running: RunningProcess | None = None
         self.channel: socket.socket | None = None
         self.listens = self.wants_engine = False
         self.state = "starting"
@@ -37,8 +34,8 @@ class ProcessHandle:
         self._failures = 0
         self._partial_line = b""
 
-    def start(self, command: Callable[[int], Sequence[str]], now: float) -> socket.socket:
-        """Start `command(descriptor)` with one end of the channel; return the other end.
+    def start(self, command: ModuleCommand, start: ProcessStart, now: float) -> socket.socket:
+        """Start a process that has one end of the channel; return the other end.
 
         The process has its own session, so that Ctrl-C reaches it once, and it dies with its parent.
         """
@@ -47,8 +44,7 @@ class ProcessHandle:
         self.channel, self.state, self.connections = ours, "starting", 0
         self._partial_line, self._started_at = b"", now
         with theirs:
-            words = with_parent_death_signal(signal.SIGTERM, *command(theirs.fileno()))
-            self.running = subprocess.Popen(words, pass_fds=[theirs.fileno()], start_new_session=True)  # noqa: S603
+            self.running = start.start(command, theirs.fileno())
         return ours
 
     def schedule_restart(self, now: float) -> float:

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from threadpoolctl import threadpool_limits
+
 from models.base import ModelMetadata
 from models.runtime import cpu
 from service.config import Settings
@@ -25,6 +27,9 @@ State = Literal["listening", "ready", "draining", "closed", "connect"]
 Role = Literal["server", "front", "engine"]
 # What comes with a descriptor: a caller's connection, or one to the engine.
 CALLER, ENGINE = b".", b"e"
+
+
+_COMM = Path("/proc/self/comm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,11 @@ class ServerProcess:
         """The name of its metrics page and of its log lines."""
         return "engine" if self.role == "engine" else str(self.number)
 
+    def show_name(self) -> None:
+        """Name this process for `ps` and `top`, where the system can: a fork has the command line of its original."""
+        if _COMM.exists():
+            _COMM.write_text("sonde-engine" if self.role == "engine" else f"sonde-{self.role}-{self.number}")
+
     @property
     def has_parent(self) -> bool:
         """Whether the supervisor lives."""
@@ -84,7 +94,7 @@ class ServerProcess:
         return self._spec.number
 
     def take_share(self, settings: Settings) -> Settings:
-        """Pin this process to its cores, before PyTorch loads; return its share of the limits."""
+        """Pin this process to its cores, before it starts threads; return its share of the limits."""
         if self.role == "engine":
             return settings.within(cpu.quota(), len(cpu.usable_processors()))
         if self.role == "front":
@@ -98,7 +108,11 @@ class ServerProcess:
         if self._spec.processors is not None:
             cpu.pin_to(self._spec.processors)
             quota = cpu.quota()
-            return share.within(quota and quota / self._spec.of, len(self._spec.processors))
+            share = share.within(quota and quota / self._spec.of, len(self._spec.processors))
+            # PyTorch and OpenBLAS were imported before, and have counted the processors of all.
+            threads = share.threads or len(set(map(cpu.core_of, self._spec.processors)))
+            threadpool_limits(threads, user_api="blas")
+            return share.model_copy(update={"threads": threads})
         single = {name: 1 for name in ("threads", "tokenizer_threads") if not getattr(settings, name)}
         return share.model_copy(update=single)
 

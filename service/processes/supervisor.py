@@ -6,7 +6,6 @@ import json
 import logging
 import selectors
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from service.config import Settings
 from service.metrics import PROCESS_STATES, SupervisorMetrics, listen
 from service.processes.metrics_pages import MetricsAggregator, MetricsPage
 from service.processes.process_handle import ProcessHandle
+from service.processes.process_start import ModuleCommand, NewInterpreters, ProcessStart, process_start
 from service.processes.server_process import ProcessSpec, Role
 from service.processes.signals import on_signals
 from service.processes.sockets import open_sockets
@@ -29,8 +29,8 @@ _POLL_S = 0.1
 _MARGIN_S = 5.0
 # Processes in the first of these states are preferred for a connection.
 _RANK = {"ready": 0, "starting": 1, "draining": 2}
-# For a process's number: its command, given the descriptor of its channel.
-Command = Callable[[int], Callable[[int], Sequence[str]]]
+# The command of a process, by its number.
+Command = Callable[[int], ModuleCommand]
 
 
 class Supervisor:
@@ -48,7 +48,8 @@ class Supervisor:
         metrics: SupervisorMetrics,
         *,
         shutdown_s: float,
-        engine: Callable[[int], Sequence[str]] | None = None,
+        engine: ModuleCommand | None = None,
+        start: ProcessStart | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._command = command
@@ -58,6 +59,7 @@ class Supervisor:
         self._processes = [*self._servers, *([] if self._engine is None else [self._engine])]
         self._sockets = sockets
         self._accepting = False
+        self._start: ProcessStart = start or NewInterpreters()
         self._metrics = metrics
         self._shutdown_s = shutdown_s
         self._clock = clock
@@ -76,6 +78,7 @@ class Supervisor:
                 self._handle_events()
         finally:
             self._kill_all()
+            self._start.close()
             self._selector.close()
         return self._code
 
@@ -93,10 +96,11 @@ class Supervisor:
         for process in self._processes:
             if process.running is not None and (code := process.running.poll()) is not None:
                 self._handle_exit(process, code)
-            if process.running is None and not self._stops_sent and self._clock() >= process.restart_at:
+            if process.running is None and self._may_start(process):
                 command = self._engine_command if process is self._engine else self._command(process.number)
-                channel = process.start(cast(Callable[[int], Sequence[str]], command), self._clock())
+                channel = process.start(cast(ModuleCommand, command), self._start, self._clock())
                 self._selector.register(channel, selectors.EVENT_READ, process)
+        self._start.reap_orphans([process.running.pid for process in self._processes if process.running is not None])
         self._connect_fronts()
         if self._stops_sent < self._stops_asked:
             self._terminate_servers()
@@ -104,6 +108,9 @@ class Supervisor:
         if self._clock() > self._deadline:
             log.warning("processes did not end in time and are killed")
             self._kill_all()
+
+    def _may_start(self, process: ProcessHandle) -> bool:
+        return not self._stops_sent and self._clock() >= process.restart_at and self._start.ready
 
     def _connect_fronts(self) -> None:
         engine = self._engine
@@ -191,10 +198,11 @@ class Supervisor:
             process.close_channel()
 
 
-def supervise(settings: Settings, flags: Sequence[str]) -> int:
+def supervise(settings: Settings, flags: Sequence[str], preloaded: str) -> int:
     """Run `sonde serve` as several processes until a signal; return the exit code.
 
-    These are `settings.workers` servers, or `settings.fronts` fronts and an engine.
+    These are `settings.workers` servers, or `settings.fronts` fronts and an engine. They share the memory of the module
+    `preloaded`, where the system can.
 
     All processes get `flags`. Raises CannotListen, and ConfigError for a metrics port that is in use.
     """
@@ -206,7 +214,10 @@ def supervise(settings: Settings, flags: Sequence[str]) -> int:
         flags = [*flags, "--port", port, "--metrics-port", "0"]
         of = settings.fronts or settings.workers
         command, engine = _fronts(of, flags, pages) if settings.fronts else (_servers(of, flags, pages), None)
-        supervisor = Supervisor(command, of, sockets, metrics, shutdown_s=settings.shutdown_s, engine=engine)
+        start = process_start(preloaded)
+        supervisor = Supervisor(
+            command, of, sockets, metrics, shutdown_s=settings.shutdown_s, engine=engine, start=start
+        )
         on_signals(supervisor.stop)
         try:
             return supervisor.run()
@@ -220,23 +231,23 @@ def _servers(of: int, flags: Sequence[str], pages_directory: str) -> Command:
     if divided is None:
         log.warning("there are more processes than cores: each computes with one thread")
 
-    def command(number: int) -> Callable[[int], Sequence[str]]:
+    def command(number: int) -> ModuleCommand:
         processors = None if divided is None else divided[number]
         return partial(_serve, flags, lambda channel: ProcessSpec(number, of, channel, pages_directory, processors))
 
     return command
 
 
-def _fronts(of: int, flags: Sequence[str], pages_directory: str) -> tuple[Command, Callable[[int], Sequence[str]]]:
+def _fronts(of: int, flags: Sequence[str], pages_directory: str) -> tuple[Command, ModuleCommand]:
     """`sonde serve` as each of `of` fronts, and as their engine. They share all cores."""
     if of > (cores := cpu.count_cores()):
         log.warning("%d fronts share %d cores: each takes about 220 MB; set at most one for each core", of, cores)
 
-    def command(number: int, role: Role = "front") -> Callable[[int], Sequence[str]]:
+    def command(number: int, role: Role = "front") -> ModuleCommand:
         return partial(_serve, flags, lambda channel: ProcessSpec(number, of, channel, pages_directory, None, role))
 
     return command, command(of, "engine")
 
 
 def _serve(flags: Sequence[str], spec: Callable[[int], ProcessSpec], channel: int) -> Sequence[str]:
-    return [sys.executable, "-m", "service.cli", "serve", *flags, "--process-spec", spec(channel).dump()]
+    return ["service.cli", "serve", *flags, "--process-spec", spec(channel).dump()]

@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 
 from models.base import Task
 from models.images.base import ImageModel
-from models.images.patches import PatchEncoder, PatchModel
 from models.images.reader import ImageLimits
 from models.programs.program import Program
 from models.registry.registry import Registry
@@ -28,7 +27,7 @@ from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.image_kinds import serve_images
-from service.serving.image_model import ReadsImages, ServedPatches
+from service.serving.image_model import ReadsImages
 from service.serving.image_program import serve_program
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
@@ -165,23 +164,13 @@ class ModelManager:
         return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
 
     def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
-        limits = self._image_limits
-        served = serve_images(model, engine, self.context, limits)
-        if isinstance(model, PatchEncoder):
-            patches = PatchModel(model)
-            served.patches = ServedPatches(patches, self.engines.start_patches(patches), self.context, limits)
-        return served
+        return serve_images(model, engine, self.context, self._image_limits, self.engines)
 
     def _serve(self, served: ConfiguredT) -> ConfiguredT:
         metadata = served.metadata
         self._configured[metadata.name] = served
         self._metrics.put_in_service(metadata)
-        facts = {
-            "device": metadata.device,
-            "dtype": metadata.dtype,
-            "reason": metadata.reason,
-            "forward": metadata.forward,
-        }
+        facts = {name: getattr(metadata, name) for name in ("device", "dtype", "reason", "forward")}
         log.info("model in service", extra={"model": served.label, **facts})
         return served
 
@@ -195,8 +184,7 @@ class ModelManager:
             return next(iter(self._configured.values()))
         if found := self._find_loaded(name):
             return found
-        known = ", ".join(served.metadata.name for served in self.all())
-        raise ModelNotFound(f"no model {name!r} here; there is: {known}", param="model")
+        raise ModelNotFound(f"no model {name!r} here; there is: {_names_of(self.all())}", param="model")
 
     async def resolve(self, name: str | None) -> Servable:
         """Find a model; load a version that is not the current one. Raises Unservable, too.
@@ -241,9 +229,8 @@ class ModelManager:
         served = await self.resolve(name)
         if isinstance(served, ReadsImages) and served.metadata.task == task:
             return served
-        able = ", ".join(other.metadata.name for other in readers) or "none here"
-        does = f"{served.metadata.task} with {served.reads}"
-        raise WrongTask(f"{served.metadata.name} does {does}; models that do {task} with images: {able}", param="model")
+        does = f"{served.metadata.name} does {served.does}"
+        raise WrongTask(f"{does}; models that do {task} with images: {_names_of(readers)}", param="model")
 
     async def resolve_recognizer(self, name: str | None) -> ServedRecognizer:
         """Find a model that writes the text of images. Raises WrongTask naming others."""
@@ -255,9 +242,8 @@ class ModelManager:
         served = readers[0] if name is None and readers else await self.resolve(name)
         if isinstance(served, ReadsImages):
             return served
-        able = ", ".join(other.metadata.name for other in readers) or "none here"
-        message = f"{served.metadata.name} reads {served.reads}, not images; models that read images: {able}"
-        raise WrongTask(message, param="model")
+        reads = f"{served.metadata.name} reads {served.reads}, not images"
+        raise WrongTask(f"{reads}; models that read images: {_names_of(readers)}", param="model")
 
     def find_for(self, task: Task, name: str | None) -> ServedText:
         """The model called `name`, which must do `task`; without a name, the first one that does."""
@@ -273,37 +259,27 @@ class ModelManager:
         """The same model. Raises WrongTask naming others, unless it is a text model for `task`."""
         if isinstance(served, ServedText) and _does(served, task):
             return served
-        able = ", ".join(other.metadata.name for other in self._text_models_for(task)) or "none here"
-        does = served.metadata.task if isinstance(served, ServedText) else f"{served.metadata.task} with {served.reads}"
-        raise WrongTask(f"{served.metadata.name} does {does}, not {task}; models that do: {able}", param="model")
+        able = _names_of(self._text_models_for(task))
+        raise WrongTask(f"{served.metadata.name} does {served.does}, not {task}; models that do: {able}", param="model")
 
     def require_readings(self, served: Servable, task: Task) -> ServedSensor:
         """The same model. Raises WrongTask naming others, unless it is a sensor model for `task`."""
         if isinstance(served, ServedSensor) and served.metadata.task == task:
             return served
         sensors = (other for other in self.all() if isinstance(other, ServedSensor))
-        able = ", ".join(sensor.metadata.name for sensor in sensors if sensor.metadata.task == task) or "none here"
-        does = f"{served.metadata.task} with {served.reads}"
-        raise WrongTask(f"{served.metadata.name} does {does}; models for {task} of readings: {able}", param="model")
-
-    def require_program(self, served: Servable) -> ServedProgram:
-        """The same model. Raises WrongTask naming others, unless it is an exported program."""
-        if isinstance(served, ServedProgram):
-            return served
-        able = ", ".join(other.metadata.name for other in self.all() if isinstance(other, ServedProgram)) or "none here"
-        message = f"{served.metadata.name} reads {served.reads}, not tensors; models that read tensors: {able}"
-        raise WrongTask(message, param="model")
+        able = _names_of(sensor for sensor in sensors if sensor.metadata.task == task)
+        does = f"{served.metadata.name} does {served.does}"
+        raise WrongTask(f"{does}; models for {task} of readings: {able}", param="model")
 
     async def resolve_program(self, task: Task, name: str | None) -> ServedProgram:
         """Find a program that does `task`; without a name, the first one. Raises WrongTask naming others."""
         self.require_ready()
         able = [one for one in self.all() if isinstance(one, ServedProgram) and one.metadata.task == task]
-        served = able[0] if name is None and able else self.require_program(await self.resolve(name))
-        if served.metadata.task == task:
+        served = able[0] if name is None and able else await self.resolve(name)
+        if isinstance(served, ServedProgram) and served.metadata.task == task:
             return served
-        known = ", ".join(one.metadata.name for one in able) or "none here"
-        message = f"{served.metadata.name} does {served.metadata.task} with tensors; programs that do {task}: {known}"
-        raise WrongTask(message, param="model")
+        does = f"{served.metadata.name} does {served.does}"
+        raise WrongTask(f"{does}; programs that do {task}: {_names_of(able)}", param="model")
 
     def configured(self) -> Iterable[Servable]:
         """The models of the settings."""
@@ -379,6 +355,11 @@ def _require_free_name(name: str, taken: Container[str]) -> None:
         )
     if name in taken:
         raise ConfigError(f"two models are called {name!r}: name one of them with --model NAME=…", param="model")
+
+
+def _names_of(models: Iterable[Servable]) -> str:
+    """Their names, for a message."""
+    return ", ".join(served.metadata.name for served in models) or "none here"
 
 
 def _does(served: ServedText, task: Task) -> bool:

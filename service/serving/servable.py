@@ -87,6 +87,12 @@ class Servable:
         return self._computes.metadata
 
     @property
+    def does(self) -> str:
+        """Its task, for messages; models of texts do it without saying so."""
+        task = self.metadata.task
+        return task if self.reads == "texts" else f"{task} with {self.reads}"
+
+    @property
     def engines(self) -> list[RowEngine[Any]]:
         """Its engines, of which most models have one."""
         return [self.engine]

@@ -28,8 +28,8 @@ from models.safety import require_safe
 from models.training.data.dataset import read_rows
 from models.training.data.table import ColumnRoles, read_table
 from models.training.hyperparameter_parser import parse as parse_values
+from service.api.protocol import RequestParser
 from service.api.readings import to_matrix, to_timestamps
-from service.api.request_parser import RequestParser
 from service.auth import Keyring
 from service.config import Settings
 from service.serving.stream_state import unseal

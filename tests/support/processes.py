@@ -74,6 +74,12 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in _read(task / "children").split()]
 
 
+def servers(pid: int) -> dict[str, int]:
+    """The server processes that a supervisor has started, by name; the process that they are forked from is none."""
+    names = {_read(Path(f"/proc/{child}/comm")).strip(): child for child in children(pid)}
+    return {name.removeprefix("sonde-"): child for name, child in names.items() if name.startswith("sonde-")}
+
+
 def resident_mb(pid: int | str = "self") -> float:
     """The megabytes of a process in memory; 0 for one that has ended."""
     return _status_mb(pid, "VmRSS")

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.sensors.base import Doubles
 from models.sensors.drift import DriftMonitor
 from models.training.checks.wording import warn_if
-from models.training.data.table import Doubles
 from models.training.report import Finding
 
 _ALPHAS = (0.05, 0.01)

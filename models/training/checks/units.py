@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.sensors.base import Doubles
 from models.training.data.segments import Rows, Segments, join_small
-from models.training.data.table import Doubles
 from models.training.report import Finding, Status
 
 Flags = NDArray[np.bool_]

@@ -20,14 +20,10 @@ _RUN = 8
 def read_bound_readings(file: BoundFile) -> Segments:
     """The readings bound to a name. Raises TrainingDataError for a file that its columns do not fit."""
     settings = parse(file.task, file.hyperparameters)
-    if isinstance(settings, SensorAnomalyHyperparameters):
-        label, kind = settings.label, settings.kind
-    elif isinstance(settings, ForecastHyperparameters):
-        label, kind = None, "series"
-    else:
+    if not isinstance(settings, SensorAnomalyHyperparameters | ForecastHyperparameters):
         raise TrainingDataError("wrong_row_kind", f"file: expected rows of {file.task}, got readings", "file")
-    roles = ColumnRoles(settings.columns, settings.timestamp, settings.group, label, settings.csv)
-    return to_segments(read_table(file.path, roles, param="file"), kind, param="file")[0]
+    table = read_table(file.path, ColumnRoles.of(settings), param="file")
+    return to_segments(table, settings.kind, param="file")[0]
 
 
 def leave_out(segments: Segments, bound: Segments | None) -> tuple[Segments, int]:

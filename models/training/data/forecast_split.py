@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.sensors.base import Readings
-from models.training.data.bound_readings import leave_out
-from models.training.data.segments import Imputation, Segments, divide_segments, to_segments
-from models.training.data.table import ColumnRoles, read_table
+from models.training.data.job_readings import read_readings
+from models.training.data.segments import Imputation, Segments, divide_segments
 from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.hyperparameters import PARAM, ForecastHyperparameters
 from models.training.job import TrainingJob
@@ -45,31 +44,19 @@ def divide_series(job: TrainingJob, settings: ForecastHyperparameters, bound: Se
 
     Raises TrainingDataError for what cannot be used, HyperparameterError for a season beyond the context.
     """
-    table = read_table(
-        job.training_file, ColumnRoles(settings.columns, settings.timestamp, settings.group, csv=settings.csv)
-    )
-    everything, imputation = to_segments(table, "series")
-    whole, left_out = leave_out(everything, bound)
-    groups = 1 if table.groups is None else len(set(table.groups))
-    if job.validation_file is None:
-        seen, held = divide_segments(whole, groups, settings.held_out)
-    else:
-        roles = ColumnRoles(table.columns, settings.timestamp, settings.group, csv=settings.csv)
-        later = read_table(job.validation_file, roles, param="validation_file")
-        seen, (held, _) = whole, to_segments(later, "series", param="validation_file")
-        whole = held
-    train, validation = divide_segments(seen, groups, VALIDATION)
+    found = read_readings(job, settings, bound)
+    train, validation = divide_segments(found.seen, found.groups, VALIDATION)
     context = _choose_context(settings, train)
     parts = SeriesParts(
-        table.columns,
+        found.seen.columns,
         context,
         [train.readings[rows] for rows in train.each()],
-        _with_context(seen, validation, context),
-        _with_context(whole, held, context),
-        seen,
-        held,
-        imputation,
-        left_out,
+        _with_context(found.seen, validation, context),
+        _with_context(found.whole, found.held_out, context),
+        found.seen,
+        found.held_out,
+        found.repairs,
+        found.left_out,
     )
     _require_long_segments(parts, settings.horizon, job.validation_file is not None)
     return parts

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import SensorKind
+from models.sensors.base import Doubles, SensorKind
 from models.sensors.missing import MAX_MISSING, carry_forward
 from models.sensors.steps import recognise
 from models.sensors.timestamps import to_iso
-from models.training.data.table import Doubles, Table
+from models.training.data.table import Table
 from models.training.errors import data_error
 
 Rows = NDArray[np.int64]

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.sensors.base import Doubles
 from models.training.errors import TrainingDataError, quote
 
-Doubles = NDArray[np.float64]
 # Loggers and buses write these where they have no reading: nines, and the ends of 16 and 32 bits.
 _NINES = (-9999.0, -999.0, -99.0, -999.9, -9999.9, -999.99, 9999.0, 99999.0, 999999.0)
 _BITS = (-32768.0, 32767.0, 65535.0, -2147483648.0, 2147483647.0, 4294967295.0)

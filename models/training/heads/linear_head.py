@@ -42,12 +42,14 @@ _MARGIN = 5.0
 class Examples:
     """Embeddings float32 [n, d] of length 1 with class numbers int64 [n]; the first `real` rows are users' texts.
 
-    The rows after them (label names) teach but are never scored.
+    The rows after them (label names, views of images) teach but are never scored. `copies_of` [n - real] are the
+    numbers of the users' rows that they are views of, which they never judge; None where they are of none.
     """
 
     x: Floats
     y: Ints
     real: int
+    copies_of: Ints | None = None
 
     @classmethod
     def of(cls, x: Floats, y: Ints, more_x: Floats | None = None, more_y: Ints | None = None) -> Examples:
@@ -55,6 +57,12 @@ class Examples:
         if more_x is None or more_y is None:
             return cls(x, y, len(x))
         return cls(np.concatenate([x, more_x]), np.concatenate([y, more_y]), len(x))
+
+    @classmethod
+    def with_views(cls, x: Floats, y: Ints, views: Floats) -> Examples:
+        """Users' rows [n, d] and their views [views * n, d]: the first view of each row, then the second, and so on."""
+        rows = np.tile(np.arange(len(x)), len(views) // max(len(x), 1))
+        return cls(np.concatenate([x, views]), np.concatenate([y, y[rows]]), len(x), rows)
 
     @property
     def real_x(self) -> Floats:
@@ -147,8 +155,11 @@ class _CrossValidation:
         return _solve(self.examples.x[teaching], self.examples.y[teaching], strength, self.labels)
 
     def _teaching(self, fold: int) -> NDArray[np.bool_]:
-        """The rows [n] outside a fold, and those that only teach."""
-        return np.concatenate([self.folds != fold, np.ones(len(self.examples.x) - self.examples.real, np.bool_)])
+        """The rows [n] outside a fold, and those that only teach; a view of a row is in its fold."""
+        outside, examples = self.folds != fold, self.examples
+        if examples.copies_of is not None:
+            return np.concatenate([outside, outside[examples.copies_of]])
+        return np.concatenate([outside, np.ones(len(examples.x) - examples.real, np.bool_)])
 
 
 def fit_head(

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Protocol
 
 from models.images.base import ImageModel
 from models.images.pixels import Pixels
 from models.text.tokens import Tokens
 from models.training.embeddings import CachedEmbedder, EmbeddingCache
 from models.training.events import Events
-from models.training.images.store import ImageStore
 
 _BATCH_IMAGES = 16
 
 
+class ImageSource(Protocol):
+    """Images by their keys; `settings` are what they depend on beside the keys."""
+
+    @property
+    def settings(self) -> tuple[object, ...]: ...
+
+    def pixels(self, key: str) -> Pixels:
+        """An image as a network reads it."""
+        ...
+
+
 class ImageEmbedder(CachedEmbedder):
-    """Images, by their keys in a store, to embeddings."""
+    """Images, by their keys in a source, to embeddings."""
 
     def __init__(
-        self, model: ImageModel, store: ImageStore, cache: EmbeddingCache | None = None, events: Events | None = None
+        self, model: ImageModel, source: ImageSource, cache: EmbeddingCache | None = None, events: Events | None = None
     ) -> None:
         self._tokens = model.images.tokens
-        self._store = store
-        super().__init__(model, [str(model.images.signature)], cache, events)
+        self._source = source
+        super().__init__(model, [str(model.images.signature), *source.settings], cache, events)
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         """Nothing: images have no tokens, and heads on them read none."""
@@ -36,4 +47,4 @@ class ImageEmbedder(CachedEmbedder):
     def _batches(self, missing: dict[bytes, str]) -> Iterator[tuple[list[bytes], Sequence[Pixels]]]:
         rest = iter(missing.items())
         while batch := dict(islice(rest, _BATCH_IMAGES)):
-            yield list(batch), [self._store.pixels(key) for key in batch.values()]
+            yield list(batch), [self._source.pixels(key) for key in batch.values()]

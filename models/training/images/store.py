@@ -37,6 +37,11 @@ class ImageStore:
         self._names[key] = name
         self._end += len(data)
 
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """What the pixels depend on beside their keys: nothing."""
+        return ()
+
     def name(self, key: str) -> str:
         """The name of an image in its file."""
         return self._names[key]

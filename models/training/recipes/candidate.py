@@ -22,8 +22,8 @@ class Candidate:
     """An encoder with a head and a detector, and their metrics on the held-out rows.
 
     `probabilities` float32 [m, labels] are those of the held-out rows, by a calibration that has not seen them.
-    `scores` [m] are those of the predicted labels as an answer has them: times that of being in scope. `directory` has
-    a tuned encoder.
+    `scores` [m] are those of the predicted labels as an answer has them: times that of being in scope. `out_of_fold`
+    [n] are class numbers of the training rows by heads that have not seen them. `directory` has a tuned encoder.
     """
 
     mode: str
@@ -34,6 +34,7 @@ class Candidate:
     scores: Floats
     metrics: Mapping[str, float]
     directory: Path | None = None
+    out_of_fold: Ints | None = None
 
     @classmethod
     def measured(

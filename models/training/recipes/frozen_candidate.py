@@ -13,7 +13,7 @@ from models.training.heads.detector_selection import NormalEmbeddings
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind
 from models.training.job import EncoderContext
 from models.training.recipes.candidate import Candidate
-from models.training.recipes.text_dataset import TextDataset
+from models.training.recipes.text_dataset import Embed, TextDataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,14 @@ class _FrozenHead:
     normal: NormalEmbeddings
 
 
-def fit_frozen(context: EncoderContext, settings: ClassificationHyperparameters, data: TextDataset) -> Candidate:
-    """A head and a detector, both calibrated out of fold on the training rows, measured on the held-out ones."""
-    fitted = _fit_head(context, settings, data)
+def fit_frozen(
+    context: EncoderContext, settings: ClassificationHyperparameters, data: TextDataset, views: Embed | None = None
+) -> Candidate:
+    """A head and a detector, both calibrated out of fold on the training rows, measured on the held-out ones.
+
+    `views` embeds changed copies of the rows, to which the head is fitted, too.
+    """
+    fitted = _fit_head(context, settings, data, views)
     detector, ranking = _choose_detector(context, settings, data, fitted)
     if not fitted.linear.converged:
         message = "the head's solver stopped before it had converged; its accuracy may gain from a smaller C"
@@ -38,23 +43,30 @@ def fit_frozen(context: EncoderContext, settings: ClassificationHyperparameters,
     head = fitted.choice.head
     metrics = {"C": fitted.linear.strength, "lexical": fitted.choice.share, **ranking}
     metrics |= {"temperature": head.confidence.temperature, "ceiling": head.confidence.ceiling}
-    return Candidate.measured("frozen", context.embedder, head, detector, data, metrics)
+    measured = Candidate.measured("frozen", context.embedder, head, detector, data, metrics)
+    return replace(measured, out_of_fold=fitted.linear.logits.argmax(axis=1))
 
 
 def refit_frozen(
-    context: EncoderContext, settings: ClassificationHyperparameters, data: TextDataset, measured: Candidate
+    context: EncoderContext,
+    settings: ClassificationHyperparameters,
+    data: TextDataset,
+    measured: Candidate,
+    views: Embed | None = None,
 ) -> Candidate:
     """The measured candidate fitted to the held-out rows, too, with the same choices as before."""
     choices = {"C": measured.metrics["C"], "lexical": bool(measured.metrics["lexical"])}
     fixed = settings.model_copy(update=choices | {"detector": measured.detector.kind})
     whole = replace(data.whole, label_names=bool(data.label_texts))
-    fitted = _fit_head(context, fixed, whole)
+    fitted = _fit_head(context, fixed, whole, views)
     detector, _ = _choose_detector(context, fixed, whole, fitted)
     return replace(measured, head=fitted.choice.head, detector=detector)
 
 
-def _fit_head(context: EncoderContext, settings: ClassificationHyperparameters, data: TextDataset) -> _FrozenHead:
-    examples, seed = data.examples(context.embedder), context.job.seed
+def _fit_head(
+    context: EncoderContext, settings: ClassificationHyperparameters, data: TextDataset, views: Embed | None
+) -> _FrozenHead:
+    examples, seed = data.examples(context.embedder, views), context.job.seed
     strengths = linear_head.STRENGTHS if settings.C == "auto" else (settings.C,)
     progress = ProgressEvents(context.events, linear_head.count_fits(examples.real, len(strengths)))
     fit = linear_head.fit_head(

@@ -18,6 +18,7 @@ from models.training.job import ImageContext, Outcome, golden_texts
 from models.training.metrics import calibration_curve
 from models.training.recipes import classification
 from models.training.recipes.frozen_candidate import fit_frozen, refit_frozen
+from models.training.recipes.image_views import choose_views
 from models.training.recipes.text_dataset import TextDataset
 from models.training.report import Choice
 
@@ -28,10 +29,11 @@ def train(context: ImageContext, settings: ImageClassificationHyperparameters, p
     """Train, judge on the held-out images, and write the model to `context.result`."""
     of_head, store = settings.of_head, context.store
     data = TextDataset.of(parts, of_head.label_names)
-    measured = published = fit_frozen(context, of_head, data)
+    measured, views = choose_views(context, settings, data, fit_frozen(context, of_head, data))
+    published = measured
     emit(context.events, measured.summary)
     if settings.refit and parts.same_file:
-        published = refit_frozen(context, of_head, data, measured)
+        published = refit_frozen(context, of_head, data, measured, views)
         rows = len(data.whole.texts)
         emit(context.events, f"the published model is fitted to all {rows} images; its metrics are from held-out ones")
     classification.write(context, measured, published)

@@ -12,6 +12,8 @@ from models.training.data.dataset import DataSplit
 from models.training.errors import TrainingDataError
 from models.training.heads.linear_head import Examples, Floats, Ints
 
+Embed = Callable[[Sequence[str]], Floats]
+
 # With this number of rows a label or fewer, its name is worth an example: Banking77 gained 1.1 points at 5 a label, 0.4
 # at 10.
 _FEW_ROWS = 20
@@ -79,7 +81,9 @@ class TextDataset:
         """The texts of these training rows."""
         return tuple(self.texts[row] for row in rows.tolist())
 
-    def examples(self, embed: Callable[[Sequence[str]], Floats]) -> Examples:
-        """The embedded rows that a head is fitted to, with those of the labels' names."""
+    def examples(self, embed: Embed, views: Embed | None = None) -> Examples:
+        """The embedded rows that a head is fitted to, with those of the labels' names, or with the rows' views."""
         x, names = embed(self.texts), self.label_texts
+        if views is not None:
+            return Examples.with_views(x, self.y, views(self.texts))
         return Examples.of(x, self.y, embed(names), np.arange(len(names))) if names else Examples.of(x, self.y)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.sensors.base import Doubles
 from models.sensors.calibrated_detector import FittedDetector
 from models.training import metrics as evaluation
 from models.training.data.segments import Segments
-from models.training.data.table import Doubles
 from models.training.sensors.fault_injection import fault_auroc
 
 ALPHAS = (0.05, 0.01)

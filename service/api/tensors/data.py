@@ -186,6 +186,17 @@ def bytes_tensor(texts: Sequence[bytes], shape: tuple[int, ...] | None = None) -
     return HostTensor("bytes", values.reshape(len(texts) if shape is None else shape))
 
 
+def decode_texts(tensor: HostTensor, name: str) -> list[str]:
+    """The texts of BYTES [n]. Raises InvalidRequest for bytes that are no UTF-8."""
+    texts: list[str] = []
+    for index, text in enumerate(tensor.values):
+        try:
+            texts.append(text.decode())
+        except UnicodeDecodeError as error:
+            raise InvalidRequest.at(f"{name}[{index}]", f"expected UTF-8, got other bytes ({error.reason})") from error
+    return texts
+
+
 def _from_bytes(one: InferInput, described: Described, part: memoryview) -> np.ndarray[Any, Any]:
     if bytes(one.data) not in (b"", b"null"):
         raise InvalidRequest.at(one.name, "has both data and binary_data_size: send one of them")

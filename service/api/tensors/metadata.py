@@ -12,12 +12,14 @@ from service.api.tensors.model import TensorModel
 
 
 def model_metadata(model: TensorModel[Any]) -> dict[str, Any]:
-    """Names, datatypes and shapes of inputs and outputs; -1 is a size that varies."""
+    """Names, datatypes and shapes of outputs and of the inputs that a request needs; -1 is a size that varies."""
     contract = model.contract
 
     def described(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
         return [
-            {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": _shape(spec, contract)} for spec in specs
+            {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": _shape(spec, contract)}
+            for spec in specs
+            if not spec.optional
         ]
 
     return {
@@ -40,6 +42,7 @@ def model_config(model: TensorModel[Any]) -> dict[str, Any]:
                 "name": spec.name,
                 "data_type": "TYPE_STRING" if spec.dtype == "bytes" else f"TYPE_{DATATYPES[spec.dtype]}",
                 "dims": _shape(spec, contract)[1 if most_rows else 0 :],
+                **({"optional": True} if spec.optional else {}),
             }
             for spec in specs
         ]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
-from models.programs.contract import Contract
+from models.programs.contract import Contract, TensorSpec
+from models.programs.expressions import parse
 from models.programs.tensors import HostTensor
-from models.sensors.base import LARGEST, Readings, Scored, State
-from service.api.readings import missing_warnings
+from models.sensors.base import LARGEST, Readings, Scored, State, Times
+from models.sensors.timestamps import numbers_to_seconds
+from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_timestamps
 from service.api.routes.sensor_anomaly import require_window
 from service.api.schemas.open_inference import InferParameters
-from service.api.tensors.model import Said, Specs, TensorModel, TensorOutput, make_contract
+from service.api.tensors.data import decode_texts
+from service.api.tensors.model import AnswerParameters, Specs, TensorModel, TensorOutput, make_contract
 from service.errors import InvalidRequest
 from service.serving.program_model import Tensors
 from service.serving.sensor_model import ServedSensor
@@ -22,6 +26,8 @@ from service.serving.servable import Caller, Timings
 from service.serving.stream_state import StreamPosition, seal, unseal
 
 _QUANTILES = (0.1, 0.5, 0.9)
+# Numbers since 1970, or ISO 8601.
+_TIMESTAMPS = TensorSpec("timestamps", "int64", (parse("n"),), optional=True, other_dtype="bytes")
 
 
 class _ReadingTensors(TensorModel[ServedSensor]):
@@ -42,7 +48,7 @@ class _ReadingTensors(TensorModel[ServedSensor]):
         limits = {"n": self._settings.max_readings, "h": max(self.served.signature.horizon, 1)}
         return make_contract(inputs, self._outputs(), limits)
 
-    async def _read(self, tensors: Tensors) -> tuple[Readings, Said]:
+    async def _read(self, tensors: Tensors) -> tuple[Readings, list[str]]:
         """Readings float64 [n, d], and the warnings of missing values. Raises InvalidRequest."""
         readings: Readings = tensors[self.reads].values
         signature = self.served.signature
@@ -54,8 +60,7 @@ class _ReadingTensors(TensorModel[ServedSensor]):
                 raise InvalidRequest.at(where, f"{expected}, got {readings[row, column]:g}")
             return missing_warnings(readings, signature, self.reads)
 
-        warnings = await self.served.run_in_pool(check)
-        return readings, {"warnings": "; ".join(warnings)} if warnings else {}
+        return readings, await self.served.run_in_pool(check)
 
 
 class RecordTensors(_ReadingTensors):
@@ -67,14 +72,15 @@ class RecordTensors(_ReadingTensors):
         self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
     ) -> TensorOutput:
         """See TensorModel."""
-        readings, said = await self._read(tensors)
-        scored, timings = await self._score(readings, None, wanted, caller)
-        return TensorOutput(_scored_tensors(scored), [timings], said | _say_drift(scored))
+        readings, warnings = await self._read(tensors)
+        scored, timings = await self._score(readings, None, None, wanted, caller)
+        return TensorOutput(_scored_tensors(scored), [timings], _say(warnings) | _drift_parameters(scored))
 
     async def _score(
-        self, readings: Readings, state: State | None, wanted: Collection[str], caller: Caller
+        self, readings: Readings, times: Times | None, state: State | None, wanted: Collection[str], caller: Caller
     ) -> tuple[Scored, Timings]:
-        return await self.served.score(readings, caller, state=state, contributions="contributions" in wanted)
+        shares = "contributions" in wanted
+        return await self.served.score(readings, caller, state=state, times=times, contributions=shares)
 
     def _outputs(self) -> Specs:
         return {
@@ -85,7 +91,7 @@ class RecordTensors(_ReadingTensors):
 
 
 class SeriesTensors(RecordTensors):
-    """A series in; the next one continues it with the `state` among the answer's parameters."""
+    """A series in, which may have timestamps; the next one continues it with the `state` in the answer's parameters."""
 
     reads = "series"
     takes: ClassVar[Collection[str]] = ("state",)
@@ -97,11 +103,33 @@ class SeriesTensors(RecordTensors):
         """See TensorModel."""
         digest = self.served.manifest.digest
         state, place = (None, StreamPosition()) if parameters.state is None else unseal(parameters.state, digest)
-        readings, said = await self._read(tensors)
+        readings, warnings = await self._read(tensors)
         require_window(self.served, len(readings), state)
-        scored, timings = await self._score(readings, state, wanted, caller)
-        said["state"] = seal(scored.state, digest, StreamPosition(place.last_s, followed=True))
-        return TensorOutput(_scored_tensors(scored), [timings], said | _say_drift(scored))
+        stamps = await self._read_timestamps(tensors, len(readings), place)
+        times = None if stamps is None else stamps.seconds
+        scored, timings = await self._score(readings, times, state, wanted, caller)
+        if times is not None:
+            warnings += gap_warnings(times, self.served.signature.period_s, place.of_last_reading_s)
+        now = StreamPosition(place.last_s if times is None else float(times[-1]), followed=times is None)
+        extra = _say(warnings) | _drift_parameters(scored) | {"state": seal(scored.state, digest, now)}
+        return TensorOutput(_scored_tensors(scored), [timings], extra)
+
+    async def _read_timestamps(self, tensors: Tensors, rows: int, place: StreamPosition) -> TimestampColumn | None:
+        """The timestamps, which follow those before; None without. Raises InvalidRequest for the first wrong one."""
+        tensor = tensors.get(_TIMESTAMPS.name)
+        if tensor is None:
+            return None
+
+        def read() -> TimestampColumn:
+            is_text = tensor.dtype == "bytes"
+            values = decode_texts(tensor, _TIMESTAMPS.name) if is_text else numbers_to_seconds(tensor.values).tolist()
+            return to_timestamps(values, rows, place.last_s)
+
+        return await self.served.run_in_pool(read)
+
+    def _make_contract(self) -> Contract:
+        made = super()._make_contract()
+        return replace(made, inputs=(*made.inputs, _TIMESTAMPS))
 
 
 class ForecastTensors(_ReadingTensors):
@@ -118,15 +146,19 @@ class ForecastTensors(_ReadingTensors):
         if parameters.horizon is not None and parameters.horizon > most:
             about = f"{self.served.metadata.name} forecasts at most {most} steps, got {parameters.horizon}"
             raise InvalidRequest.at("parameters.horizon", about)
-        readings, said = await self._read(tensors)
+        readings, warnings = await self._read(tensors)
         require_window(self.served, len(readings), None)
         made, timings = await self.served.forecast(readings, caller, parameters.horizon or most, _QUANTILES)
         quantiles = np.stack([made.quantiles[level] for level in _QUANTILES])
         outputs = {"mean": HostTensor("float64", made.mean), "quantiles": HostTensor("float64", quantiles)}
-        return TensorOutput(outputs, [timings], {**said, "quantiles": ",".join(map(str, _QUANTILES))})
+        return TensorOutput(outputs, [timings], _say(warnings) | {"quantiles": ",".join(map(str, _QUANTILES))})
 
     def _outputs(self) -> Specs:
         return {"mean": ("float64", ("h", self._width)), "quantiles": ("float64", (len(_QUANTILES), "h", self._width))}
+
+
+def _say(warnings: list[str]) -> AnswerParameters:
+    return {"warnings": "; ".join(warnings)} if warnings else {}
 
 
 def _scored_tensors(scored: Scored) -> Tensors:
@@ -136,5 +168,5 @@ def _scored_tensors(scored: Scored) -> Tensors:
     return tensors
 
 
-def _say_drift(scored: Scored) -> Said:
+def _drift_parameters(scored: Scored) -> AnswerParameters:
     return {} if scored.drift is None else {"drift_detected": bool(scored.drift.detected)}

@@ -15,9 +15,9 @@ from service.api.routes.classify import classifier_prompt, score_own_labels
 from service.api.routes.rerank import score_documents, to_relevance
 from service.api.schemas.fields import check_texts, require_few_scores
 from service.api.schemas.open_inference import InferParameters
-from service.api.tensors.data import bytes_tensor
-from service.api.tensors.model import Said, Specs, TensorModel, TensorOutput, make_contract
-from service.errors import BackendError, InvalidRequest
+from service.api.tensors.data import bytes_tensor, decode_texts
+from service.api.tensors.model import AnswerParameters, Specs, TensorModel, TensorOutput, make_contract
+from service.errors import BackendError
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.program_model import Tensors
 from service.serving.servable import Caller
@@ -140,16 +140,10 @@ class RerankTensors(TensorModel[ServedText]):
 
 def _read_texts(tensor: HostTensor, param: str) -> list[str]:
     """The texts of BYTES. Raises InvalidRequest naming one that is empty or not UTF-8."""
-    texts = []
-    for index, text in enumerate(tensor.values):
-        try:
-            texts.append(text.decode())
-        except UnicodeDecodeError as error:
-            raise InvalidRequest.at(f"{param}[{index}]", f"expected UTF-8, got other bytes ({error.reason})") from error
-    return check_texts(texts, param)
+    return check_texts(decode_texts(tensor, param), param)
 
 
-def _cut_texts(*rows: ModelOutput) -> Said:
+def _cut_texts(*rows: ModelOutput) -> AnswerParameters:
     """A warning where texts were cut."""
     truncated = sum(part.truncated for part in rows)
     return {"warnings": f"{truncated} texts were cut to the model's length"} if truncated else {}

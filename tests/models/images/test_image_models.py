@@ -31,7 +31,7 @@ from tests.support.tiny_image_models import (
     text_image_encoder,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("scaled_by_pillow")]
 
 CPU = place("cpu", "float32")
 PICTURES = [picture(80, 60, seed) for seed in range(3)]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from models.errors import ModelSourceError
 from models.images.batch_check import check_image_batches
-from models.images.efficientnet_lite import STAGES, EfficientNetLite0
+from models.images.efficientnet_lite import STAGES, EfficientNetLite0, fold
 from models.images.lite_encoder import LiteEncoder
 from models.images.patches import PatchModel
 from models.lite_weights import unpack
@@ -30,25 +33,39 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_maps_have_the_sizes_of_the_paper() -> None:
     with torch.inference_mode():
-        maps = EfficientNetLite0().eval().maps(torch.zeros(1, 3, 224, 224))
+        maps = EfficientNetLite0().eval().maps(torch.zeros(1, 3, 224, 224), len(STAGES) - 1)
     assert [tuple(one.shape[1:]) for one in maps] == [
         (stage.width, side, side) for stage, side in zip(STAGES, (112, 56, 28, 14, 14, 7, 7), strict=True)
     ]
 
 
-def test_a_folded_network_gives_the_same_vectors() -> None:
+def test_a_normalisation_is_folded_into_its_convolution() -> None:
     torch.manual_seed(0)
-    network = EfficientNetLite0()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # as if it were trained
-            module.running_mean = torch.randn(module.num_features) / 10
-            module.running_var = torch.rand(module.num_features) + 0.5
+    norm = nn.BatchNorm2d(32, eps=1e-3).eval()
+    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        assert tensor is not None
+        tensor.copy_(torch.rand(32) + 0.5)  # as if it were trained
+    weight, images = torch.randn(32, 3, 3, 3), torch.randn(2, 3, 64, 64)
+    weights = {"_conv_stem.weight": weight} | {f"_bn0.{name}": value for name, value in norm.state_dict().items()}
+    folded = fold(weights)
+    assert folded.keys() == {"_conv_stem.weight", "_conv_stem.bias"}
     with torch.inference_mode():
-        images = torch.randn(2, 3, 64, 64)
-        expected = network.eval().vectors(images)
-        found = network.fold().vectors(images)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+        found = functional.conv2d(images, folded["_conv_stem.weight"], folded["_conv_stem.bias"])
+        torch.testing.assert_close(found, norm(functional.conv2d(images, weight)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_placed_network_gives_the_same(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    plain = EfficientNetLite0().eval()
+    placed = copy.deepcopy(plain).placed(torch.device("cpu"), dtype, 64, 48)
+    rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (0.05, 0.02)
+    with torch.inference_mode():
+        for size in ((2, 3, 64, 48), (1, 3, 57, 33)):  # prepared for the first
+            images = torch.randn(size)
+            torch.testing.assert_close(placed(images.to(dtype)).float(), plain(images), rtol=rtol, atol=atol)
+            for found, expected in zip(placed.maps(images.to(dtype), 4), plain.maps(images, 4), strict=True):
+                torch.testing.assert_close(found.float(), expected, rtol=rtol, atol=atol)
 
 
 def test_weights_are_converted_once(directory: Path) -> None:

@@ -23,6 +23,8 @@ from models.source import locate
 from tests.support.images import encoded, picture
 from tests.support.tiny_image_models import LABELS, Detector, image_classifier, object_detector
 
+pytestmark = pytest.mark.usefixtures("scaled_by_pillow")
+
 CPU = place("cpu", "float32")
 # Two of one size, and one of another.
 PICTURES = [picture(80, 60, 0), picture(40, 60, 1), picture(80, 60, 2)]

@@ -20,6 +20,8 @@ from models.source import locate
 from tests.support.images import picture
 from tests.support.tiny_image_models import text_recognizer
 
+pytestmark = pytest.mark.usefixtures("scaled_by_pillow")
+
 CPU = place("cpu", "float32")
 PICTURES = [picture(80, 60, seed) for seed in range(12)]
 

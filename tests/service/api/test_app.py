@@ -22,7 +22,7 @@ def test_embeddings_come_out_normalised(client: TestClient) -> None:
 
 
 def test_the_first_request_builds_no_routes(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    module._routes.cache_clear()
+    module.all_routes.cache_clear()
     client, built = TestClient(make_app()), []
     build = TypeAdapter.__init__
 

@@ -354,8 +354,10 @@ def test_a_long_file_goes_in_pieces_and_a_series_keeps_its_state(
 
 
 def test_a_table_that_is_checked_as_texts_is_told_the_other_task(run: Run) -> None:
-    code, _, err = run("check", "live.csv")
+    code, out, err = run("check", "live.csv")
     assert (code, "For a table of readings: --task anomaly --set kind=series" in err) == (1, True)
+    faults = [line for line in out.splitlines() if line.startswith("  fail")]
+    assert len(faults) == len(set(faults)) > 0, "each fault is told once"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,23 +12,13 @@ import httpx
 import pytest
 
 from tests.support.jobs import exists
-from tests.support.processes import children, embed, require_clean_stop, sonde_up
+from tests.support.processes import children, embed, require_clean_stop, servers, sonde_up
 from tests.support.server import Served, free_port, metric, serving, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.usefixtures("executed_programs")]
 
 MODEL = "all-MiniLM-L6-v2"
 FLAGS = ("--fronts", "2", "--metrics-port")
-
-
-def processes(pid: int) -> dict[str, int]:
-    """The fronts and the engine of a supervisor, by role and number."""
-    found = {}
-    for child in children(pid):
-        line = Path(f"/proc/{child}/cmdline").read_text()
-        if spec := re.search(r'"number": (\d+).*"role": "(\w+)"', line):  # none before it runs its own program
-            found["engine" if spec[2] == "engine" else f"front {spec[1]}"] = child
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +39,7 @@ def test_both_fronts_compute_in_one_engine_with_one_cache(fronts: Served) -> Non
     assert metric(fronts.url, "sonde_ready") == 2
     assert metric(fronts.url, "sonde_processes") == 3
     assert metric(fronts.url, "sonde_model_info") == 1
-    assert set(processes(fronts.process.pid)) == {"front 0", "front 1", "engine"}
+    assert set(servers(fronts.process.pid)) == {"front-0", "front-1", "engine"}
 
 
 def test_routes_beside_embeddings_work_in_a_front(fronts: Served) -> None:
@@ -64,7 +53,7 @@ def test_routes_beside_embeddings_work_in_a_front(fronts: Served) -> None:
 
 
 def test_an_engine_that_is_killed_is_replaced_and_the_fronts_answer_503_meanwhile(fronts: Served) -> None:
-    first = processes(fronts.process.pid)
+    first = servers(fronts.process.pid)
     with httpx.Client(base_url=fronts.url, timeout=60) as client:
         assert embed(client, "before").status_code == 200
         os.kill(first["engine"], signal.SIGKILL)
@@ -74,7 +63,7 @@ def test_an_engine_that_is_killed_is_replaced_and_the_fronts_answer_503_meanwhil
         assert int(refused.headers["retry-after"]) >= 1
         wait_until(lambda: client.get("/health/ready").status_code == 200, 60)
         assert embed(client, "after").status_code == 200
-    now = processes(fronts.process.pid)
+    now = servers(fronts.process.pid)
     assert now["engine"] != first["engine"]
     assert {name: pid for name, pid in now.items() if name != "engine"} == {
         name: pid for name, pid in first.items() if name != "engine"
@@ -82,20 +71,20 @@ def test_an_engine_that_is_killed_is_replaced_and_the_fronts_answer_503_meanwhil
 
 
 def test_a_front_that_is_killed_is_replaced_while_the_other_serves(fronts: Served) -> None:
-    first = processes(fronts.process.pid)
-    os.kill(first["front 0"], signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{first['front 0']}").exists())  # the supervisor knows
+    first = servers(fronts.process.pid)
+    os.kill(first["front-0"], signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{first['front-0']}").exists())  # the supervisor knows
     for number in range(10):
         with httpx.Client(base_url=fronts.url, timeout=60) as client:
             assert embed(client, f"text {number}").status_code == 200
     wait_until(lambda: metric(fronts.url, "sonde_ready") == 2, 60)
-    now = processes(fronts.process.pid)
+    now = servers(fronts.process.pid)
     assert now["engine"] == first["engine"]
-    assert now["front 0"] != first["front 0"]
+    assert now["front-0"] != first["front-0"]
 
 
 def test_sigterm_answers_those_inside_and_the_engine_ends_last(fronts: Served) -> None:
-    require_clean_stop(fronts, processes(fronts.process.pid).values())
+    require_clean_stop(fronts, servers(fronts.process.pid).values())
 
 
 def test_no_process_and_no_socket_file_is_left_when_the_parent_is_killed(
@@ -107,7 +96,7 @@ def test_no_process_and_no_socket_file_is_left_when_the_parent_is_killed(
     with sonde_up(tmp_path, "--fronts", "2") as (process, url):
         assert httpx.get(f"{url}/health/ready").status_code == 200
         all_of_them = [pid for child in children(process.pid) for pid in (child, *children(child))]
-        assert len(all_of_them) == 5
+        assert len(all_of_them) == 6, "with the one that they are forked from"
         process.kill()
         wait_until(lambda: not any(exists(pid) for pid in all_of_them), 60)
     assert [path for path in places.rglob("*") if path.name.startswith("sonde-") or path.is_socket()] == []

@@ -17,10 +17,10 @@ import httpx
 import pytest
 
 from tests.support.jobs import exists
-from tests.support.processes import children, embed, require_clean_stop, sonde_up
+from tests.support.processes import children, embed, require_clean_stop, servers, sonde_up
 from tests.support.server import Served, free_port, metric, serving, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.usefixtures("executed_programs")]
 
 MODEL = "all-MiniLM-L6-v2"
 FLAGS = ("--workers", "2", "--cache-mb", "0")
@@ -66,8 +66,8 @@ def test_metrics_are_exact_whichever_process_answers(pair: Served) -> None:
 def test_a_process_that_is_killed_comes_back_and_nothing_is_lost(pair: Served) -> None:
     with httpx.Client(base_url=pair.url, timeout=60) as client:
         counted = series(client, f'sonde_inputs_total{{model="{MODEL}",task="embedding"}}')
-    first = children(pair.process.pid)
-    os.kill(first[0], signal.SIGKILL)
+    first = servers(pair.process.pid)
+    os.kill(first["server-0"], signal.SIGKILL)
     # Until all of its threads have ended its sockets are open, and a connection that is handed to it is lost with it.
     wait_until(lambda: any("ended with -9 and is started again" in line["message"] for line in lines(pair)))
     for number in range(20):
@@ -75,7 +75,9 @@ def test_a_process_that_is_killed_comes_back_and_nothing_is_lost(pair: Served) -
             assert embed(client, f"text {number}").status_code == 200
     wait_until(lambda: metric(pair.url, "sonde_ready") == 2, 30)
     assert metric(pair.url, "sonde_process_restarts_total") == 1
-    assert len(set(children(pair.process.pid)) - set(first)) == 1
+    now = servers(pair.process.pid)
+    assert now["server-0"] != first["server-0"]
+    assert now["server-1"] == first["server-1"]
     with httpx.Client(base_url=pair.url, timeout=60) as client:
         assert series(client, f'sonde_inputs_total{{model="{MODEL}",task="embedding"}}') == counted + 20
 

@@ -94,8 +94,9 @@ def test_values_in_contents_and_raw_give_what_http_gives(make_app: MakeApp) -> N
     np.testing.assert_array_equal(again, vectors)
 
 
-def test_a_series_and_its_state(make_app: MakeApp) -> None:
-    app = with_sensors(make_app(FakeModel()), (PUMP, FakeSensor("series", window=1)))
+def test_a_series_with_its_state_and_timestamps(make_app: MakeApp) -> None:
+    sensor = FakeSensor("series", window=1)
+    app = with_sensors(make_app(FakeModel()), (PUMP, sensor))
     series = {"name": "series", "datatype": "FP64", "shape": [1, 2], "contents": {"fp64_contents": [1.0, 2.0]}}
     fields = {"model_name": PUMP, "inputs": [series], "outputs": [{"name": "p_value"}]}
     answer = ask_once(app, "ModelInfer", **fields)
@@ -104,6 +105,16 @@ def test_a_series_and_its_state(make_app: MakeApp) -> None:
     assert answer.parameters["drift_detected"].bool_param is False
     state = {"state": {"string_param": answer.parameters["state"].string_param}}
     assert ask_once(app, "ModelInfer", parameters=state, **fields).parameters["state"].string_param
+    timestamps = {
+        "name": "timestamps",
+        "datatype": "INT64",
+        "shape": [1],
+        "contents": {"int64_contents": [1_795_428_000_000]},
+    }
+    ask_once(app, "ModelInfer", **{**fields, "inputs": [series, timestamps]})
+    assert [None if times is None else times.tolist() for times in sensor.times] == [None, None, [1_795_428_000.0]]
+    config = ask_once(app, "ModelConfig", name=PUMP).config
+    assert [one.optional for one in config.input] == [False, True]
 
 
 def test_statistics_of_one_model_and_of_all(make_app: MakeApp) -> None:

@@ -48,7 +48,9 @@ class Counting:
 
 
 def _program(manager: ModelManager, name: str) -> ServedProgram:
-    return manager.require_program(manager.find(name))
+    served = manager.find(name)
+    assert isinstance(served, ServedProgram)
+    return served
 
 
 def _rows(count: int, width: int = 16) -> HostTensor:

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models.sensors.base import Doubles
 from models.training.checks.sensor_data import check_table
 from models.training.csv_options import CsvOptions
 from models.training.data.segments import Imputation, Segments, divide_segments, to_segments
-from models.training.data.table import ColumnRoles, Doubles, Table, read_table
+from models.training.data.table import ColumnRoles, Table, read_table
 from models.training.errors import TrainingDataError
 from models.training.report import Finding
 

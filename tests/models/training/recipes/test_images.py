@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image, ImageDraw
 
 from models.errors import ArtifactError
 from models.filesystem import sha256_of
@@ -25,6 +27,7 @@ from models.text.heads import LinearHead
 from models.training.run import FAILED, run
 from tests.support.artifacts import MANIFEST
 from tests.support.image_files import archive, disc, discs, image_job, tile, tiles
+from tests.support.images import encoded
 from tests.support.tiny_image_models import image_encoder, text_image_encoder
 
 Ran = tuple[Path, list[Mapping[str, Any]]]
@@ -53,7 +56,7 @@ def failure(directory: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def classified(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A job whose images are of three colours, some of them with a wrong label."""
-    files = discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(8)}
+    files = discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(14)}
     events: list[Mapping[str, Any]] = []
     directory = image_job(tmp_path_factory.mktemp("classified"), encoder, "classification", files)
     assert run(directory, events.append) == 0, read(directory / "error.json")
@@ -89,6 +92,47 @@ def test_the_report_compares_with_colours_and_shows_pictures(classified: Ran) ->
     example = report["confusion"]["pairs"][0]["examples"][0]
     assert example["text"].startswith("discs/")
     assert from_data_uri(example["picture"])[:2] == b"\xff\xd8"
+
+
+def arrows(per_label: int) -> dict[str, bytes]:
+    """Dark triangles that point to the left or to the right, anywhere in an image."""
+    files = {}
+    for label, points in (("left", [(0, 8), (12, 0), (12, 16)]), ("right", [(12, 8), (0, 0), (0, 16)])):
+        for number in range(per_label):
+            chance = np.random.default_rng([number, len(label)])
+            x, y = chance.integers(4, 16, 2).tolist()
+            image = Image.new("RGB", (32, 32), tuple(chance.integers(180, 256, 3).tolist()))
+            ImageDraw.Draw(image).polygon([(x + a, y + b) for a, b in points], fill=(20, 20, 20))
+            files[f"{label}/{number}.png"] = encoded(image)
+    return files
+
+
+def augmentation_of(directory: Path) -> dict[str, Any]:
+    choices: list[dict[str, Any]] = read(directory / "report.json")["choices"]
+    return next(choice for choice in choices if choice["what"] == "Augmentation")
+
+
+def test_flips_that_make_one_label_another_are_measured_and_left_out(encoder: Path, tmp_path: Path) -> None:
+    succeed(image_job(tmp_path, encoder, "classification", arrows(30)))
+    choice = augmentation_of(tmp_path)
+    accuracy = {name: figures["accuracy out of fold"] for name, figures in choice["candidates"].items()}
+    assert choice["chosen"] == "off"
+    assert accuracy["on"] < accuracy["off"]
+    pictures = read(tmp_path / "report.json")["pictures"]
+    assert [str(one["caption"]).split("/")[0] for one in pictures] == ["left", "right"]
+
+
+def test_augmentation_is_done_or_left_out_as_asked(encoder: Path, tmp_path: Path) -> None:
+    heads = []
+    for use in ("on", "off"):
+        wanted = {"augmentation": {"use": use, "flip": "none"}}
+        directory = tmp_path / use
+        succeed(image_job(directory, encoder, "classification", arrows(12), hyperparameters=wanted))
+        choice = augmentation_of(directory)
+        assert (choice["chosen"], choice["reason"]) == (use, "the job asks for it")
+        assert ("pictures" in read(directory / "report.json")) == (use == "on")
+        heads.append(LinearHead.load(directory / "result").weight)
+    assert not torch.allclose(heads[0], heads[1], atol=0.01)
 
 
 @pytest.mark.parametrize("task", ["classification", "anomaly"])

@@ -23,7 +23,12 @@ READINGS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
 
 
 @pytest.fixture
-def client(make_app: MakeApp, tmp_path: Path) -> TestClient:
+def pump() -> FakeSensor:
+    return FakeSensor("series", window=3)
+
+
+@pytest.fixture
+def client(make_app: MakeApp, tmp_path: Path, pump: FakeSensor) -> TestClient:
     encoder = FakeModel(prompts={"query": "find: "})
     app = make_app(
         encoder,
@@ -36,7 +41,7 @@ def client(make_app: MakeApp, tmp_path: Path) -> TestClient:
     train(registry, tmp_path, encoder, name=STRANGE, task="anomaly", labels=())
     registry.promote(STRANGE, 1, by="test", why="")
     app.state.manager.watcher.sync()
-    sensors = (RECORDS, FakeSensor()), (PUMP, FakeSensor("series", window=3)), (LOAD, FakeForecaster())
+    sensors = (RECORDS, FakeSensor()), (PUMP, pump), (LOAD, FakeForecaster())
     return TestClient(with_sensors(app, *sensors))
 
 
@@ -93,6 +98,7 @@ def test_the_configuration_leaves_the_batch_out(client: TestClient) -> None:
     assert config["dynamic_batching"] == {"priority_levels": 2, "default_priority_level": 1}
     series = client.get(f"/v2/models/{PUMP}/config").json()
     assert (series["max_batch_size"], series["input"][0]["dims"]) == (0, [-1, 2])
+    assert series["input"][1] == {"name": "timestamps", "data_type": "TYPE_INT64", "dims": [-1], "optional": True}
     assert "dynamic_batching" not in series
 
 
@@ -176,6 +182,60 @@ def test_a_series_continues_with_the_state_of_its_answer(client: TestClient) -> 
     changed = infer(client, PUMP, readings(READINGS, "series"), parameters={"state": "AAAA"})
     assert changed.status_code == 422
     assert changed.json()["error"].startswith("state: ")
+
+
+SECONDS = [1_795_428_000, 1_795_428_060, 1_795_428_120]
+ISO = ["2026-11-23T10:00:00Z", "2026-11-23 10:01", "2026/11/23 10:02 UTC"]
+
+
+def stamps(values: list[Any], datatype: str = "INT64", **changes: Any) -> dict[str, Any]:
+    return {"name": "timestamps", "datatype": datatype, "shape": [len(values)], "data": values} | changes
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [stamps(SECONDS), *(stamps([10**unit * one for one in SECONDS]) for unit in (3, 6, 9)), stamps(ISO, "BYTES")],
+    ids=["seconds", "milliseconds", "microseconds", "nanoseconds", "text"],
+)
+def test_a_series_has_timestamps_of_every_unit(client: TestClient, pump: FakeSensor, sent: dict[str, Any]) -> None:
+    first = infer(client, PUMP, sent, readings(READINGS, "series"))
+    assert first.status_code == 200, first.text
+    assert pump.times[-1] is not None
+    assert pump.times[-1].tolist() == SECONDS
+    state = {"state": first.json()["parameters"]["state"]}
+    again = infer(client, PUMP, readings(READINGS, "series"), sent, parameters=state)
+    assert again.status_code == 422
+    assert again.json()["error"].startswith("timestamps[0]: 2026-11-23T10:00:00Z is before the last one of the call")
+
+
+def test_a_gap_since_the_call_before_is_told(client: TestClient) -> None:
+    first = infer(client, PUMP, readings(READINGS, "series"), stamps(SECONDS)).json()
+    later = stamps([SECONDS[-1] + 7200, SECONDS[-1] + 7260, SECONDS[-1] + 7320])
+    state = {"state": first["parameters"]["state"]}
+    answer = infer(client, PUMP, readings(READINGS, "series"), later, parameters=state).json()
+    assert "are 7200 s apart" in answer["parameters"]["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (stamps(SECONDS[:2]), "timestamps: expected int64 or bytes [batch], got [2]: dimension 0 is 2, expected 3, as"),
+        (stamps([1.5, 2.5, 3.5], "FP64"), "timestamps: expected int64 or bytes [batch], got dtype float64"),
+        (stamps([*SECONDS[:2], SECONDS[0]]), "timestamps[2]: 2026-11-23T10:00:00Z is before the one before"),
+        (stamps([-1, 0, 1]), "timestamps[0]: expected Unix seconds from 0"),
+        (stamps(["noon", "1", "2"], "BYTES"), "timestamps[0]: expected ISO 8601 like 2026-11-23T10:00:00Z, got 'noon'"),
+    ],
+)
+def test_wrong_timestamps_are_named(client: TestClient, sent: dict[str, Any], message: str) -> None:
+    answer = infer(client, PUMP, readings(READINGS, "series"), sent)
+    assert answer.status_code == 422, answer.text
+    assert message in answer.json()["error"]
+
+
+def test_timestamps_go_with_series_alone(client: TestClient) -> None:
+    for model, name in ((RECORDS, "records"), (LOAD, "series")):
+        answer = infer(client, model, readings(READINGS, name), stamps(SECONDS))
+        assert answer.json()["error"].startswith("inputs: no input 'timestamps'; the model has: "), answer.text
 
 
 def test_a_forecast_has_a_mean_and_quantiles(client: TestClient) -> None:
