@@ -204,7 +204,7 @@ class Report:
         return f"{verdict}.{others}"
 
 
-def about(subject: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+def with_subject(subject: str, findings: Iterable[Finding]) -> Iterator[Finding]:
     """The findings, with the name of the part that they are about."""
     for finding in findings:
         yield replace(finding, subject=subject)
