@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 CPU = place("cpu", "float32")
 LORA, FULL = TunerSettings(mode="lora", lora_rank=4), TunerSettings()
 _MAKE: dict[str, Callable[[Path], Path]] = {
-    **{name: partial(image_encoder, architecture=name) for name in ("vit", "dinov2", "convnext", "resnet")},  # type: ignore[arg-type]
+    **{name: partial(image_encoder, architecture=name) for name in ("vit", "dinov2", "convnext", "resnet")},
     "clip": text_image_encoder,
     "lite": lite_encoder,
 }
