@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from models.base import Task
 from models.images.base import ImageModel
 from models.images.reader import ImageLimits
+from models.programs.program import Program
 from models.registry.registry import Registry
 from models.runtime import cpu
 from models.source import ModelSource, parse_spec
@@ -85,7 +86,15 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines, located)
-        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
+        loader = VersionLoader(
+            self.registry,
+            self.engines,
+            self._texts,
+            self.context,
+            self._find_configured,
+            self._open_program,
+            self._image_limits,
+        )
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
         self.opened = False
@@ -133,6 +142,15 @@ class ModelManager:
             target = self.watcher.aliases[alias]
             log.warning("alias %r of %s is ignored here: a model of the settings has this name", alias, target)
         self.opened = True
+
+    def _open_program(self, source: ModelSource) -> Program:
+        """Load one more program beside models that serve, with a runner's share of the threads. Raises ModelError."""
+        from models.loader import load_program
+        from models.runtime.placement import place
+
+        placement = place(self._settings.device, self._settings.dtype)
+        with self.engines.device(str(placement.device)).sharing():
+            return load_program(source, placement)
 
     def add(self, model: TextModel) -> ServedText:
         """Warm a model up and put it in service."""

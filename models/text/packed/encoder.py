@@ -76,9 +76,14 @@ class PackedEncoder:
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
-        with self._placement.inference_mode():
-            layout = PackedBatch.of(batch, self._placement.device, self._placement.dtype, self._network.onednn_max_rows)
-            rows: NDArray[np.float32] = layout.pool(self._network(layout, preempt), self._pooling).cpu().numpy()
+        network, placement = self._network, self._placement
+        with placement.inference_mode():
+            if network.takes_alone(batch):
+                vectors = network.embed_one(batch[0].ids, self._pooling, preempt)
+            else:
+                layout = PackedBatch.of(batch, placement.device, placement.dtype, network.onednn_max_rows)
+                vectors = layout.pool(network(layout, preempt), self._pooling).cpu()
+            rows: NDArray[np.float32] = vectors.numpy()
             return rows
 
     def memory_bytes(self) -> int:

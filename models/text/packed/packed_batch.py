@@ -47,14 +47,16 @@ class AttentionBlocks(NamedTuple):
     slot_of_row: Tensor | None
 
     @classmethod
-    def of(cls, lengths: NDArray[np.int64], fillers: int, tile: int, device: torch.device, dtype: torch.dtype) -> Self:
+    def of(
+        cls, lengths: NDArray[np.int64], fillers: int, tile: int, device: torch.device, dtype: torch.dtype
+    ) -> "AttentionBlocks":
         """Blocks of texts in row order.
 
         The `fillers` rows after them have the first row's slot, or none where slots are rows.
         """
         block_sizes = _block_sizes(lengths, tile)
         if len(lengths) == 1 and block_sizes[0] == lengths[0]:  # as below, in a tenth of the time
-            return cls(lengths.tolist(), [1], [None], None, None)
+            return block_of_one(int(lengths[0]))
         starts, blocks = _assign_slots(lengths, block_sizes)
         rows, owner = np.arange(lengths.sum()), np.repeat(np.arange(len(lengths)), lengths)
         slots = rows + (starts - (lengths.cumsum() - lengths))[owner]
@@ -76,6 +78,12 @@ class AttentionBlocks(NamedTuple):
             for size, count, end in zip(sizes.tolist(), counts.tolist(), ends.tolist(), strict=True)
         ]
         return cls(sizes.tolist(), counts.tolist(), masks, row_of_slot, slot_of_row)
+
+
+def block_of_one(count: int) -> AttentionBlocks:
+    """One text of `count` tokens, whose slots are its rows."""
+    masks: list[Tensor | None] = [None]
+    return AttentionBlocks([count], [1], masks, None, None)
 
 
 @dataclass(frozen=True, slots=True)

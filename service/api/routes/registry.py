@@ -267,7 +267,7 @@ def _version_object(
         return {**about, "error": error.message}
     for field in ("created", "task", "base", "base_version", "encoder", "owner", "metrics"):
         about[field] = getattr(manifest, field)
-    job = manifest.job if principal.may_see(manifest.owner) else None
+    job = manifest.job if manifest.job.startswith(JOB_PREFIX) and principal.may_see(manifest.owner) else None
     labels = {metric: metric_label(metric, manifest.task) for metric in manifest.metrics}
     return {**about, "labels": list(manifest.labels), "metric_labels": labels, "job": job}
 

@@ -68,8 +68,8 @@ class Version(ResponseBody):
     task: str | None
     base: str | None
     base_version: str | None
-    encoder: Literal["base", "own", "none"] | None = Field(
-        description="the base's encoder, its own, or none: a sensor model"
+    encoder: Literal["base", "own", "none", "program"] | None = Field(
+        description="the base's encoder, its own, none: a sensor model, or program: an exported one"
     )
     labels: list[str]
     metrics: dict[str, float]

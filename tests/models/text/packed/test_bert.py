@@ -246,7 +246,37 @@ def test_special_tokens_inside_a_text_have_the_positions_that_the_general_path_g
 ) -> None:
     packed, general = both
     batch = [Tokens(np.array(ids, dtype=np.int32), len(ids)) for ids in ([2, 7, 0, 8, 3], [1, 1, 0, 9], [0], [2, 9, 3])]
-    np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
+    for part in (batch, *([item] for item in batch)):
+        np.testing.assert_allclose(packed.forward(part), general.forward(part), atol=5e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
+@pytest.mark.parametrize("onednn_max_rows", [0, ALL])
+def test_one_short_text_gets_the_vector_that_a_layout_gives(
+    both: tuple[PackedEncoder, Encoder], pooling: str, onednn_max_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, _ = both
+    network, calls = packed._network, list[None]()
+    monkeypatch.setattr(network, "onednn_max_rows", onednn_max_rows)
+    for batch in (texts([count], count, packed.metadata.vocabulary) for count in (1, 6, 13, SHARED)):
+        one = PackedBatch.of(batch, torch.device("cpu"), torch.float32, onednn_max_rows)
+        by_layout = one.pool(network(one), pooling)
+        if not network.takes_alone(batch):
+            assert packed.metadata.architecture == "mpnet"  # its relative positions need a layout
+            continue
+        torch.testing.assert_close(network.embed_one(batch[0].ids, pooling), by_layout, atol=1e-5, rtol=1e-5)
+        calls.clear()
+        preempted = network.embed_one(batch[0].ids, pooling, Calling(lambda: calls.append(None)))
+        torch.testing.assert_close(preempted, by_layout, atol=1e-5, rtol=1e-5)
+        assert len(calls) == 3 * network.shape.layers - 1
+
+
+def test_only_one_short_text_goes_without_a_layout(tmp_path: Path) -> None:
+    network = PackedEncoder(locate(str(tiny_models.encoder(tmp_path / "model"))), CPU32)._network
+    for lengths, alone in (([1], True), ([SHARED], True), ([SHARED + 1], False), ([1, 1], False)):
+        assert network.takes_alone(texts(lengths, 0, 30)) is alone
+    few_positions = PackedBert(replace(network.shape, positions=SHARED - 1)).placed(CPU32.device, CPU32.dtype)
+    assert not few_positions.takes_alone(texts([1], 0, 30))
 
 
 def test_bfloat16_differs_from_float32_no_more_than_by_the_general_path(rough: ModelSource) -> None:
