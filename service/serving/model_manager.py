@@ -9,19 +9,19 @@ import time
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from models.base import Task
 from models.images.base import ImageModel
 from models.images.reader import ImageLimits
-from models.programs.program import Program
 from models.registry.registry import Registry
 from models.runtime import cpu
 from models.source import ModelSource, parse_spec
 from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
-from service.engine.cache import LruCache
+from service.engine.cache import LruCache, Sized
 from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
@@ -29,7 +29,7 @@ from service.serving.engine_factory import EngineFactory
 from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages
 from service.serving.image_program import serve_program
-from service.serving.program_model import ServedProgram, open_programs
+from service.serving.program_model import ServedProgram, open_program, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable, ServingContext
@@ -40,7 +40,7 @@ from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
 
-ConfiguredT = TypeVar("ConfiguredT", bound=Servable)
+ServedT = TypeVar("ServedT", bound=Servable)
 
 # Of a change for another one of the same name. A frozen process loses its lock before, and a request takes two locks.
 MAX_WAIT_S = 4.8
@@ -76,25 +76,15 @@ class ModelManager:
         threads = settings.tokenizer_threads or min(cpu.count_cores(), 4)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
-        self.context = ServingContext(
-            Admission(settings.max_queued_items, settings.max_queued_tokens, metrics),
-            LruCache(settings.cache_mb * 2**20),
-            self._pool,
-            metrics,
-            settings.max_request_tokens,
-        )
+        admission = Admission(settings.max_queued_items, settings.max_queued_tokens, metrics)
+        fitted = LruCache[str, Sized](settings.cache_mb * 2**20)
+        self.context = ServingContext(admission, fitted, self._pool, metrics, settings.max_request_tokens)
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines, located)
-        loader = VersionLoader(
-            self.registry,
-            self.engines,
-            self._texts,
-            self.context,
-            self._find_configured,
-            self._open_program,
-            self._image_limits,
-        )
+        open_one = partial(open_program, settings=settings, engines=self.engines)
+        shared = self.registry, self.engines, self._texts, self.context
+        loader = VersionLoader(*shared, self._find_configured, open_one, self._image_limits)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
         self.opened = False
@@ -143,15 +133,6 @@ class ModelManager:
             log.warning("alias %r of %s is ignored here: a model of the settings has this name", alias, target)
         self.opened = True
 
-    def _open_program(self, source: ModelSource) -> Program:
-        """Load one more program beside models that serve, with a runner's share of the threads. Raises ModelError."""
-        from models.loader import load_program
-        from models.runtime.placement import place
-
-        placement = place(self._settings.device, self._settings.dtype)
-        with self.engines.device(str(placement.device)).sharing():
-            return load_program(source, placement)
-
     def add(self, model: TextModel) -> ServedText:
         """Warm a model up and put it in service."""
         _require_free_name(model.metadata.name, self._configured)
@@ -166,12 +147,12 @@ class ModelManager:
     def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
         return serve_images(model, engine, self.context, self._image_limits, self.engines.start_patches)
 
-    def _serve(self, served: ConfiguredT) -> ConfiguredT:
+    def _serve(self, served: ServedT) -> ServedT:
         metadata = served.metadata
         self._configured[metadata.name] = served
         self._metrics.put_in_service(metadata)
         facts = {name: getattr(metadata, name) for name in ("device", "dtype", "reason", "forward")}
-        log.info("model in service", extra={"model": served.label, **facts})
+        log.info("model in service", extra={"model": served.label} | facts)
         return served
 
     def find(self, name: str | None) -> Servable:
@@ -212,21 +193,21 @@ class ModelManager:
     async def resolve_texts(self, name: str | None) -> ServedText:
         """Resolve a text model. Raises WrongTask for a model of readings or images."""
         served = await self.resolve(name)
-        if not isinstance(served, ServedText):
-            name = served.metadata.name
-            message = f"{name} reads {served.reads}, not texts; GET /v1/models/{name} has its signature"
-            raise WrongTask(message, param="model")
-        return served
+        if isinstance(served, ServedText):
+            return served
+        reads, signature = (
+            f"reads {served.reads}, not texts",
+            f"GET /v1/models/{served.metadata.name} has its signature",
+        )
+        raise WrongTask(f"{served.metadata.name} {reads}; {signature}", param="model")
 
     async def resolve_images(self, task: Task, name: str | None) -> ReadsImages:
         """Find a model that does `task` with images; without a name, the first one. Raises WrongTask naming others."""
-        readers = [served for served in self._image_models() if served.metadata.task == task]
-        if name is None:
-            self.require_ready()
-            if not readers:
-                raise WrongTask(f"no model here does {task} with images; start one with --model", param="model")
-            return readers[0]
-        served = await self.resolve(name)
+        self.require_ready()
+        readers = [served for served in self._in_service(ReadsImages) if served.metadata.task == task]
+        if name is None and not readers:
+            raise WrongTask(f"no model here does {task} with images; start one with --model", param="model")
+        served = readers[0] if name is None else await self.resolve(name)
         if isinstance(served, ReadsImages) and served.metadata.task == task:
             return served
         does = f"{served.metadata.name} does {served.does}"
@@ -238,7 +219,7 @@ class ModelManager:
 
     async def resolve_any_images(self, name: str | None) -> ReadsImages:
         """Find a model that reads images, whatever it does. Raises WrongTask naming others."""
-        readers = self._image_models()
+        readers = self._in_service(ReadsImages)
         served = readers[0] if name is None and readers else await self.resolve(name)
         if isinstance(served, ReadsImages):
             return served
@@ -266,15 +247,14 @@ class ModelManager:
         """The same model. Raises WrongTask naming others, unless it is a sensor model for `task`."""
         if isinstance(served, ServedSensor) and served.metadata.task == task:
             return served
-        sensors = (other for other in self.all() if isinstance(other, ServedSensor))
-        able = _names_of(sensor for sensor in sensors if sensor.metadata.task == task)
-        does = f"{served.metadata.name} does {served.does}"
-        raise WrongTask(f"{does}; models for {task} of readings: {able}", param="model")
+        able = _names_of(sensor for sensor in self._in_service(ServedSensor) if sensor.metadata.task == task)
+        message = f"{served.metadata.name} does {served.does}; models for {task} of readings: {able}"
+        raise WrongTask(message, param="model")
 
     async def resolve_program(self, task: Task, name: str | None) -> ServedProgram:
         """Find a program that does `task`; without a name, the first one. Raises WrongTask naming others."""
         self.require_ready()
-        able = [one for one in self.all() if isinstance(one, ServedProgram) and one.metadata.task == task]
+        able = [one for one in self._in_service(ServedProgram) if one.metadata.task == task]
         served = able[0] if name is None and able else await self.resolve(name)
         if isinstance(served, ServedProgram) and served.metadata.task == task:
             return served
@@ -340,11 +320,11 @@ class ModelManager:
         found = self._configured.get(bare) or self._configured.get(bare.removeprefix("sentence-transformers/"))
         return found if found is not None and version in ("", found.metadata.version) else None
 
-    def _image_models(self) -> list[ReadsImages]:
-        return [served for served in self.all() if isinstance(served, ReadsImages)]
+    def _in_service(self, kind: type[ServedT]) -> list[ServedT]:
+        return [served for served in self.all() if isinstance(served, kind)]
 
     def _text_models_for(self, task: Task) -> Iterable[ServedText]:
-        return [served for served in self.all() if isinstance(served, ServedText) and _does(served, task)]
+        return [served for served in self._in_service(ServedText) if _does(served, task)]
 
 
 def _require_free_name(name: str, taken: Container[str]) -> None:

@@ -353,6 +353,12 @@ def test_a_long_file_goes_in_pieces_and_a_series_keeps_its_state(
     assert "the detector no longer fits" in err
 
 
+def test_readings_go_to_the_name_that_was_given(run: Run, service: Service) -> None:
+    service.answers["GET /v1/models/an-alias-of-one-version"] = service.answers["GET /v1/models/pump"]
+    run("anomaly", "--model", "an-alias-of-one-version", "--file", "live.csv", "--timestamp", "time")
+    assert {body["model"] for body in service.bodies("POST /v1/anomaly/score")} == {"an-alias-of-one-version"}
+
+
 def test_a_table_that_is_checked_as_texts_is_told_the_other_task(run: Run) -> None:
     code, out, err = run("check", "live.csv")
     assert (code, "For a table of readings: --task anomaly --set kind=series" in err) == (1, True)
