@@ -7,6 +7,7 @@ a pool of their own, because Triton's client registers the same names in the def
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 from google.protobuf import descriptor_pb2
@@ -162,6 +163,7 @@ POOL = DescriptorPool()
 POOL.AddSerializedFile(_describe().SerializeToString())
 
 
+@cache
 def message(name: str) -> Any:
     """The class of a message, such as `ModelInferRequest`."""
     return GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.{name}"))

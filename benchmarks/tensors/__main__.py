@@ -1,6 +1,6 @@
 """Requests a second of 16 numbers through a small network: Sonde, MLServer and LitServe.
 
-python -m benchmarks.tensors [--rounds 3] [--seconds 2] [--clients 32] [--servers sonde,mlserver,litserve]
+python -m benchmarks.tensors [--rounds 3] [--seconds 2] [--clients 32] [--servers sonde,constant,mlserver,litserve]
 
 All servers run at the same time and are measured in turn, so that each has both cores of the machine beside the load
 generator. MLServer and LitServe come into environments of their own the first time. MLServer is measured as it starts
@@ -18,7 +18,7 @@ from functools import partial
 import orjson
 
 from benchmarks.tensors.network import COLUMNS
-from benchmarks.tensors.servers import MODEL, Endpoint, install, litserve, mlserver, sonde
+from benchmarks.tensors.servers import MODEL, Endpoint, constant, install, litserve, mlserver, sonde
 from service.bench.client import AnyTarget, Target
 from service.bench.load import closed_loop, drive
 from service.bench.rpc_client import RpcTarget, encode_message
@@ -30,6 +30,7 @@ _WARM_UP_S = 0.5
 _BATCH = 32
 SERVERS: dict[str, list[Callable[[], AbstractContextManager[list[Endpoint]]]]] = {
     "sonde": [sonde],
+    "constant": [constant],
     "mlserver": [partial(mlserver, 1), partial(mlserver, 0), partial(mlserver, 0, _BATCH)],
     "litserve": [partial(litserve, 1, 0), partial(litserve, _BATCH, 0.002)],
 }
@@ -74,9 +75,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--servers", default=",".join(SERVERS))
     chosen = parser.parse_args()
-    install()
+    names = chosen.servers.split(",")
+    install([name for name in names if name in {"mlserver", "litserve"}])
     with ExitStack() as stack:
-        made = [make for name in chosen.servers.split(",") for make in SERVERS[name]]
+        made = [make for name in names for make in SERVERS[name]]
         endpoints = [endpoint for make in made for endpoint in stack.enter_context(make())]
         rounds = [[measure(one, chosen.clients, chosen.seconds) for one in endpoints] for _ in range(chosen.rounds)]
     _print(endpoints, rounds)
@@ -87,7 +89,7 @@ def _print(endpoints: Sequence[Endpoint], rounds: Sequence[Sequence[Summary]]) -
         endpoint.name: statistics.median(seen[at].requests_per_s for seen in rounds)
         for at, endpoint in enumerate(endpoints)
     }
-    others = [rate for name, rate in rates.items() if not name.startswith("sonde")]
+    others = [rate for name, rate in rates.items() if not name.startswith(("sonde", "a constant"))]
     for at, (name, rate) in enumerate(rates.items()):
         latencies = [seen[at].latency_ms for seen in rounds]
         p50 = statistics.median(one.p50 for one in latencies if one is not None)

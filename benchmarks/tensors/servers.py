@@ -39,9 +39,9 @@ class Endpoint:
     kind: str
 
 
-def install() -> None:
+def install(rivals: Sequence[str]) -> None:
     """Make the rivals' environments, unless they are there."""
-    for name in ("mlserver", "litserve"):
+    for name in rivals:
         venv = VENVS / name
         environment.make(venv, _HERE / f"{name}.txt", holds=f"lib/python*/site-packages/{name}", over_this=True)
 
@@ -64,6 +64,19 @@ def sonde(*flags: str, name: str = "sonde") -> Iterator[list[Endpoint]]:
                 Endpoint(f"{name}, raw values", url, "raw"),
                 Endpoint(f"{name}, gRPC", f"http://127.0.0.1:{rpc}", "grpc"),
             ]
+
+
+@contextmanager
+def constant() -> Iterator[list[Endpoint]]:
+    """Run the servers that compute nothing."""
+    port, rpc = free_port(), free_port()
+    command = [sys.executable, "-m", "benchmarks.tensors.constant_server", str(port), str(rpc)]
+    url = f"http://127.0.0.1:{port}"
+    with _started(command, f"{url}{_V2}", {"inputs": [_ROW]}):
+        yield [
+            Endpoint("a constant by uvicorn, JSON", url, "json"),
+            Endpoint("a constant by grpc.aio, gRPC", f"http://127.0.0.1:{rpc}", "grpc"),
+        ]
 
 
 @contextmanager

@@ -116,7 +116,8 @@ class Calls:
         """The request's message. Raises BodyTooLarge, MalformedBody, and DeadlineExceeded where it does not come."""
         settings: Settings = self._parts[2]
         try:
-            content = await asyncio.wait_for(rpc.read(), settings.default_timeout_s)
+            async with asyncio.timeout(settings.default_timeout_s):
+                content = await rpc.read()
         except TimeoutError:
             raise DeadlineExceeded(f"the message did not come within {settings.default_timeout_s:g} s") from None
         if content is grpc.aio.EOF:

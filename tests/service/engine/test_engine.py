@@ -389,6 +389,23 @@ def test_the_event_loop_computes_few_tokens_in_one_batch() -> None:
     assert threads.names == [threading.current_thread().name]
 
 
+def test_requests_of_neighbouring_turns_share_a_batch_of_the_event_loop() -> None:
+    """As those over gRPC, whose parts come in turns of their own."""
+    backend = Doubler()
+
+    async def submit_in_turns(made: Engine[Piece]) -> list[list[float]]:
+        requests = []
+        for number in (1, 2, 3):
+            requests.append(made.submit(pieces(number)))
+            for _ in range(4):
+                await asyncio.sleep(0)
+        return await rows_of(*requests)
+
+    with engine(backend, loop_tokens=30) as made:
+        assert asyncio.run(submit_in_turns(made)) == [[1], [2], [3]]
+    assert backend.batches == [[1, 2, 3]]
+
+
 def test_runners_compute_more_tokens_than_the_event_loop_may() -> None:
     threads = Threads()
 
@@ -433,8 +450,7 @@ def test_a_device_lost_on_the_event_loop_ends_the_engine() -> None:
 
     async def submit(made: Engine[Piece]) -> BaseException | None:
         request = made.submit(pieces(1))
-        await asyncio.sleep(0)
-        return request.future.exception(WAIT_S)
+        return await asyncio.to_thread(request.future.exception, WAIT_S)
 
     failures: list[Exception] = []
     with engine(Doubler(lose), loop_tokens=30, on_failure=failures.append) as made:
