@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 CPU = place("cpu", "float32")
 LORA, FULL = TunerSettings(mode="lora", lora_rank=4), TunerSettings()
 _MAKE: dict[str, Callable[[Path], Path]] = {
-    **{name: partial(image_encoder, architecture=name) for name in ("vit", "dinov2", "convnext", "resnet")},  # type: ignore[arg-type]
+    **{name: partial(image_encoder, architecture=name) for name in ("vit", "dinov2", "convnext", "resnet")},
     "clip": text_image_encoder,
     "lite": lite_encoder,
 }
@@ -96,7 +96,7 @@ def test_lower_layers_are_frozen_with_all_that_comes_before_them(kind: str, stor
     )
     assert part < whole
     first, last = {
-        "vit": ("embeddings", "layer.3"),
+        "vit": ("embeddings", "layers.3"),
         "resnet": ("embedder", "stages.3"),
         "lite": ("_conv_stem", "_conv_head"),
     }[kind]
