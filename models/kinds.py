@@ -16,6 +16,7 @@ _CROSS_ENCODER = "a cross-encoder without a classification head, which scores by
 _PROMPTED = "a cross-encoder with a default prompt"
 _SPARSE = "a sparse encoder (SPLADE)"
 _MULTI_VECTOR = "a multi-vector encoder (ColBERT), with a vector for each token"
+_TIMM = "a timm checkpoint (take the model's transformers directory, or make a .pt2 of it with sonde export)"
 _BY_MODEL_TYPE = {
     "CrossEncoder": _CROSS_ENCODER,
     "SparseEncoder": _SPARSE,
@@ -138,6 +139,8 @@ def _find_kind(root: Path) -> str | None:
         return found
     if stated == "CrossEncoder" and is_classifier(config) and len(classes) <= 1:
         return _PROMPTED if _default_prompt(about) else None
+    if "architecture" in config and not _architectures(config):  # transformers writes a list, "architectures"
+        return _TIMM
     return _BY_MODEL_TYPE.get(stated) or _kind_of_architecture(config, is_bare=not modules)
 
 

@@ -99,6 +99,13 @@ def test_the_architecture_of_a_plain_directory_says_the_kind(tmp_path: Path, arc
         locate(str(path))
 
 
+def test_a_timm_checkpoint_is_refused_with_what_to_take_instead(tmp_path: Path) -> None:
+    about = {"architecture": "vit_small_patch14_dinov2.lvd142m", "num_classes": 0}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ModelSourceError, match=r"got a timm checkpoint .*transformers directory.*sonde export"):
+        locate(str(tmp_path))
+
+
 def test_a_language_model_with_pooling_is_a_dense_encoder(tmp_path: Path) -> None:
     path = tiny_models.encoder(tmp_path / "model")
     config = path / "config.json"

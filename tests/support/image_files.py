@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -24,6 +24,15 @@ def disc(label: str, seed: int) -> bytes:
     colour = np.clip(np.array(COLOURS[label]) + chance.integers(-20, 21, 3), 0, 255)
     ImageDraw.Draw(image).ellipse((left, top, left + side, top + side), fill=tuple(colour.tolist()))
     return encoded(image)
+
+
+def stripes(label: Literal["across", "down"], seed: int) -> Image.Image:
+    """Noisy stripes of two random colours, which begin anywhere: random encoders do not know their direction."""
+    chance = np.random.default_rng([seed, len(label)])
+    of_first = np.tile((np.arange(32) + chance.integers(0, 8)) % 8 < 4, (32, 1))
+    colours = chance.integers(0, 256, (2, 3))
+    drawn = np.where((of_first if label == "down" else of_first.T)[..., None], colours[0], colours[1])
+    return Image.fromarray((drawn + chance.normal(0, 20, drawn.shape)).clip(0, 255).astype(np.uint8))
 
 
 def tile(seed: int, *, defect: bool = False) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,24 @@ _COLOUR_GRID = 8
 
 
 class ImageStore:
-    """Images by key. A key is the hash of an encoded image, so that equal images have equal keys."""
+    """Images by key. A key is the hash of an encoded image, so that equal images have equal keys.
+
+    Processes that load batches get copies, which read the same file.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         self._end = 0
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._names: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_file"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._file = os.open(self._path, os.O_RDONLY)
 
     def add(self, key: str, name: str, pixels: Pixels) -> None:
         """Keep an image under its key; `name` is that in its file. A copy of one is not kept twice."""

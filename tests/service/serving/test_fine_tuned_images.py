@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from models.runtime.placement import place
 from models.source import locate
 from models.training.run import run
 from service.config import Settings
+from service.errors import Unservable
 from service.jobs.backend import JobBackend
 from service.jobs.golden_check import _check
 from service.serving.fine_tuned_images import FineTunedImages
@@ -217,6 +219,28 @@ def test_a_version_that_does_not_fit_its_base_is_refused(
     with pytest.raises(ArtifactError, match=words):
         manager.watcher._load(PARTS, version)
     assert isinstance(manager.find(PARTS), FineTunedImages), "the old one goes on serving"
+
+
+def test_a_version_with_an_encoder_of_its_own_needs_no_base_and_has_an_engine(
+    make_app: MakeApp, jobs: dict[str, Path], encoder: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "tuned"
+    shutil.copytree(jobs[COLOURS], directory)
+    shutil.copytree(encoder, directory / "result" / "encoder")
+    app = make_app()
+    manager: ModelManager = app.state.manager
+    version = publish(manager.registry, COLOURS, directory, encoder="own", base="elsewhere")
+    assert _check(manager.registry.path(COLOURS, version), "elsewhere", "cpu", "float32", tmp_path / "races") is None
+    manager.watcher.sync()
+    with TestClient(app) as client:
+        found = post(client, "/v1/classify", model=COLOURS, images=base64(disc("red", 900)))
+        assert found["data"][0]["label"] == "red"
+        served = manager.find(COLOURS)
+        assert isinstance(served, FineTunedImages)
+        assert served.owns_engine
+    without = publish(manager.registry, COLOURS, jobs[COLOURS], encoder="own", base="elsewhere")
+    with pytest.raises(Unservable, match="an encoder of its own, and there is none"):
+        manager.watcher.fetch(COLOURS, without)
 
 
 def test_the_workers_check_reproduces_golden_images(jobs: dict[str, Path], encoder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -86,5 +87,7 @@ def test_views_are_read_by_their_keys(tmp_path: Path) -> None:
     assert np.array_equal(images.pixels("key").values, values())
     assert not np.array_equal(images.pixels("key/0").values, images.pixels("key/1").values)
     assert images.picture("key").size == (96, 64)
+    copy = pickle.loads(pickle.dumps(images))
+    assert np.array_equal(copy.pixels("key/1").values, images.pixels("key/1").values), "as other processes read them"
     assert images.settings != AugmentedImages(store, ImageAugmenter(ImageAugmentation(crop=0.3), 7)).settings
     store.close()

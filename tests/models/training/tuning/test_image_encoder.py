@@ -27,6 +27,7 @@ from models.training.tuning.image_networks import open_network
 from models.training.tuning.labelled_tuning import LabelledTuning
 from models.training.tuning.settings import TunerSettings
 from models.training.tuning.trainable_image_encoder import TrainableImageEncoder
+from tests.support.image_files import stripes
 from tests.support.tiny_image_models import image_classifier, image_encoder, lite_encoder, text_image_encoder
 
 pytestmark = pytest.mark.slow
@@ -96,7 +97,7 @@ def test_lower_layers_are_frozen_with_all_that_comes_before_them(kind: str, stor
     )
     assert part < whole
     first, last = {
-        "vit": ("embeddings", "layer.3"),
+        "vit": ("embeddings", "layers.3"),
         "resnet": ("embedder", "stages.3"),
         "lite": ("_conv_stem", "_conv_head"),
     }[kind]
@@ -134,22 +135,13 @@ def test_unfolded_weights_fold_to_the_same(tmp_path: Path) -> None:
     save_file(unfold(folded), tmp_path / "model.safetensors")  # refuses tensors that share memory
 
 
-def stripes(label: str, number: int) -> Image.Image:
-    """Noisy stripes of two random colours that go down or across, beginning anywhere."""
-    chance = np.random.default_rng([number, len(label)])
-    of_first = np.tile((np.arange(32) + chance.integers(0, 8)) % 8 < 4, (32, 1))
-    colours = chance.integers(0, 256, (2, 3))
-    drawn = np.where((of_first if label == "down" else of_first.T)[..., None], colours[0], colours[1])
-    return Image.fromarray((drawn + chance.normal(0, 20, drawn.shape)).clip(0, 255).astype(np.uint8))
-
-
 def test_tuning_learns_what_a_random_encoder_does_not_know(store: ImageStore, tmp_path: Path) -> None:
     base, taught, judged = source("resnet", tmp_path), 60, 100
-    labels = np.array(["down", "across"] * (taught + judged))
-    keys = [f"{label}{number}" for number, label in enumerate(labels.tolist())]
-    images = served(base.path).images
-    for number, (key, label) in enumerate(zip(keys, labels.tolist(), strict=True)):
-        store.add(key, key, images.prepare(stripes(label, number)))
+    labels, keys, images = np.array(["down", "across"] * (taught + judged)), [], served(base.path).images
+    for number in range(taught + judged):
+        for key, drawn in ((f"d{number}", stripes("down", number)), (f"a{number}", stripes("across", number))):
+            keys.append(key)
+            store.add(key, key, images.prepare(drawn))
 
     def accuracy(path: Path) -> float:
         x = normalize(served(path).forward([store.pixels(key) for key in keys]))
