@@ -41,10 +41,11 @@ class StatedContract(Struct, frozen=True, forbid_unknown_fields=True):
 
     def contract(self, name: str) -> Contract:
         """The contract. Raises ModelSourceError for what is none."""
-        specs = [tuple(self._spec(one, name) for one in tensors) for tensors in (self.inputs, self.outputs)]
+        inputs = tuple(self._spec(one, name) for one in self.inputs)
+        outputs = tuple(self._spec(one, name) for one in self.outputs)
         limits = {size: Limits(one.minimum, one.maximum) for size, one in self.dimensions.items()}
         ids = {one.name: Limits(one.minimum or 0, one.maximum) for one in self.inputs if one.maximum is not None}
-        return Contract(*specs, limits, ids=ids)
+        return Contract(inputs, outputs, limits, ids=ids)
 
     def _spec(self, stated: StatedTensor, name: str) -> TensorSpec:
         if stated.dtype not in NUMPY_DTYPES:
