@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 import torch
 
@@ -11,7 +11,8 @@ from models.filesystem import read_json
 from models.images.base import ImageModel
 from models.kinds import ImageKind, image_kind
 from models.lite_weights import ARCHITECTURE
-from models.programs.description import read_description
+from models.programs.description import description_file, read_description
+from models.programs.native import is_native, read_native
 from models.programs.program import Program
 from models.programs.reader import read_program
 from models.programs.row_check import check_rows
@@ -74,16 +75,28 @@ def load_images(source: ModelSource, placement: Placement) -> ImageModel | None:
     return check_image_batches(kinds[kind](source, placement))
 
 
-def open_programs(specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int) -> Iterator[Program]:
-    """Load the exported programs of `--model`, as `open_models` loads the others. Raises ModelError."""
+def open_programs(
+    specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int, trusted: Container[str]
+) -> Iterator[Program]:
+    """Load the exported programs of `--model`, as `open_models` loads the others. Raises ModelError.
+
+    Compiled code is run for the names that are `trusted`.
+    """
     for source, placement in _located(map(locate_program, specs), device, dtype, threads):
-        yield load_program(source, placement)
+        yield load_program(source, placement, trusts_native=source.name in trusted)
 
 
-def load_program(source: ModelSource, placement: Placement) -> Program:
+def load_program(source: ModelSource, placement: Placement, *, trusts_native: bool = False) -> Program:
     """Load the exported program of a file, with what is described beside it. Raises ModelError."""
-    read = read_program(source.path, placement.device)
-    return check_rows(Program(source, read, placement, read_description(source.path)))
+    description = read_description(source.path)
+    if trusts_native and is_native(source.path):
+        read = read_native(source.path, description.contract, placement.device)
+    elif description.contract is not None and not is_native(source.path):
+        about = f"{description_file(source.path).name}: contract is for compiled code, and the program has its own"
+        raise ModelSourceError(f"{about}: leave it out", param="model")
+    else:
+        read = read_program(source.path, placement.device)
+    return check_rows(Program(source, read, placement, description))
 
 
 def open_models(

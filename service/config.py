@@ -102,6 +102,11 @@ class Settings(BaseSettings):
         description="hosts whose images are fetched by URL, like images.example or images.example:8443, or * for every "
         "public one; may be repeated (or commas); without any, URLs are refused",
     )
+    trust_native: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names of programs whose compiled code is run; may be repeated (or commas); without any, packages "
+        "of AOTInductor are refused",
+    )
     max_image_pixels: int = Field(40_000_000, ge=1, description="pixels of one image, before it is scaled")
     cache_mb: int = Field(
         64, ge=0, description="megabytes of cached rows, and again for fitted reference sets; 0 is off"
@@ -196,6 +201,12 @@ class Settings(BaseSettings):
     def _split_hosts(cls, value: object) -> object:
         """The hosts of URLs, whether they came in one string or several."""
         return _split_matching(_HOST, value, "expected hosts such as images.example without a scheme or a path, or *")
+
+    @field_validator("trust_native", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        """The names, whether they came in one string or several."""
+        return tuple(_split(value))
 
     @field_validator("keep_inputs")
     @classmethod

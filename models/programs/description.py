@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from models.errors import ModelError, ModelSourceError, TensorError
 from models.filesystem import replace_file
 from models.programs.contract import Contract, Described, TensorSpec
+from models.programs.stated_contract import StatedContract
 from models.programs.tensors import HostTensor
 from models.source import DESCRIPTION
 
@@ -54,7 +55,7 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     """The task of a program; without one, it only answers the Open Inference Protocol.
 
     `output` names the output with the task's rows, where there are several. `scores` says what a classifier's are, and
-    `calibration` has the scores that a detector gives to normal inputs.
+    `calibration` has the scores that a detector gives to normal inputs. `contract` is for compiled code alone.
     """
 
     task: ProgramTask = "inference"
@@ -64,6 +65,7 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     multi_label: bool = False
     calibration: tuple[float, ...] = ()
     preprocess: Preprocessing | None = None
+    contract: StatedContract | None = None
 
     def rows_of(self, tensors: Mapping[str, HostTensor]) -> NDArray[np.float32]:
         """The rows of the task's output, float32 [n, width], from all outputs by name."""
@@ -111,10 +113,11 @@ def write_description(program: Path, description: Description) -> None:
 
 def completed(description: Description, contract: Contract, name: str) -> Description:
     """The description with the name of its output. Raises ModelSourceError where the program cannot do its task."""
-    fields = _FIELDS[description.task]
+    fields = (*_FIELDS[description.task], "contract")
     for field in description.__struct_fields__:
         if field not in fields and getattr(description, field) != getattr(NO_TASK, field):
-            raise _wrong(name, f"{field}: expected none for the task {description.task}; it has {', '.join(fields)}")
+            known = ", ".join(_FIELDS[description.task])
+            raise _wrong(name, f"{field}: expected none for the task {description.task}; it has {known}")
     if description.task == "inference":
         return description
     spec = _output(description, contract, name)

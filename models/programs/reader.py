@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 import torch
-from torch.fx import GraphModule as FxModule
 
 from models.errors import ModelError, ModelOutOfMemory, ModelSourceError
 from models.programs import schema
@@ -35,7 +34,7 @@ _UNTRIED = 2
 class ReadProgram:
     """A program as it was read: its module, its contract, and the version that wrote it."""
 
-    module: FxModule
+    module: torch.nn.Module
     contract: Contract
     written_by: str
     # The outputs that are tensors, by their place among all.

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -119,6 +119,7 @@ class ModelManager:
         names = [parse_spec(spec)[0] for spec in self._settings.model]
         for number, name in enumerate(names):
             _require_free_name(name, names[:number])
+        _require_known(self._settings.trust_native, [parse_spec(spec)[0] for spec in self._settings.programs])
         for model, engine in self._texts.open_configured():
             if isinstance(model, ImageModel):
                 self._serve(self._images(model, engine))
@@ -340,6 +341,14 @@ def _require_free_name(name: str, taken: Container[str]) -> None:
 def _names_of(models: Iterable[Servable]) -> str:
     """Their names, for a message."""
     return ", ".join(served.metadata.name for served in models) or "none here"
+
+
+def _require_known(trusted: Iterable[str], programs: Sequence[str]) -> None:
+    """Raise ConfigError for a name of `--trust-native` that no program has."""
+    if unknown := [name for name in trusted if name not in programs]:
+        known = ", ".join(programs) or "none"
+        message = f"--trust-native: expected names of programs ({known}), got {', '.join(unknown)}"
+        raise ConfigError(message, param="trust_native")
 
 
 def _does(served: ServedText, task: Task) -> bool:

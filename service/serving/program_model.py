@@ -317,7 +317,7 @@ def open_programs(settings: Settings) -> Iterator[Program]:
     """Load the exported programs of the settings into this process. Raises ModelError."""
     from models.loader import open_programs as load_all
 
-    return load_all(settings.programs, settings.device, settings.dtype, settings.threads)
+    return load_all(settings.programs, settings.device, settings.dtype, settings.threads, settings.trust_native)
 
 
 def open_program(source: ModelSource, settings: Settings, engines: EngineFactory) -> Program:

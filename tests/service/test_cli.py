@@ -253,6 +253,7 @@ def given_as(name: str) -> tuple[list[str], object]:
     if field.annotation is bool:
         return [flag], True
     several = {"trusted_proxies": "10.0.0.0/8", "cors_origin": "https://app.example", "allow_urls": "images.example"}
+    several["trust_native"] = "net"
     if name in several:
         return [flag, several[name]], (several[name],)
     if typing.get_origin(field.annotation) is typing.Literal:

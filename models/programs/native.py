@@ -1,0 +1,81 @@
+"""Programs of AOTInductor: native code with no shapes of its own, run only where the operator trusts the file.
+
+Such a package computes on whatever it is given: fewer columns, another dtype, more rows than it was compiled for. The
+contract that is stated beside it is the only check.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import torch
+from torch import Tensor
+
+from models.errors import ModelSourceError
+from models.filesystem import sha256_of
+from models.programs.contract import Contract
+from models.programs.reader import ReadProgram
+from models.programs.stated_contract import StatedContract
+
+log = logging.getLogger(__name__)
+
+_NATIVE_FOLDER = "/data/aotinductor/"
+
+
+class NativeModule(torch.nn.Module):
+    """Compiled code as a module: tensors in the contract's order in, those of the contract out."""
+
+    def __init__(self, loader: Any, contract: Contract, name: str) -> None:
+        super().__init__()
+        self._loader = loader
+        self._outputs = contract.outputs
+        self._name = name
+
+    def forward(self, *values: Tensor) -> list[Tensor]:
+        """Compute. Raises ModelSourceError where it gives other outputs than are stated."""
+        made: list[Tensor] = self._loader.run(list(values))
+        got = [(one.dtype, one.dim()) for one in made]
+        if got != [(getattr(torch, spec.dtype), len(spec.shape)) for spec in self._outputs]:
+            shapes = ", ".join(f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in made)
+            raise _wrong(self._name, f"contract: expected the outputs that are stated, the program gave {shapes}")
+        return made
+
+
+def is_native(path: Path) -> bool:
+    """Whether a file is a package with compiled code."""
+    try:
+        with ZipFile(path) as archive:
+            return any(_NATIVE_FOLDER in f"/{name}" for name in archive.namelist())
+    except (BadZipFile, OSError):
+        return False
+
+
+def read_native(path: Path, stated: StatedContract | None, device: torch.device) -> ReadProgram:
+    """Load compiled code with the contract that is stated beside it.
+
+    This runs code of the file. Raises ModelSourceError without a contract, and for code of another device.
+    """
+    if stated is None:
+        about = (
+            "it has compiled code, which accepts any shape: state its contract beside it, as sonde export --json does"
+        )
+        raise _wrong(path.name, about)
+    contract = stated.contract(path.name)
+    log.warning("running native code of %s, SHA-256 %s", path, sha256_of(path))
+    try:
+        loader = torch._inductor.aoti_load_package(str(path)).loader  # noqa: SLF001  # its only public name
+    except Exception as error:  # the linker and PyTorch raise a dozen classes
+        reason = f"{type(error).__name__}: {error}"[:300]
+        raise _wrong(path.name, f"its compiled code cannot be loaded here: {reason}") from error
+    compiled_for = loader.get_metadata().get("AOTI_DEVICE_KEY", device.type)
+    if compiled_for != device.type:
+        raise _wrong(path.name, f"expected code for {device.type}, got code for {compiled_for}: set --device")
+    places = tuple(range(len(contract.outputs)))
+    return ReadProgram(NativeModule(loader, contract, path.name), contract, "AOTInductor: native code", places)
+
+
+def _wrong(name: str, message: str) -> ModelSourceError:
+    return ModelSourceError(f"{name}: {message}", param="model")
