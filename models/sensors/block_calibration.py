@@ -59,14 +59,14 @@ class BlockedCalibration:
         least. Where stretches do not differ, fewer alarms are lost to short files than with `of`.
         """
         plain = cls.of(runs)
-        least = max(_LEAST_SHARE * float(np.quantile(plain.scores, _HIGH)), np.finfo(np.float32).tiny)
+        least = max(_LEAST_SHARE * float(np.quantile(plain.scores, _HIGH)), float(np.finfo(np.float32).tiny))
         logs = [np.log(np.maximum(run.astype(np.float64), least)) for run in runs if len(run)]
         levels = np.array([one.mean() for one in logs])
         middle = float(np.average(levels, weights=[len(one) for one in logs]))
         later = middle + _spread_of_levels(logs, levels, middle) * _normal_quantiles(_LEVELS)
         rests = np.concatenate([one - level for one, level in zip(logs, levels, strict=True)])
         around = np.quantile(rests, (np.arange(_AROUND) + 0.5) / _AROUND)
-        made = np.sort(np.exp(np.add.outer(later, around)).ravel())
+        made = np.sort(np.exp(later[:, None] + around), axis=None)
         kept = made[: max(round(len(made) * plain.blocks / (1 + plain.blocks)), 1)]
         return cls(_thin_out(kept.astype(np.float32)), plain.blocks)
 
