@@ -247,6 +247,38 @@ def test_alpha_is_kept_on_scores_that_remember(rows: int, memory: float) -> None
         assert 0.55 * alpha < np.mean(rates) < 1.05 * alpha
 
 
+def test_later_stretches_may_differ_as_the_known_ones_do() -> None:
+    """Scores of a stretch are higher or lower as a whole: it is known how many of a later stretch's exceed a
+    threshold, on average over many calibrations.
+    """
+    random = np.random.default_rng(4)
+
+    def rates(spread: float) -> tuple[float, float]:
+        found = []
+        for _ in range(100):
+            levels = spread * random.standard_normal((8, 1))
+            runs = list(np.exp(levels + 0.2 * random.standard_normal((8, 200))).astype(np.float32))
+            plain, by_stretch = BlockedCalibration.of(runs), BlockedCalibration.of_stretches(runs)
+            assert by_stretch.blocks == plain.blocks
+            thresholds = plain.threshold(0.05), by_stretch.threshold(0.05)
+            found.append([norm.sf(np.log(one or np.inf) / np.hypot(spread, 0.2)) for one in thresholds])
+        plain_rate, rate = np.mean(found, axis=0)
+        return float(plain_rate), float(rate)
+
+    plain_rate, rate = rates(0.3)
+    assert 0.04 < rate < 0.9 * plain_rate
+    _, rate = rates(0.0)
+    assert 0.045 < rate < 0.055, "stretches that differ by chance alone widen nothing"
+
+
+def test_the_least_p_value_of_stretches_is_that_of_a_block() -> None:
+    run = np.random.default_rng(5).gamma(2.0, size=400).astype(np.float32)
+    calibration = BlockedCalibration.of_stretches(np.split(run, 8))
+    least = calibration.p_values(np.array([1e6, 0.0], np.float32))
+    assert least.tolist() == pytest.approx([1 / (1 + calibration.blocks), 1.0])
+    assert calibration.threshold(0.9 / (1 + calibration.blocks)) is None
+
+
 def test_drift_is_seen_and_uniform_p_values_are_none() -> None:
     random = np.random.default_rng(1)
     monitor = DriftMonitor()
