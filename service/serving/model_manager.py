@@ -82,7 +82,7 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines, located)
-        open_one = partial(open_program, settings=settings, engines=self.engines)
+        open_one = partial(open_program, settings=settings, device_of=self.engines.device)
         shared = self.registry, self.engines, self._texts, self.context
         loader = VersionLoader(*shared, self._find_configured, open_one, self._image_limits)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)

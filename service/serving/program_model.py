@@ -19,9 +19,9 @@ from models.programs.row_check import sample_inputs
 from models.programs.tensors import HostTensor
 from models.source import ModelSource
 from service.config import Settings
+from service.engine.device import ComputeDevice
 from service.engine.row_engine import RowEngine
 from service.errors import InvalidOutput
-from service.serving.engine_factory import EngineFactory
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 
 log = logging.getLogger(__name__)
@@ -320,11 +320,11 @@ def open_programs(settings: Settings) -> Iterator[Program]:
     return load_all(settings.programs, settings.device, settings.dtype, settings.threads, settings.trust_native)
 
 
-def open_program(source: ModelSource, settings: Settings, engines: EngineFactory) -> Program:
+def open_program(source: ModelSource, settings: Settings, device_of: Callable[[str], ComputeDevice]) -> Program:
     """Load one more program beside models that serve, with a runner's share of the threads. Raises ModelError."""
     from models.loader import load_program
     from models.runtime.placement import place
 
     placement = place(settings.device, settings.dtype)
-    with engines.device(str(placement.device)).sharing():
+    with device_of(str(placement.device)).sharing():
         return load_program(source, placement)
