@@ -12,7 +12,7 @@ _FILTERS = {"nearest": Resampling.NEAREST, "bilinear": Resampling.BILINEAR, "bic
 
 def stated_processor(stated: Preprocessing, name: str) -> ImageProcessor:
     """The processor that scales, crops and normalizes as is stated."""
-    from transformers import CLIPImageProcessorPil  # takes 2 s, and few services have such programs
+    from transformers import CLIPImageProcessorPil  # seconds and 150 MB, which servers of texts do without
 
     size = {"height": stated.height, "width": stated.width}
     crops = stated.resize == "crop"

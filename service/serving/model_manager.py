@@ -164,7 +164,7 @@ class ModelManager:
         return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
 
     def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
-        return serve_images(model, engine, self.context, self._image_limits, self.engines)
+        return serve_images(model, engine, self.context, self._image_limits, self.engines.start_patches)
 
     def _serve(self, served: ConfiguredT) -> ConfiguredT:
         metadata = served.metadata
