@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,17 @@ from models.preemption import NO_PREEMPTION, Preemption
 from tests.support.tiny_image_models import processor
 
 
+@cache
+def _processor(name: str) -> ImageProcessor:
+    """The processor of all fakes called `name`: to make one takes longer than most tests."""
+    return ImageProcessor(processor("vit"), name)
+
+
 class FakeImages:
     """An encoder whose vector is an image's mean colour."""
 
     def __init__(self, name: str = "images", **fields: Any) -> None:
-        self.images = ImageProcessor(processor("vit"), name)
+        self.images = _processor(name)
         shape: dict[str, Any] = {"task": "embedding", "width": 3, "max_tokens": 0, "vocabulary": 0, "pads": False}
         about = dict.fromkeys(("version", "origin", "architecture", "reason"), "fake")
         self.metadata = ModelMetadata(

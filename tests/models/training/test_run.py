@@ -643,12 +643,14 @@ def tuned_step(event: Mapping[str, Any]) -> int | None:
 
 @pytest.mark.real
 def test_a_job_that_was_paused_while_it_tuned_ends_as_one_that_was_not(encoder: Path, tmp_path: Path) -> None:
-    """What the worker does: SIGTERM, and another attempt from the checkpoint."""
+    """What the worker does: SIGTERM, and another attempt from the checkpoint. A validation file means one tuning."""
     tuning = {"mode": "contrastive", "n_epochs": 3, "batch_size": 8}
+    rows = labelled(60), labelled(20, seed=1)
     one, paused, resumed = (
-        job(tmp_path / name, encoder, labelled(60), hyperparameters=tuning) for name in ("one", "paused", "resumed")
+        job(tmp_path / name, encoder, *rows, hyperparameters=tuning) for name in ("one", "paused", "resumed")
     )
-    assert run(one, lambda event: None) == 0
+    unbroken: list[Mapping[str, Any]] = []
+    assert run(one, unbroken.append) == 0
     process = subprocess.Popen(
         [sys.executable, "-m", "models.training.run", str(paused)], stdout=subprocess.PIPE, text=True
     )
@@ -660,13 +662,15 @@ def test_a_job_that_was_paused_while_it_tuned_ends_as_one_that_was_not(encoder: 
     assert process.wait(30) == 143
     process.stdout.close()
     [checkpoint] = paused.rglob("checkpoints/step-*")
-    job(resumed, encoder, labelled(60), hyperparameters=tuning, checkpoint=str(checkpoint))
+    job(resumed, encoder, *rows, hyperparameters=tuning, checkpoint=str(checkpoint))
     told: list[Mapping[str, Any]] = []
     assert run(resumed, told.append) == 0
     assert next(step for event in told if (step := tuned_step(event))) == int(checkpoint.name.removeprefix("step-")) + 1
     for file in ("head.safetensors", "detector.safetensors"):
         assert (resumed / "result" / file).read_bytes() == (one / "result" / file).read_bytes()
     assert read(resumed / "result.json")["metrics"] == read(one / "result.json")["metrics"]
+    [measured] = (event["message"] for event in unbroken if event.get("message", "").startswith("contrastive: "))
+    assert measured in [event.get("message") for event in told]
 
 
 @pytest.mark.real
