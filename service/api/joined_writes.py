@@ -7,7 +7,10 @@ from typing import Any
 
 
 class JoinedWrites(asyncio.Transport):
-    """Sends what is written in one turn of the event loop at the next one. uvicorn writes head and body separately."""
+    """Sends what was written at `flush`, or at the next turn of the event loop.
+
+    uvicorn writes head and body separately.
+    """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -18,12 +21,18 @@ class JoinedWrites(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         """See asyncio.Transport."""
         if not self._parts:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._parts.append(data)
+
+    def flush(self) -> None:
+        """Send what was written since the last time, unless the connection is gone."""
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.writelines(parts)
 
     def close(self) -> None:
         """See asyncio.Transport."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def is_closing(self) -> bool:
@@ -41,8 +50,3 @@ class JoinedWrites(asyncio.Transport):
     def resume_reading(self) -> None:
         """See asyncio.Transport."""
         self._transport.resume_reading()
-
-    def _flush(self) -> None:
-        parts, self._parts = self._parts, []
-        if parts and not self._transport.is_closing():
-            self._transport.writelines(parts)

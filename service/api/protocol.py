@@ -107,7 +107,8 @@ class TimeoutProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Start the timer for the first request."""
-        super().connection_made(JoinedWrites(transport, self.loop))
+        self._writes = JoinedWrites(transport, self.loop)
+        super().connection_made(self._writes)
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:
@@ -163,6 +164,11 @@ class TimeoutProtocol(HttpToolsProtocol):
             return
         self._stop_timer()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Send the answer before the threads that compute get Python's lock."""
+        self._writes.flush()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer, and report the closed connection."""

@@ -48,6 +48,15 @@ def test_head_and_body_are_one_call() -> None:
     assert run(work).calls == [[b"head", b"body"]]
 
 
+def test_what_is_flushed_goes_out_at_once() -> None:
+    def work(writes: JoinedWrites, sent: Sent) -> None:
+        writes.write(b"all")
+        writes.flush()
+        assert sent.calls == [[b"all"]]
+
+    assert run(work).calls == [[b"all"]]
+
+
 def test_each_turn_has_a_call_of_its_own() -> None:
     async def write_twice() -> list[list[Any]]:
         sent = Sent()
