@@ -6,10 +6,13 @@ around each layer, which is most of the time of a single short text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,9 +21,10 @@ from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import has_amx
 from models.text.packed.architectures import ARCHITECTURES, BertShape, read_shape, read_weights
 from models.text.packed.linear import Linear, prepare_for_cpu
-from models.text.packed.packed_batch import SHARED, AttentionBlocks, PackedBatch
+from models.text.packed.packed_batch import SHARED, AttentionBlocks, PackedBatch, block_of_one, pad_rows
 from models.text.packed.relative_positions import add_relative_bias
 from models.text.packed.torchscript import as_written, script
+from models.text.tokens import Tokens
 
 # On a CPU without AMX, explicit attention (matmul, softmax, matmul) in bfloat16 takes 0.5 to 0.7 of the time of
 # PyTorch's kernel; with AMX it takes 1.3 to 3 times as long. It computes this many scores (8 MB) at a time, as many as
@@ -28,6 +32,8 @@ from models.text.packed.torchscript import as_written, script
 _MAX_SCORES = 2**22
 # attend, project_up and project_down; preemption is possible between two of them.
 _STEPS_PER_LAYER = 3
+# What `_EncoderStack.resume` returns.
+_Progress = tuple[Tensor, Tensor, int]
 
 
 class PackedBert(nn.Module):
@@ -43,7 +49,8 @@ class PackedBert(nn.Module):
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
         # In a list, since its modules are this module's already: as a submodule they would be registered twice.
         self._stack = [_EncoderStack(self.word_embeddings, self.position_embeddings, self.norm, self.layers)]
-        self.onednn_max_rows = 0
+        self.onednn_rows, self.float16_max_rows = range(0), 0
+        self._max_alone = 0  # tokens of a text for `embed_one`
 
     def forward(self, layout: PackedBatch, preempt: Preemption = NO_PREEMPTION) -> Tensor:
         """Token vectors [tokens, d] in the weights' dtype.
@@ -54,18 +61,50 @@ class PackedBert(nn.Module):
         positions = layout.positions if first == 0 else layout.positions_from(first)
         blocks = layout.blocks if self.relative_bias is None else add_relative_bias(self.relative_bias, layout.blocks)
         with as_written():
-            rows, intermediate, done = stack(layout.ids, positions, blocks, _flags(preempt))
-            while done < _STEPS_PER_LAYER * self.shape.layers:
-                preempt()
-                rows, intermediate, done = stack.resume(rows, intermediate, done, blocks, _flags(preempt))
-        return cast("Tensor", rows)
+            started = stack(layout.ids, positions, blocks, _flags(preempt))
+            return self._finish(started, blocks, preempt)
 
-    def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Move to a device and dtype, in the form that computes fastest there."""
+    def takes_alone(self, batch: Sequence[Tokens]) -> bool:
+        """Whether the batch is one text for `embed_one`: a short one without padding tokens, on a CPU."""
+        if len(batch) != 1 or batch[0].count > self._max_alone:
+            return False
+        padding = self.shape.first_position - 1
+        return padding < 0 or padding not in batch[0].ids
+
+    def embed_one(self, ids: NDArray[np.int32], pooling: str, preempt: Preemption = NO_PREEMPTION) -> Tensor:
+        """Embed a text that the network `takes_alone`, with less Python around the layers than a layout needs.
+
+        `ids` int32 [tokens], `pooling` as in `PackedBatch.pool`. Returns the text's vector float32 [1, d].
+        """
+        stack, count = self._stack[0], len(ids)
+        filled = np.zeros(pad_rows(count, self.onednn_rows), dtype=np.int64)
+        filled[:count] = ids
+        with as_written():
+            started = stack.start_one(torch.from_numpy(filled), count, self.shape.first_position, _flags(preempt))
+            rows = self._finish(started, block_of_one(count), preempt)
+            return stack.pool_one(rows, count, pooling)
+
+    def _finish(self, started: _Progress, blocks: AttentionBlocks, preempt: Preemption) -> Tensor:
+        """Run the steps that a started pass has left; more urgent work comes before them."""
+        rows, intermediate, done = started
+        while done < _STEPS_PER_LAYER * self.shape.layers:
+            preempt()
+            rows, intermediate, done = self._stack[0].resume(rows, intermediate, done, blocks, _flags(preempt))
+        return rows
+
+    def placed(self, device: torch.device, dtype: torch.dtype, *, may_round: bool = False) -> Self:
+        """Move to a device and dtype, in the form that computes fastest there.
+
+        Where it `may_round`, few rows may be multiplied by weights in float16.
+        """
         self.to(device, dtype).eval().requires_grad_(False)
-        self.onednn_max_rows = prepare_for_cpu([layer for layer in self.modules() if isinstance(layer, Linear)])
+        linear = [layer for layer in self.modules() if isinstance(layer, Linear)]
+        self.onednn_rows = prepare_for_cpu(linear, may_round=may_round)
+        self.float16_max_rows = max((layer.float16_max_rows for layer in linear), default=0)
         if device.type == "cpu":
             self._stack = [script(self._stack[0])]
+            room = self.shape.positions - self.shape.first_position
+            self._max_alone = SHARED if self.relative_bias is None and room >= SHARED else 0
         return self
 
     @classmethod
@@ -100,7 +139,7 @@ class _EncoderStack(nn.Module):
     (benchmarks/NOTES.md).
     """
 
-    def __init__(self, words: nn.Module, positions: nn.Module, norm: nn.Module, layers: nn.ModuleList) -> None:
+    def __init__(self, words: nn.Embedding, positions: nn.Embedding, norm: nn.Module, layers: nn.ModuleList) -> None:
         super().__init__()
         self.word_embeddings, self.position_embeddings, self.norm = words, positions, norm
         self.layers: Any = layers  # of _Layers; mypy does not know a ModuleList's items
@@ -112,6 +151,23 @@ class _EncoderStack(nn.Module):
         """Start a pass: ids and positions int64 [tokens]. Returns what `resume` does."""
         rows: Tensor = self.norm(self.word_embeddings(ids) + self.position_embeddings(positions))
         return self.resume(rows, rows, 0, blocks, flags)
+
+    @torch.jit.export
+    def start_one(
+        self, ids: Tensor, count: int, first_position: int, flags: list[Tensor]
+    ) -> tuple[Tensor, Tensor, int]:
+        """Start a pass of one text: ids int64 [rows], its `count` tokens and fillers. Returns what `resume` does."""
+        positions = self.position_embeddings.weight[first_position : first_position + len(ids)]
+        rows: Tensor = self.norm(self.word_embeddings(ids) + positions)
+        return self.resume(rows, rows, 0, block_of_one(count), flags)
+
+    @torch.jit.export
+    def pool_one(self, rows: Tensor, count: int, pooling: str) -> Tensor:
+        """As `PackedBatch.pool`, for one text of `count` tokens."""
+        if pooling == "mean":
+            return rows[:count].float().mean(0, keepdim=True)
+        chosen = 0 if pooling == "cls" else count - 1
+        return rows[chosen : chosen + 1].float()
 
     @torch.jit.export
     def resume(

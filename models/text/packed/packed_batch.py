@@ -47,14 +47,16 @@ class AttentionBlocks(NamedTuple):
     slot_of_row: Tensor | None
 
     @classmethod
-    def of(cls, lengths: NDArray[np.int64], fillers: int, tile: int, device: torch.device, dtype: torch.dtype) -> Self:
+    def of(
+        cls, lengths: NDArray[np.int64], fillers: int, tile: int, device: torch.device, dtype: torch.dtype
+    ) -> "AttentionBlocks":
         """Blocks of texts in row order.
 
         The `fillers` rows after them have the first row's slot, or none where slots are rows.
         """
         block_sizes = _block_sizes(lengths, tile)
         if len(lengths) == 1 and block_sizes[0] == lengths[0]:  # as below, in a tenth of the time
-            return cls(lengths.tolist(), [1], [None], None, None)
+            return block_of_one(int(lengths[0]))
         starts, blocks = _assign_slots(lengths, block_sizes)
         rows, owner = np.arange(lengths.sum()), np.repeat(np.arange(len(lengths)), lengths)
         slots = rows + (starts - (lengths.cumsum() - lengths))[owner]
@@ -78,6 +80,12 @@ class AttentionBlocks(NamedTuple):
         return cls(sizes.tolist(), counts.tolist(), masks, row_of_slot, slot_of_row)
 
 
+def block_of_one(count: int) -> AttentionBlocks:
+    """One text of `count` tokens, whose slots are its rows."""
+    masks: list[Tensor | None] = [None]
+    return AttentionBlocks([count], [1], masks, None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
     """The packed rows of a batch, one per token, and the blocks that attention works on.
@@ -97,11 +105,13 @@ class PackedBatch:
     blocks: AttentionBlocks
 
     @classmethod
-    def of(cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype, onednn_max_rows: int = 0) -> Self:
-        """Lay a batch out; oneDNN multiplies up to `onednn_max_rows` rows."""
+    def of(
+        cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype, onednn_rows: range = range(0)
+    ) -> Self:
+        """Lay a batch out; oneDNN multiplies numbers of rows in `onednn_rows`."""
         lengths = np.array([item.count for item in batch], dtype=np.int64)
         rows = int(lengths.sum())
-        fillers = pad_rows(rows, onednn_max_rows) - rows
+        fillers = pad_rows(rows, onednn_rows) - rows
         ids = np.zeros(rows + fillers, dtype=np.int64)
         np.concatenate([item.ids for item in batch], out=ids[:rows])
         padded = np.append(lengths, np.ones(fillers, dtype=np.int64))
@@ -137,11 +147,11 @@ class PackedBatch:
         return rows[chosen[: self.texts]].float()
 
 
-def pad_rows(rows: int, onednn_max_rows: int) -> int:
-    """`rows` rounded up to a size for oneDNN, unless it is above `onednn_max_rows`."""
+def pad_rows(rows: int, onednn_rows: range) -> int:
+    """`rows` rounded up to a size for oneDNN, unless one of them is not in `onednn_rows`."""
     step = max(_MIN_STEP, (1 << (rows - 1).bit_length()) // (2 * _SIZES_PER_DOUBLING))
     size = -(-rows // step) * step
-    return size if size <= onednn_max_rows else rows
+    return size if rows in onednn_rows and size in onednn_rows else rows
 
 
 def tile_of(device: torch.device) -> int:

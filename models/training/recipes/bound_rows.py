@@ -36,6 +36,7 @@ from models.training.job import (
     TextContext,
     TrainingJob,
 )
+from models.training.metrics import in_words
 from models.training.recipes.classification import head_metrics
 from models.training.recipes.image_anomaly import image_detector_metrics
 from models.training.recipes.incumbents import ENCODER, open_base
@@ -198,9 +199,9 @@ def _tell(context: JobContext, measured: BoundMetrics) -> None:
     if measured.left_out:
         parts.append(f"{measured.left_out} rows of the training file are among them and were not trained on")
     if measured.metrics:
-        parts.append(f"the new model: {_in_words(measured.metrics)}")
+        parts.append(f"the new model: {in_words(measured.metrics)}")
     if measured.incumbent_metrics:
-        parts.append(f"the version in service: {_in_words(measured.incumbent_metrics)}")
+        parts.append(f"the version in service: {in_words(measured.incumbent_metrics)}")
     if measured.objection:
         parts.append(measured.objection)
     message = "; ".join(parts)
@@ -212,10 +213,6 @@ def _tell(context: JobContext, measured: BoundMetrics) -> None:
 def _is_for(job: TrainingJob, bound: BoundFile) -> bool:
     """Whether rows are for a job's task, and for its kind of readings."""
     return (bound.task, bound.hyperparameters.get("kind")) == (job.task, job.hyperparameters.get("kind"))
-
-
-def _in_words(metrics: Metrics) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def _unmeasurable(message: str) -> TrainingError:

@@ -33,6 +33,11 @@ from tests.support.tiny_image_models import image_encoder, text_image_encoder
 Ran = tuple[Path, list[Mapping[str, Any]]]
 
 
+def mislabelled(wrong: int) -> dict[str, bytes]:
+    """Images of three colours, some blue ones with the label red."""
+    return discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(wrong)}
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_encoder(tmp_path_factory.mktemp("models") / "tiny")
@@ -51,11 +56,6 @@ def failure(directory: Path) -> dict[str, Any]:
     assert run(directory, lambda event: None) == FAILED
     error: dict[str, Any] = read(directory / "error.json")
     return error
-
-
-def mislabelled(count: int) -> dict[str, bytes]:
-    """Discs of three colours, and some blue ones among the red."""
-    return discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(count)}
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +128,12 @@ def test_flips_that_make_one_label_another_are_measured_and_left_out(encoder: Pa
 
 
 def test_views_that_help_out_of_fold_are_kept(encoder: Path, tmp_path: Path) -> None:
-    succeed(image_job(tmp_path, encoder, "classification", mislabelled(8)))
+    result = succeed(image_job(tmp_path, encoder, "classification", mislabelled(8)))
     choice = augmentation_of(tmp_path)
     accuracy = {name: figures["accuracy out of fold"] for name, figures in choice["candidates"].items()}
     assert choice["chosen"] == "on"
     assert accuracy["on"] > accuracy["off"]
+    assert result["metrics"]["macro_f1"] > 0.95
 
 
 def test_augmentation_is_done_or_left_out_as_asked(encoder: Path, tmp_path: Path) -> None:
@@ -269,7 +270,7 @@ def test_a_tuned_encoder_that_leads_is_published_with_what_serving_needs(tmp_pat
     job = image_job(tmp_path / "job", resnet, "classification", striped(60), judges, hyperparameters=wanted)
     result = succeed(job)
     assert (result["mode"], result["encoder"]) == ("full", "own")
-    assert result["metrics"]["macro_f1"] > result["metrics"]["frozen_macro_f1"] + 0.1
+    assert result["metrics"]["macro_f1"] > result["metrics"]["frozen_macro_f1"] + 0.05
     stages = {stage["rung"]: stage["findings"] for stage in read(job / "report.json")["rungs"]}
     assert {"loss", "gradient"} <= {name for name, findings in stages.items() if findings}
     assert "against_frozen" in {one["check"] for one in stages["outcome"]}
