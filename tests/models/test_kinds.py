@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
@@ -102,6 +104,7 @@ def test_the_architecture_of_a_plain_directory_says_the_kind(tmp_path: Path, arc
 def test_a_timm_checkpoint_is_refused_with_what_to_take_instead(tmp_path: Path) -> None:
     about = {"architecture": "vit_small_patch14_dinov2.lvd142m", "num_classes": 0}
     (tmp_path / "config.json").write_text(json.dumps(about))
+    save_file({"cls_token": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ModelSourceError, match=r"got a timm checkpoint .*transformers directory.*sonde export"):
         locate(str(tmp_path))
 

@@ -18,7 +18,7 @@ from models.training.heads.linear_head import Floats, Ints, calibrate, linear_lo
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind, Metric
 from models.training.job import EncoderContext
 from models.training.recipes.candidate import Candidate, calibration_metrics
-from models.training.recipes.text_dataset import TextDataset
+from models.training.recipes.text_dataset import Embed, TextDataset
 from models.training.report import Choice
 from models.training.tuning.encoder_tuning import EncoderTuning, open_encoder
 
@@ -85,7 +85,8 @@ class ComparisonResult:
 class EncoderComparison:
     """Tunes encoders, compares them with the frozen candidate, and refits the winner.
 
-    `same_file`: the held-out rows are from the training file, so all rows may judge in turn. `objection` says why mode
+    `views` embeds changed copies of rows, to which the frozen candidate's head is fitted, too. `same_file`: the
+    held-out rows are from the training file, so all rows may judge in turn. `objection` says why mode
     auto should not tune, given the number of encoders.
     """
 
@@ -96,12 +97,13 @@ class EncoderComparison:
         data: TextDataset,
         frozen: Candidate,
         tuning: EncoderTuning,
+        views: Embed | None = None,
         *,
         same_file: bool,
         objection: Callable[[int], str | None] = lambda encoders: None,
     ) -> None:
         self._context, self._settings, self._frozen = context, settings, frozen
-        self._tuning, self._further_objection = tuning, objection
+        self._tuning, self._views, self._further_objection = tuning, views, objection
         self._data, self._whole, self._same_file = data, data.whole, same_file
 
     def run(self) -> ComparisonResult | None:
@@ -178,7 +180,7 @@ class EncoderComparison:
         """Class numbers [m] of these rows by a head like the frozen candidate's, fitted to the others."""
         embed, strength = self._context.embedder, self._frozen.metrics["C"]
         others, texts = self._whole.without(rows), self._whole.texts_at(rows)
-        examples = others.examples(embed)
+        examples = others.examples(embed, self._views)
         head = linear_head.fit_plain(examples, strength, others.labels)
         if self._frozen.metrics["lexical"]:
             head = lexical_head.add_words(head, examples, embed.read(others.texts + others.label_texts), strength)

@@ -31,15 +31,17 @@ def train(context: ImageContext, settings: ImageClassificationHyperparameters, p
     """Train, judge on the held-out images, and write the model to `context.result`."""
     of_head, store = settings.of_head, context.store
     data = TextDataset.of(parts, of_head.label_names)
-    frozen, views = choose_views(context, settings, data, fit_frozen(context, of_head, data))
+    choice = choose_views(context, settings, data, fit_frozen(context, of_head, data))
+    frozen, views = choice.candidate, choice.views
     emit(context.events, frozen.summary)
-    tuning = image_tuning(context, settings, len(data.texts))
+    tuning = image_tuning(context, settings, len(data.texts), on_views=choice.for_tuning)
     comparison = EncoderComparison(
         context,
         of_head,
         data,
         frozen,
         tuning,
+        views,
         same_file=parts.same_file,
         objection=partial(object_to_time, context, tuning, len(data.texts)),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,38 +49,45 @@ class ImageViews:
         return tuple(Picture(_TITLE, name, to_data_uri(image, _PICTURE_SIDE)) for name, image in drawn)
 
 
+@dataclass(frozen=True, slots=True)
+class ViewsChoice:
+    """The frozen candidate, and the views that its head is fitted to, if any.
+
+    `for_tuning` says whether an encoder is tuned on views: not where they make the frozen head worse.
+    """
+
+    candidate: Candidate
+    views: ImageViews | None
+    for_tuning: bool
+
+
 def choose_views(
     context: ImageContext, settings: ImageClassificationHyperparameters, data: TextDataset, plain: Candidate
-) -> tuple[Candidate, ImageViews | None]:
-    """The candidate whose head is fitted to views, too, where the job asks for it or it is better out of fold.
+) -> ViewsChoice:
+    """Fit the head to views, too, and keep that where the job asks for it or it is better out of fold.
 
     The held-out images judge the winner and have no part in this choice.
     """
     asked = settings.augmentation
     if asked.use == "off":
-        return _keep(context, plain, "the job asks for it")
+        return _keep(context, ViewsChoice(plain, None, for_tuning=False), "the job asks for it")
     if asked.use == "auto" and len(data.texts) > _MOST_IMAGES:
-        return _keep(context, plain, f"there are more than {_MOST_IMAGES} images, where copies gain little")
+        why = f"there are more than {_MOST_IMAGES} images, where copies gain a frozen encoder's head little"
+        return _keep(context, ViewsChoice(plain, None, for_tuning=True), why)
     views = ImageViews(context, asked)
     context.report.pictures += views.pictures(data.texts_at(np.unique(data.y, return_index=True)[1]))
     candidate = fit_frozen(context, settings.of_head, data, views)
-    on, off = _out_of_fold(candidate), _out_of_fold(plain)
-    lead = _lead(context, settings.of_head, data, on, off)
+    rows = {"on": _out_of_fold(candidate), "off": _out_of_fold(plain)}
+    figures = {name: {"accuracy out of fold": metrics.accuracy(data.y, found)} for name, found in rows.items()}
+    if asked.use == "on":
+        return _keep(context, ViewsChoice(candidate, views, for_tuning=True), "the job asks for it", figures)
+    lead = _lead(context, settings.of_head, data, **rows)
     measured = f"{lead.value:+.4f} ({lead.low:+.4f} to {lead.high:+.4f})"
-    emit(
-        context.events, f"augmentation: the head fitted to {asked.views} copies of each image, too, leads by {measured}"
-    )
-    taken = asked.use == "on" or (lead.low > 0 and not lead.is_few)
-    reason = f"its lead in {settings.of_head.metric} out of fold is {measured}"
-    figures = {
-        name: {"accuracy out of fold": metrics.accuracy(data.y, rows)} for name, rows in {"on": on, "off": off}.items()
-    }
-    context.report.choices.append(
-        Choice(
-            "Augmentation", "on" if taken else "off", "the job asks for it" if asked.use == "on" else reason, figures
-        )
-    )
-    return (candidate, views) if taken else (plain, None)
+    emit(context.events, f"augmentation: a head fitted to {asked.views} copies of each image, too, leads by {measured}")
+    chosen = ViewsChoice(plain, None, for_tuning=lead.high >= 0 or lead.is_few)
+    if lead.low > 0 and not lead.is_few:
+        chosen = ViewsChoice(candidate, views, for_tuning=True)
+    return _keep(context, chosen, f"its lead in {settings.of_head.metric} out of fold is {measured}", figures)
 
 
 def _lead(
@@ -89,9 +97,13 @@ def _lead(
     return metrics.gain_in(settings.metric, data.y, on, off, classes, seed=seed, level=settings.confidence)
 
 
-def _keep(context: ImageContext, plain: Candidate, reason: str) -> tuple[Candidate, None]:
-    context.report.choices.append(Choice("Augmentation", "off", reason))
-    return plain, None
+def _keep(
+    context: ImageContext, chosen: ViewsChoice, reason: str, figures: Mapping[str, Mapping[str, float]] | None = None
+) -> ViewsChoice:
+    """The choice, written to the report."""
+    name = "off" if chosen.views is None else "on"
+    context.report.choices.append(Choice("Augmentation", name, reason, figures or {}))
+    return chosen
 
 
 def _out_of_fold(candidate: Candidate) -> Ints:

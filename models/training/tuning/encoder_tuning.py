@@ -80,7 +80,7 @@ class EncoderTuning:
     def digest(self, texts: Sequence[str], labels: Sequence[str]) -> bytes:
         """A digest of the encoder that these texts and labels give."""
         version, dtype = self.context.source.version, self.context.placement.dtype_name
-        about = (version, dtype, self.how, asdict(self.settings), self.augmentation.model_dump())
+        about = (version, dtype, self.how, asdict(self.settings), self.augmentation.model_dump(), self.augment is None)
         return hashlib.sha256(repr((about, list(texts), list(labels))).encode("utf-8", "surrogatepass")).digest()
 
 

@@ -22,13 +22,15 @@ _STEP_COST = 6.0
 _TIMED_IMAGES = 4
 
 
-def image_tuning(context: ImageContext, settings: ImageClassificationHyperparameters, rows: int) -> EncoderTuning:
-    """The tuning of an encoder of images on this number of rows; each step reads other views of them."""
+def image_tuning(
+    context: ImageContext, settings: ImageClassificationHyperparameters, rows: int, *, on_views: bool
+) -> EncoderTuning:
+    """The tuning of an encoder of images on this number of rows, or `on_views` of them: each step reads others."""
     how: Method = "lora" if settings.mode == "lora" else "full"
     tuner = merge_settings(_default_settings(how, rows), settings, seed=context.job.seed)
     asked = settings.augmentation
     images = AugmentedImages(context.store, ImageAugmenter(asked, context.job.seed))
-    augment = None if asked.use == "off" else _views_of_step
+    augment = _views_of_step if on_views else None
     return EncoderTuning(context, how, tuner, asked, augment, partial(TrainableImageEncoder, images=images))
 
 

@@ -53,11 +53,6 @@ def failure(directory: Path) -> dict[str, Any]:
     return error
 
 
-def mislabelled(count: int) -> dict[str, bytes]:
-    """Discs of three colours, and some blue ones among the red."""
-    return discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(count)}
-
-
 @pytest.fixture(scope="module")
 def classified(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A job whose images are of three colours, some of them with a wrong label."""
@@ -269,7 +264,7 @@ def test_a_tuned_encoder_that_leads_is_published_with_what_serving_needs(tmp_pat
     job = image_job(tmp_path / "job", resnet, "classification", striped(60), judges, hyperparameters=wanted)
     result = succeed(job)
     assert (result["mode"], result["encoder"]) == ("full", "own")
-    assert result["metrics"]["macro_f1"] > result["metrics"]["frozen_macro_f1"] + 0.1
+    assert result["metrics"]["macro_f1"] > result["metrics"]["frozen_macro_f1"] + 0.05
     stages = {stage["rung"]: stage["findings"] for stage in read(job / "report.json")["rungs"]}
     assert {"loss", "gradient"} <= {name for name, findings in stages.items() if findings}
     assert "against_frozen" in {one["check"] for one in stages["outcome"]}
