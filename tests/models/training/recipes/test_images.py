@@ -33,6 +33,11 @@ from tests.support.tiny_image_models import image_encoder, text_image_encoder
 Ran = tuple[Path, list[Mapping[str, Any]]]
 
 
+def mislabelled(wrong: int) -> dict[str, bytes]:
+    """Images of three colours, some blue ones with the label red."""
+    return discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(wrong)}
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_encoder(tmp_path_factory.mktemp("models") / "tiny")
@@ -123,11 +128,12 @@ def test_flips_that_make_one_label_another_are_measured_and_left_out(encoder: Pa
 
 
 def test_views_that_help_out_of_fold_are_kept(encoder: Path, tmp_path: Path) -> None:
-    succeed(image_job(tmp_path, encoder, "classification", mislabelled(8)))
+    result = succeed(image_job(tmp_path, encoder, "classification", mislabelled(8)))
     choice = augmentation_of(tmp_path)
     accuracy = {name: figures["accuracy out of fold"] for name, figures in choice["candidates"].items()}
     assert choice["chosen"] == "on"
     assert accuracy["on"] > accuracy["off"]
+    assert result["metrics"]["macro_f1"] > 0.95
 
 
 def test_augmentation_is_done_or_left_out_as_asked(encoder: Path, tmp_path: Path) -> None:
