@@ -19,7 +19,7 @@ from models.images.data_uri import from_data_uri
 from models.images.detectors.serialization import STATE, load_image_detector
 from models.images.golden import reproduce
 from models.loader import load_images
-from models.registry.artifact import Golden
+from models.registry.artifact import Golden, Manifest
 from models.runtime.placement import place
 from models.source import locate
 from models.text.detectors.serialization import load_detector
@@ -149,16 +149,20 @@ def test_augmentation_is_done_or_left_out_as_asked(encoder: Path, tmp_path: Path
     assert not torch.allclose(heads[0], heads[1], atol=0.01)
 
 
+def manifest_of(directory: Path, task: Any) -> Manifest:
+    """The manifest of a job's result, as the worker writes it."""
+    result = read(directory / "result.json")
+    names, golden = {path.name: "" for path in (directory / "result").iterdir()}, Golden.from_json(result["golden"])
+    about: dict[str, Any] = {"encoder": result["encoder"], "hyperparameters": {"kind": "images"}, "files": names}
+    return replace(MANIFEST, task=task, labels=tuple(result["labels"]), golden=golden, **about)
+
+
 @pytest.mark.parametrize("task", ["classification", "anomaly"])
 def test_golden_images_are_reproduced(classified: Ran, detected: Path, encoder: Path, task: Any) -> None:
     directory = classified[0] if task == "classification" else detected
-    result = read(directory / "result.json")
-    golden = Golden.from_json(result["golden"])
-    model = load_images(locate(f"tiny={encoder}"), place("cpu", "float32"))
+    manifest = manifest_of(directory, task)
+    golden, model = manifest.golden, load_images(locate(f"tiny={encoder}"), place("cpu", "float32"))
     assert model is not None
-    names = {path.name: "" for path in (directory / "result").iterdir()}
-    labels, kind = tuple(result["labels"]), dict[str, object](kind="images")
-    manifest = replace(MANIFEST, task=task, labels=labels, hyperparameters=kind, files=names, golden=golden)
     reproduce(directory / "result", manifest, model)
     assert all(len(uri) < 40_000 for uri in golden.texts)
     rows = tuple(tuple(value + 1 for value in row) for row in golden.rows)
@@ -276,9 +280,7 @@ def test_a_tuned_encoder_that_leads_is_published_with_what_serving_needs(tmp_pat
     assert "against_frozen" in {one["check"] for one in stages["outcome"]}
     tuned = load_images(locate(f"own={job / 'result' / 'encoder'}"), place("cpu", "float32"))
     assert tuned is not None
-    golden, labels = Golden.from_json(result["golden"]), tuple(result["labels"])
-    manifest = replace(MANIFEST, labels=labels, hyperparameters={"kind": "images"}, encoder="own", golden=golden)
-    reproduce(job / "result", manifest, tuned)
+    reproduce(job / "result", manifest_of(job, "classification"), tuned)
     successor = image_job(
         tmp_path / "next", resnet, "classification", striped(20), judges, incumbent=str(job / "result")
     )
