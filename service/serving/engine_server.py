@@ -7,29 +7,31 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvloop
 
-from models.images.base import ImageModel
+from models.base import Computable
 from models.source import ModelSource
-from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
-from service.engine.frames import Draining, OpenConfigured, Opened, OpenVersion, failure
+from service.engine.frames import Draining, OpenConfigured, Opened, OpenedPatches, OpenVersion, failure
 from service.engine.row_engine import RowEngine
 from service.errors import ConfigError
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.front_connection import FrontConnection
-from service.serving.text_sources import LocalTextSource, TextSource
+from service.serving.text_sources import LocalTextSource, OpenedImages, TextSource
 from service.serving.text_sources import Opened as OpenedModel
 
 if TYPE_CHECKING:
     from service.processes.server_process import ServerProcess
+
+# A model and its engine.
+Started = tuple[Computable, RowEngine[Any]]
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +54,8 @@ class EngineServer:
         self._process = process
         self._source = source or LocalTextSource(settings, EngineFactory(settings, metrics, self._fail))
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
-        self._configured: list[OpenedModel] = []
-        self._models: dict[str, OpenedModel] = {}
+        self._configured: list[OpenedModel | OpenedImages] = []
+        self._models: dict[str, Started] = {}
         self._opening = asyncio.Lock()
         self._fronts: set[FrontConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,7 +98,7 @@ class EngineServer:
         for label in front.models:
             self.release(label)
 
-    def find(self, label: str) -> OpenedModel | None:
+    def find(self, label: str) -> Started | None:
         """A model that is loaded."""
         return self._models.get(label)
 
@@ -107,7 +109,7 @@ class EngineServer:
     def release(self, label: str) -> None:
         """Unload a version that no front holds any more."""
         held = any(label in front.models for front in self._fronts)
-        configured = any(label == model.metadata.label for model, _ in self._configured)
+        configured = any(label == _model_of(opened).metadata.label for opened in self._configured)
         if not held and not configured and (found := self._models.pop(label, None)) is not None:
             self._start(asyncio.to_thread(found[1].close))
             log.info("model unloaded", extra={"model": label})
@@ -116,19 +118,23 @@ class EngineServer:
         try:
             async with self._opening:
                 opened = await self._find_or_load(frame)
+                model = _model_of(opened)
                 if front in self._fronts:
-                    front.models.add(opened[0].metadata.label)
+                    front.models.add(model.metadata.label)
                 else:
-                    self.release(opened[0].metadata.label)
+                    self.release(model.metadata.label)
         except Exception as error:  # a broken model may make a library raise anything
             log.warning("a model could not be opened: %s", error)
             front.send(failure(frame.number, error))
             return
-        model = opened[0]
-        tokenizer = await asyncio.to_thread(model.text.to_json)
-        front.send(Opened(frame.number, model.metadata, model.memory_bytes(), tokenizer))
+        text = getattr(model, "text", None)
+        tokenizer = "" if text is None else await asyncio.to_thread(text.to_json)
+        found = opened.patches if isinstance(opened, OpenedImages) else None
+        patches = None if found is None else OpenedPatches(found[0].metadata, found[0].channels)
+        ends = getattr(model, "ends", ())
+        front.send(Opened(frame.number, model.metadata, model.memory_bytes(), tokenizer, ends, patches))
 
-    async def _find_or_load(self, frame: OpenConfigured | OpenVersion) -> OpenedModel:
+    async def _find_or_load(self, frame: OpenConfigured | OpenVersion) -> OpenedModel | OpenedImages:
         if isinstance(frame, OpenConfigured):
             return self._configured[frame.index]  # the lock is free once all are loaded
         label = f"{frame.name}:{frame.digest}"
@@ -136,11 +142,11 @@ class EngineServer:
             source = ModelSource(frame.name, Path(frame.path), frame.origin, frame.digest)
             load = self._source.open_version
             self._models[label] = await self._loop.run_in_executor(self._loading, load, source)
-        return self._models[label]
+        return cast(OpenedModel, self._models[label])
 
     async def _load_configured(self) -> None:
-        def load() -> list[OpenedModel]:
-            opened = [_require_texts(*one) for one in self._source.open_configured()]
+        def load() -> list[OpenedModel | OpenedImages]:
+            opened = list(self._source.open_configured())
             gc.freeze()  # a million objects of PyTorch stay: collections need not look at them again
             return opened
 
@@ -150,7 +156,7 @@ class EngineServer:
         try:
             async with self._opening:
                 self._configured = await self._loop.run_in_executor(thread, load)
-                self._models.update({opened[0].metadata.label: opened for opened in self._configured})
+                self._models.update(_by_label(self._configured))
         except Exception as error:  # any failure must end the process
             message = getattr(error, "message", None)
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
@@ -199,15 +205,19 @@ class EngineServer:
         task.add_done_callback(self._tasks.discard)
 
 
-def _require_texts(model: TextModel | ImageModel, engine: RowEngine[Any]) -> OpenedModel:
-    """Raise ConfigError for a model of images: fronts send token ids alone."""
-    if isinstance(model, ImageModel):
-        name = model.metadata.name
-        raise ConfigError(
-            f"--fronts serves texts alone, and {name} reads images: leave --fronts out, or use --workers",
-            param="fronts",
-        )
-    return model, engine
+def _model_of(opened: OpenedModel | OpenedImages) -> Computable:
+    return opened.model if isinstance(opened, OpenedImages) else opened[0]
+
+
+def _by_label(configured: Iterable[OpenedModel | OpenedImages]) -> Iterator[tuple[str, Started]]:
+    """Models and their engines by the labels that fronts submit to; patch features have one of their own."""
+    for opened in configured:
+        if not isinstance(opened, OpenedImages):
+            yield opened[0].metadata.label, opened
+            continue
+        yield opened.model.metadata.label, (opened.model, opened.engine)
+        if opened.patches is not None:
+            yield opened.patches[0].metadata.label, opened.patches
 
 
 def serve_engine(settings: Settings, metrics: Metrics, process: ServerProcess) -> int:
