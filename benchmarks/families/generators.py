@@ -245,7 +245,10 @@ def _ageing(random: Random, rows: int) -> Doubles:
     """A machine that fouls and loosens slowly, with sensors that are calibrated anew now and then."""
     readings = _machine(random, rows)
     columns, time = readings.shape[1], np.linspace(0, 1, rows)[:, None]
-    fouling = random.uniform(-1, 1, columns) * (random.random(columns) < 0.4) * time ** random.uniform(0.7, 1.5)
+    fouled = np.cumsum(random.exponential(1.0, rows) * (random.random(rows) < random.uniform(0.002, 0.05)))
+    fouling = (
+        random.uniform(-1.5, 1.5, columns) * (random.random(columns) < 0.5) * (fouled / max(fouled[-1], 1))[:, None]
+    )
     loosening = 1 + random.uniform(0, 0.4) * time * (random.random(columns) < 0.5)
     calibrated = time >= random.random(columns)
     offsets = random.uniform(0.1, 0.6) * random.standard_normal(columns) * (random.random(columns) < 0.4)

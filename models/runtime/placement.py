@@ -11,15 +11,14 @@ from typing import Literal
 import torch
 
 from models.errors import DeviceLost, ModelError, ModelOutOfMemory
+from models.runtime.fbgemm import FBGEMM, has_fbgemm
 from models.runtime.memory import is_out_of_memory
-from models.runtime.product_race import FBGEMM, ProductRace, race_products
+from models.runtime.product_race import ProductRace, race_products
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bfloat16", "float32", "int8"]
 
 _DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float32}
-
-INT8_ENGINE = FBGEMM
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +110,9 @@ def _require_int8(device: torch.device) -> None:
         raise ModelError(
             f"int8 is for CPUs, and models compute on {device}: set the device to cpu, or another dtype", param="dtype"
         )
-    if INT8_ENGINE not in torch.backends.quantized.supported_engines:
+    if not has_fbgemm():
         raise ModelError(
-            f"int8 needs {INT8_ENGINE}, which PyTorch does not have on {platform.machine()}: set another dtype",
+            f"int8 needs {FBGEMM}, which PyTorch does not have on {platform.machine()}: set another dtype",
             param="dtype",
         )
 

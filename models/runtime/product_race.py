@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,12 +18,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from models.runtime.fbgemm import fbgemm
 from models.runtime.kept_races import kept_races
 from models.runtime.timing import one_thread, time_in_turn
 
 log = logging.getLogger(__name__)
 
-FBGEMM = "fbgemm"  # PyTorch's library for integer products on x86
 Way = Literal["bfloat16", "onednn", "mkl", "int8"]
 _WAYS: tuple[Way, ...] = get_args(Way)
 _Product = Callable[[Tensor], Tensor]
@@ -175,15 +174,9 @@ def _by_onednn(weight: Tensor, bias: Tensor) -> _Product:
 
 def _by_fbgemm(weight: Tensor, bias: Tensor) -> _Product:
     """A product of 8-bit integers, from float32 to float32. Raises RuntimeError where PyTorch has no FBGEMM."""
-    before = torch.backends.quantized.engine
-    # PyTorch warns that it will drop such tensors one day; there is no other way to FBGEMM yet.
-    with warnings.catch_warnings(action="ignore"):
-        torch.backends.quantized.engine = FBGEMM
-        try:
-            rounded = torch.quantize_per_tensor(weight.contiguous(), 0.05, 0, torch.qint8)
-            packed = torch.ops.quantized.linear_prepack(rounded, bias)
-        finally:
-            torch.backends.quantized.engine = before
+    with fbgemm():
+        rounded = torch.quantize_per_tensor(weight.contiguous(), 0.05, 0, torch.qint8)
+        packed = torch.ops.quantized.linear_prepack(rounded, bias)
     return lambda rows: torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, 0.05, 128, packed)
 
 

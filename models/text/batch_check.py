@@ -26,9 +26,10 @@ LoadedModel = Encoder | PackedEncoder | SequenceClassifier
 Rows = NDArray[np.float32]
 ItemT = TypeVar("ItemT", contravariant=True)
 
-# The most by which rows may differ, as a share of the longest row: cosines of 0.9999995, 0.9975 and 0.955. Batches of
-# another size round differently: the shipped model's rows differ by 1e-6, 0.01 and 0.1. int8 has no padding to read.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.07, "int8": 0.3}
+# The most by which rows may differ, as a share of the longest row: cosines of 0.999998, 0.9975 and 0.955. Batches of
+# another size round differently: the shipped model's rows differ by 5e-4 (where few rows meet weights in float16),
+# 0.01 and 0.1. int8 has no padding to read.
+TOLERANCE = {"float32": 2e-3, "bfloat16": 0.07, "int8": 0.3}
 # The most tokens of the text that is compared with itself in company. On a CPU no longer text has company by default.
 _CPU_TOKENS, _GPU_TOKENS = 512, 2048
 # A text at the model's limit is computed where that is expected to take no longer.

@@ -134,9 +134,7 @@ class _Tuned(_Common):
     warmup: float = Field(0.1, ge=0, lt=1)
     max_steps: Annotated[int, Field(ge=1)] | None = None
     max_grad_norm: _Positive = 1.0
-    loss: str = "auto"
     temperature: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
-    augmentation: Augmentation = Augmentation()
     checkpoint_every: int = Field(0, ge=0)
     lora_rank: int = Field(16, ge=1, le=512)
     lora_alpha: _Positive = 32.0
@@ -149,10 +147,18 @@ class _Tuned(_Common):
         return self
 
 
+class _TunedOnTexts(_Tuned):
+    """What recipes take that change an encoder of texts."""
+
+    loss: str = "auto"
+    augmentation: Augmentation = Augmentation()
+
+
 _TUNING = tuple(name for name in _Tuned.model_fields if name not in _Common.model_fields)
+_TUNING_ON_TEXTS = tuple(name for name in _TunedOnTexts.model_fields if name not in _Common.model_fields)
 
 
-class ClassificationHyperparameters(_Detection, _Tuned):
+class ClassificationHyperparameters(_Detection, _TunedOnTexts):
     """A linear head on embeddings and, unless `mode` is frozen, a tuned encoder.
 
     Encoder: `loss` is that of contrastive tuning, which mode auto tries too. Modes lora and full learn by the
@@ -181,7 +187,7 @@ class ClassificationHyperparameters(_Detection, _Tuned):
     @model_validator(mode="after")
     def _refuse_unused(self) -> ClassificationHyperparameters:
         if self.mode == "frozen":
-            self._require_unset((*_TUNING, "metric", "confidence"), "mode 'frozen' tunes nothing")
+            self._require_unset((*_TUNING_ON_TEXTS, "metric", "confidence"), "mode 'frozen' tunes nothing")
         elif self.mode != "lora":
             self._require_unset(_LORA, f"mode {self.mode!r} adds no LoRA")
         if self.mode in ("lora", "full"):
@@ -209,23 +215,36 @@ class TextAnomalyHyperparameters(_Detection):
         return self
 
 
-class ImageClassificationHyperparameters(_Detection):
-    """A linear head on the vectors of a frozen encoder of images; all settings are those of texts.
+class ImageClassificationHyperparameters(_Detection, _Tuned):
+    """A linear head on an encoder of images that is frozen or tuned; all settings are those of texts.
 
-    Images with `out_of_scope_label` are no class; they evaluate the detector.
+    Mode auto tunes in full where that can pay within minutes. Images with `out_of_scope_label` are no class; they
+    evaluate the detector.
     """
 
     kind: Literal["images"] = "images"
-    mode: Literal["auto", "frozen"] = "auto"
+    mode: Literal["auto", "frozen", "lora", "full"] = "auto"
     augmentation: ImageAugmentation = ImageAugmentation()
     out_of_scope_label: _Name | None = None
+    metric: Metric = "macro_f1"
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.8
     refit: bool = True
+
+    @model_validator(mode="after")
+    def _heeded(self) -> ImageClassificationHyperparameters:
+        if self.mode == "frozen":
+            self._require_unset(_TUNING, "mode 'frozen' tunes nothing")
+        elif self.mode != "lora":
+            self._require_unset(_LORA, f"mode {self.mode!r} adds no LoRA")
+        return self
 
     @property
     def of_head(self) -> ClassificationHyperparameters:
-        """The same for the head, which is fitted as one of texts is."""
-        given = self.model_dump(exclude={"kind", "mode", "augmentation"}, exclude_unset=True)
-        return ClassificationHyperparameters(mode="frozen", lexical=False, label_names=False, **given)
+        """The same for the head, which is fitted and compared as one of texts is."""
+        shared = ("held_out", *_Detection.model_fields, "out_of_scope_label", "metric", "confidence", "refit")
+        given = {name: getattr(self, name) for name in shared if name in self.model_fields_set}
+        of_texts = ClassificationHyperparameters(lexical=False, label_names=False, **given)
+        return of_texts.model_copy(update={"mode": self.mode})
 
 
 class ImageAnomalyHyperparameters(_Common):
@@ -292,7 +311,7 @@ class ForecastHyperparameters(_Tables):
         return self
 
 
-class EmbeddingHyperparameters(_Tuned):
+class EmbeddingHyperparameters(_TunedOnTexts):
     """An encoder tuned on pairs, triplets or scores.
 
     `matryoshka` lists lengths to which embeddings can be cut (Matryoshka representation learning).
@@ -314,7 +333,7 @@ class EmbeddingHyperparameters(_Tuned):
         return self
 
 
-class RerankHyperparameters(_Tuned):
+class RerankHyperparameters(_TunedOnTexts):
     """A cross-encoder tuned on query, document and label."""
 
     mode: Literal["auto", "full", "lora"] = "auto"

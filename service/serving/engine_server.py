@@ -10,11 +10,12 @@ import sys
 from collections.abc import Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from models.base import Computable
+from models.images.patches import PatchFeatures
 from models.source import ModelSource
 from service.config import Settings
 from service.engine.admission import Admission
@@ -109,7 +110,7 @@ class EngineServer:
     def release(self, label: str) -> None:
         """Unload a version that no front holds any more."""
         held = any(label in front.models for front in self._fronts)
-        configured = any(label == _model_of(opened).metadata.label for opened in self._configured)
+        configured = any(label == _started(opened)[0].metadata.label for opened in self._configured)
         if not held and not configured and (found := self._models.pop(label, None)) is not None:
             self._start(asyncio.to_thread(found[1].close))
             log.info("model unloaded", extra={"model": label})
@@ -117,8 +118,7 @@ class EngineServer:
     async def _open(self, front: FrontConnection, frame: OpenConfigured | OpenVersion) -> None:
         try:
             async with self._opening:
-                opened = await self._find_or_load(frame)
-                model = _model_of(opened)
+                model, found = await self._find_or_load(frame)
                 if front in self._fronts:
                     front.models.add(model.metadata.label)
                 else:
@@ -129,20 +129,22 @@ class EngineServer:
             return
         text = getattr(model, "text", None)
         tokenizer = "" if text is None else await asyncio.to_thread(text.to_json)
-        found = opened.patches if isinstance(opened, OpenedImages) else None
-        patches = None if found is None else OpenedPatches(found[0].metadata, found[0].channels)
+        patches = None if found is None else OpenedPatches(found.metadata, found.channels)
         ends = getattr(model, "ends", ())
         front.send(Opened(frame.number, model.metadata, model.memory_bytes(), tokenizer, ends, patches))
 
-    async def _find_or_load(self, frame: OpenConfigured | OpenVersion) -> OpenedModel | OpenedImages:
+    async def _find_or_load(self, frame: OpenConfigured | OpenVersion) -> tuple[Computable, PatchFeatures | None]:
+        """The model of a frame, and its patch features; a version has none."""
         if isinstance(frame, OpenConfigured):
-            return self._configured[frame.index]  # the lock is free once all are loaded
+            opened = self._configured[frame.index]  # the lock is free once all are loaded
+            patches = opened.patches if isinstance(opened, OpenedImages) else None
+            return _started(opened)[0], None if patches is None else patches[0]
         label = f"{frame.name}:{frame.digest}"
         if label not in self._models:
             source = ModelSource(frame.name, Path(frame.path), frame.origin, frame.digest)
             load = self._source.open_version
-            self._models[label] = await self._loop.run_in_executor(self._loading, load, source)
-        return cast(OpenedModel, self._models[label])
+            self._models[label] = _started(await self._loop.run_in_executor(self._loading, load, source))
+        return self._models[label][0], None
 
     async def _load_configured(self) -> None:
         def load() -> list[OpenedModel | OpenedImages]:
@@ -205,18 +207,16 @@ class EngineServer:
         task.add_done_callback(self._tasks.discard)
 
 
-def _model_of(opened: OpenedModel | OpenedImages) -> Computable:
-    return opened.model if isinstance(opened, OpenedImages) else opened[0]
+def _started(opened: OpenedModel | OpenedImages) -> Started:
+    return (opened.model, opened.engine) if isinstance(opened, OpenedImages) else opened
 
 
 def _by_label(configured: Iterable[OpenedModel | OpenedImages]) -> Iterator[tuple[str, Started]]:
     """Models and their engines by the labels that fronts submit to; patch features have one of their own."""
     for opened in configured:
-        if not isinstance(opened, OpenedImages):
-            yield opened[0].metadata.label, opened
-            continue
-        yield opened.model.metadata.label, (opened.model, opened.engine)
-        if opened.patches is not None:
+        model, engine = _started(opened)
+        yield model.metadata.label, (model, engine)
+        if isinstance(opened, OpenedImages) and opened.patches is not None:
             yield opened.patches[0].metadata.label, opened.patches
 
 

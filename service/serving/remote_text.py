@@ -113,24 +113,22 @@ class RemoteTextSource:
     def open_configured(self) -> Iterator[OpenedModel | OpenedImages]:
         """Wait for the models of `--model`, which the engine loads. The image processors are read here."""
         for index, spec in enumerate(self._settings.text_models):
-            opened = self._link.open(partial(OpenConfigured, index=index))
-            yield self._texts(opened) if opened.metadata.image is None else self._images(opened, locate(spec))
+            yield self._front_of(self._link.open(partial(OpenConfigured, index=index)), locate(spec))
 
-    def open_version(self, source: ModelSource) -> OpenedModel:
+    def open_version(self, source: ModelSource) -> OpenedModel | OpenedImages:
         """Let the engine load an encoder. Raises ModelError."""
         make = partial(
             OpenVersion, name=source.name, path=str(source.path), origin=source.origin, digest=source.version
         )
-        return self._texts(self._link.open(make))
+        return self._front_of(self._link.open(make), source)
 
     def close(self) -> None:
         """End the waits of other threads."""
         self._link.close()
 
-    def _texts(self, opened: Opened) -> OpenedModel:
-        return RemoteModel(opened), self._engine(opened.metadata)
-
-    def _images(self, opened: Opened, source: ModelSource) -> OpenedImages:
+    def _front_of(self, opened: Opened, source: ModelSource) -> OpenedModel | OpenedImages:
+        if opened.metadata.image is None:
+            return RemoteModel(opened), self._engine(opened.metadata)
         from models.loader import read_processor
 
         processor = read_processor(source)

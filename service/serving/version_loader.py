@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,16 @@ from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion
 from service.serving.fine_tuned_images import FineTunedImages
+from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages
 from service.serving.metadata import UNCHECKED, sensor_metadata, text_metadata
 from service.serving.program_version import ProgramVersion, serve_version
 from service.serving.sensor_model import SensorModel, ServedSensor
 from service.serving.servable import Servable, ServingContext
 from service.serving.text_model import ServedText
-from service.serving.text_sources import TextSource
+from service.serving.text_sources import OpenedImages, TextSource
+
+V = TypeVar("V", FineTunedModel, FineTunedImages)
 
 
 class VersionLoader:
@@ -68,17 +72,10 @@ class VersionLoader:
         if manifest.reads_images:
             return self._load_images(path, manifest)
         parts = read_parts(path, manifest)
-        if manifest.encoder == "base":
-            head = self._load_on_base(manifest, parts)
-            head.check_golden()
-            return head
-        tuned = self._load_with_encoder(path, manifest, parts)
-        try:
-            tuned.check_golden()
-        except BaseException:
-            tuned.engine.close()
-            raise
-        return tuned
+        on_base = manifest.encoder == "base"
+        return _checked(
+            self._load_on_base(manifest, parts) if on_base else self._load_with_encoder(path, manifest, parts)
+        )
 
     def _load_sensor(self, path: Path, manifest: Manifest) -> ServedSensor:
         from models.sensors.golden import reproduce
@@ -104,12 +101,20 @@ class VersionLoader:
         return serve_version(program, engine, manifest, self._context, self._limits)
 
     def _load_images(self, path: Path, manifest: Manifest) -> FineTunedImages:
-        base, parts = self._find_base(manifest), read_image_parts(path, manifest)
+        parts = read_image_parts(path, manifest)
+        base = self._open_images(path, manifest) if manifest.encoder == "own" else self._find_base(manifest)
         if not isinstance(base, ReadsImages) or (parts.detector is not None and base.patches is None):
             raise ArtifactError(f"{manifest.base} reads {base.reads}: expected the encoder of images it was trained on")
-        loaded = FineTunedImages(base, manifest, parts, self._context)
-        loaded.check_golden()
-        return loaded
+        return _checked(FineTunedImages(base, manifest, parts, self._context))
+
+    def _open_images(self, path: Path, manifest: Manifest) -> ReadsImages:
+        """The encoder of images that a version has of its own, with an engine. Raises ArtifactError."""
+        opened = self._texts.open_version(_own_source(path, manifest))
+        model, engine = (opened.model, opened.engine) if isinstance(opened, OpenedImages) else opened
+        if not isinstance(opened, OpenedImages) or model.metadata.task != "embedding":
+            engine.close()
+            raise ArtifactError(f"its encoder does {model.metadata.task}, expected an encoder of images")
+        return serve_images(opened, self._context, self._limits)
 
     def _load_on_base(self, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
         base = self._find_base(manifest)
@@ -134,10 +139,11 @@ class VersionLoader:
         return base
 
     def _load_with_encoder(self, path: Path, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
-        if not (path / "encoder").is_dir():
-            raise ArtifactError("its manifest says that it has an encoder of its own, and there is none")
-        source = ModelSource(manifest.name, path / "encoder", f"trained from {manifest.base}", manifest.digest)
-        model, engine = self._texts.open_version(source)
+        opened = self._texts.open_version(_own_source(path, manifest))
+        if isinstance(opened, OpenedImages):
+            opened.engine.close()
+            raise ArtifactError("its encoder reads images, expected one of texts")
+        model, engine = opened
         without_head = manifest.task == "classification" and parts.head is None
         expected = manifest.task if manifest.task == "rerank" or without_head else "embedding"
         if model.metadata.task != expected or (
@@ -154,6 +160,24 @@ class VersionLoader:
     ) -> FineTunedModel:
         encoder = _WithMetadata(model, text_metadata(model.metadata, manifest))
         return FineTunedModel(encoder, engine, manifest, parts, self._context)
+
+
+def _own_source(path: Path, manifest: Manifest) -> ModelSource:
+    """Where a version's own encoder is. Raises ArtifactError without one."""
+    if not (path / "encoder").is_dir():
+        raise ArtifactError("its manifest says that it has an encoder of its own, and there is none")
+    return ModelSource(manifest.name, path / "encoder", f"trained from {manifest.base}", manifest.digest)
+
+
+def _checked(version: V) -> V:
+    """A version that reproduces its golden inputs. Raises ArtifactError, and closes an engine of its own."""
+    try:
+        version.check_golden()
+    except BaseException:
+        if version.owns_engine:
+            version.engine.close()
+        raise
+    return version
 
 
 class _WithMetadata:

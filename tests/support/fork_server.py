@@ -43,6 +43,8 @@ _PARENTS = {"serve", "up", "worker", "tests.support.worker_process"}
 # The interpreter and its libraries read these variables while they load: a program with other values is executed.
 _READ_AT_START = ("PYTHON", "OMP_", "MKL_", "LD_", "MALLOC_", "GLIBC_", "HF_", "HOME", "XDG_", "TORCH")
 _NOT_IMPORTED = "service.rpc"  # gRPC does not survive a fork
+# What training imports where it needs it.
+_LIBRARIES = ("cleanlab.filter", "scipy.signal", "sentence_transformers", "sklearn.feature_extraction.text")
 _MAX_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 16
 _PR_SET_CHILD_SUBREAPER = 36
@@ -189,6 +191,8 @@ def _import_all() -> None:
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if not found.name.startswith(_NOT_IMPORTED):
                 importlib.import_module(found.name)
+    for library in _LIBRARIES:
+        importlib.import_module(library)
     gc.freeze()
     gc.enable()
 

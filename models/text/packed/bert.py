@@ -49,7 +49,7 @@ class PackedBert(nn.Module):
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
         # In a list, since its modules are this module's already: as a submodule they would be registered twice.
         self._stack = [_EncoderStack(self.word_embeddings, self.position_embeddings, self.norm, self.layers)]
-        self.onednn_max_rows = 0
+        self.onednn_rows, self.float16_max_rows = range(0), 0
         self._max_alone = 0  # tokens of a text for `embed_one`
 
     def forward(self, layout: PackedBatch, preempt: Preemption = NO_PREEMPTION) -> Tensor:
@@ -77,7 +77,7 @@ class PackedBert(nn.Module):
         `ids` int32 [tokens], `pooling` as in `PackedBatch.pool`. Returns the text's vector float32 [1, d].
         """
         stack, count = self._stack[0], len(ids)
-        filled = np.zeros(pad_rows(count, self.onednn_max_rows), dtype=np.int64)
+        filled = np.zeros(pad_rows(count, self.onednn_rows), dtype=np.int64)
         filled[:count] = ids
         with as_written():
             started = stack.start_one(torch.from_numpy(filled), count, self.shape.first_position, _flags(preempt))
@@ -92,10 +92,15 @@ class PackedBert(nn.Module):
             rows, intermediate, done = self._stack[0].resume(rows, intermediate, done, blocks, _flags(preempt))
         return rows
 
-    def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Move to a device and dtype, in the form that computes fastest there."""
+    def placed(self, device: torch.device, dtype: torch.dtype, *, may_round: bool = False) -> Self:
+        """Move to a device and dtype, in the form that computes fastest there.
+
+        Where it `may_round`, few rows may be multiplied by weights in float16.
+        """
         self.to(device, dtype).eval().requires_grad_(False)
-        self.onednn_max_rows = prepare_for_cpu([layer for layer in self.modules() if isinstance(layer, Linear)])
+        linear = [layer for layer in self.modules() if isinstance(layer, Linear)]
+        self.onednn_rows = prepare_for_cpu(linear, may_round=may_round)
+        self.float16_max_rows = max((layer.float16_max_rows for layer in linear), default=0)
         if device.type == "cpu":
             self._stack = [script(self._stack[0])]
             room = self.shape.positions - self.shape.first_position

@@ -43,6 +43,9 @@ PROBES = (
 )
 # A text at the model's limit is compared, too, up to this many tokens.
 _LONGEST_PROBE = 512
+# Rounded weights may change a row by this share of its length. Rows in other batches would otherwise look as if they
+# depended on their neighbours (models/text/batch_check.py).
+_MAX_ROUNDING = 1e-3
 _MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.99}
 
 
@@ -58,7 +61,9 @@ class PackedEncoder:
         self._pooling = pipeline.pooling
         self.text = TextProcessor(tokenizer, pipeline.max_tokens)
         notes = (_quantise_and_time(network, self.text.encode(PROBES)),) if placement.int8 else ()
-        self._network = network.placed(placement.device, placement.dtype)
+        self._network = network.placed(placement.device, placement.dtype, may_round=placement.auto_dtype)
+        if self.rounds_few_rows:
+            notes = (f"up to {network.float16_max_rows} tokens at a time are multiplied by weights in float16",)
         self.metadata = text_metadata(
             source,
             placement,
@@ -81,10 +86,15 @@ class PackedEncoder:
             if network.takes_alone(batch):
                 vectors = network.embed_one(batch[0].ids, self._pooling, preempt)
             else:
-                layout = PackedBatch.of(batch, placement.device, placement.dtype, network.onednn_max_rows)
+                layout = PackedBatch.of(batch, placement.device, placement.dtype, network.onednn_rows)
                 vectors = layout.pool(network(layout, preempt), self._pooling).cpu()
             rows: NDArray[np.float32] = vectors.numpy()
             return rows
+
+    @property
+    def rounds_few_rows(self) -> bool:
+        """Whether few rows are multiplied by weights in float16."""
+        return self._network.float16_max_rows > 0
 
     def memory_bytes(self) -> int:
         """Bytes held on the device."""
@@ -109,11 +119,11 @@ def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncode
         expected = compute_probes(general)
     vectors = compute_probes(packed)
     cosine = float((normalize(vectors) * normalize(expected)).sum(axis=1).min())
+    if packed.rounds_few_rows and not _distance(vectors, expected) <= _MAX_ROUNDING:
+        return _in_float32(source, placement, f"weights in float16 gave a least cosine of {cosine:.7f}")
     if not cosine >= _MIN_COSINE[placement.dtype_name]:  # so that NaN is refused, too
         if placement.auto_dtype and placement.dtype == torch.bfloat16:
-            why = f"bfloat16 gave a least cosine of {cosine:.6f}"
-            log.warning("%s: %s, so it computes in float32", source.name, why)
-            return packed_or_general(source, placement.in_float32(why))
+            return _in_float32(source, placement, f"bfloat16 gave a least cosine of {cosine:.6f}")
         return _general_encoder(source, placement, f"the packed forward pass differs, least cosine {cosine:.6f}")
     forward = f"packed: least cosine to the general forward pass {cosine:.6f}"
     notes = (*packed.metadata.notes, *_recommend_int8(placement))
@@ -127,6 +137,17 @@ def compute_probes(model: TextModel) -> NDArray[np.float32]:
     long = "the quick brown fox jumps over the lazy dog " * (limit // 9 + 1)
     parts = model.text.encode(PROBES), model.text.encode([long], max_tokens=limit)
     return np.concatenate([model.forward(part) for part in parts])
+
+
+def _in_float32(source: ModelSource, placement: Placement, why: str) -> PackedEncoder | Encoder:
+    """Load the encoder again, without any rounding."""
+    log.warning("%s: %s, so it computes in float32", source.name, why)
+    return packed_or_general(source, placement.in_float32(why))
+
+
+def _distance(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference of two rows as a share of their length."""
+    return float((np.linalg.norm(vectors - expected, axis=1) / np.linalg.norm(expected, axis=1)).max())
 
 
 def _recommend_int8(placement: Placement) -> tuple[str, ...]:

@@ -13,13 +13,12 @@ because it goes into the layer before: a layer norm, or the product that makes a
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from models.runtime.placement import INT8_ENGINE
+from models.runtime.fbgemm import fbgemm
 from models.runtime.product_race import race_products
 from models.text.packed.bert import PackedBert
 from models.text.packed.linear import Linear
@@ -138,13 +137,7 @@ def _prepack(weight: Tensor, bias: Tensor | None) -> Any:
     """Round the weights [out, in] and pack them for FBGEMM."""
     scales = weight.abs().amax(1).clamp(min=_SMALLEST) / 127
     rounded = (weight / scales[:, None]).round().to(torch.int8)
-    before = torch.backends.quantized.engine
-    # PyTorch warns that it will drop these tensors one day; there is no other way to FBGEMM yet.
-    with warnings.catch_warnings(action="ignore"):
-        torch.backends.quantized.engine = INT8_ENGINE
-        try:
-            zeros = torch.zeros(len(scales), dtype=torch.int64)
-            tensor = torch._make_per_channel_quantized_tensor(rounded, scales, zeros, 0)  # noqa: SLF001
-            return torch.ops.quantized.linear_prepack(tensor, bias)
-        finally:
-            torch.backends.quantized.engine = before
+    with fbgemm():
+        zeros = torch.zeros(len(scales), dtype=torch.int64)
+        tensor = torch._make_per_channel_quantized_tensor(rounded, scales, zeros, 0)  # noqa: SLF001
+        return torch.ops.quantized.linear_prepack(tensor, bias)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.runtime.fbgemm import fbgemm, has_fbgemm
 from models.runtime.huge_pages import move_to_huge_pages
 from models.runtime.product_race import pack_for_onednn, race_products
+from models.text.packed.float16_race import race_float16
 
 # Up to this many rows a thread, oneDNN is faster than MKL in float32 without AVX-512 (benchmarks/NOTES.md).
 _ONEDNN_ROWS_PER_THREAD = 64
@@ -24,28 +27,48 @@ _GELU_ROWS = 32
 class Linear(nn.Linear):
     """x Wᵀ + b, then an activation or a residual.
 
-    oneDNN multiplies up to `onednn_max_rows` rows, by weights in its own form and with the activation fused in;
-    PyTorch's `linear` multiplies more. `onednn_max_rows` is 0 until `prepare_for_cpu`.
+    FBGEMM multiplies up to `float16_max_rows` rows, by weights rounded to float16; oneDNN up to `onednn_max_rows` rows,
+    by weights in its own form and with the activation fused in; PyTorch's `linear` multiplies more. Both numbers are 0
+    until `prepare_for_cpu`.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
-        self.onednn_max_rows = 0
+        self.float16_max_rows = self.onednn_max_rows = 0
         self.gelu_rows = _GELU_ROWS  # TorchScript reads no globals
         self._packed: Tensor | None = None
+        self._rounded: Any = None  # a ScriptObject
 
     def forward(self, rows: Tensor, activation: str = "none", residual: Tensor | None = None) -> Tensor:
         """Rows [n, in] → [n, out], then the activation ("none" or "gelu") and the residual."""
-        packed = self._packed
-        if packed is not None and len(rows) <= self.onednn_max_rows:
+        packed, rounded = self._packed, self._rounded
+        by_float16 = len(rows) <= self.float16_max_rows
+        if packed is not None and len(rows) <= self.onednn_max_rows and not by_float16:
             algorithm = "none" if activation == "gelu" else ""
             result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, self.bias, activation, [], algorithm)  # noqa: SLF001  # as torch's inductor calls it
         else:
-            result = functional.linear(rows, self.weight, self.bias)
+            if rounded is not None and by_float16:
+                result = torch.ops.quantized.linear_dynamic_fp16(rows, rounded)
+            else:
+                result = functional.linear(rows, self.weight, self.bias)
             if activation == "gelu":
                 for part in torch.split(result, self.gelu_rows):
                     torch.ops.aten.gelu_(part)
         return result if residual is None else result + residual
+
+    @property
+    def rounded(self) -> bool:
+        """Whether it has its weights in float16, too."""
+        return self._rounded is not None
+
+    def round_to_float16(self) -> None:
+        """Give FBGEMM the weights in float16, for up to `float16_max_rows` rows."""
+        with fbgemm():
+            self._rounded = torch.ops.quantized.linear_prepack_fp16(self.weight.detach(), self.bias.detach())
+
+    def forget_float16(self) -> None:
+        """Let go of the weights in float16."""
+        self._rounded, self.float16_max_rows = None, 0
 
     def use_onednn(self, max_rows: int = _ANY_ROWS) -> None:
         """Have oneDNN multiply up to `max_rows` rows.
@@ -69,13 +92,26 @@ class Linear(nn.Linear):
         return areas
 
 
-def prepare_for_cpu(layers: Sequence[Linear]) -> int:
+def prepare_for_cpu(layers: Sequence[Linear], *, may_round: bool = False) -> range:
     """Give a network's linear layers the forms that are fast on this CPU.
 
-    Call it once, when weights, dtype and device are final. Returns the most rows that oneDNN multiplies, 0 for none.
+    Where they `may_round`, few rows are multiplied by weights in float16, if that is faster. Call it once, when
+    weights, dtype and device are final. Returns the numbers of rows that oneDNN multiplies.
     """
-    if any(layer.weight.device.type != "cpu" for layer in layers):
-        return 0
+    if not layers or any(layer.weight.device.type != "cpu" for layer in layers):
+        return range(0)
+    if may_round and _can_round(layers):  # before the weights are dropped
+        for layer in layers:
+            layer.round_to_float16()
+    _lay_out(layers)
+    move_to_huge_pages(area for layer in layers for area in layer.memory())
+    if layers[0].rounded:
+        _race_float16(layers)
+    return range(layers[0].float16_max_rows + 1, layers[0].onednn_max_rows + 1)
+
+
+def _lay_out(layers: Sequence[Linear]) -> None:
+    """Give the layers the forms that the race of products says."""
     if has_onednn() and all(_onednn_is_best(layer.weight.dtype) for layer in layers):
         for layer in layers:
             layer.use_onednn()
@@ -86,8 +122,27 @@ def prepare_for_cpu(layers: Sequence[Linear]) -> int:
         if wins_few and sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES:
             for layer in layers:
                 layer.use_onednn(_ONEDNN_ROWS_PER_THREAD * torch.get_num_threads())
-    move_to_huge_pages(area for layer in layers for area in layer.memory())
-    return max((layer.onednn_max_rows for layer in layers), default=0)
+
+
+def _race_float16(layers: Sequence[Linear]) -> None:
+    """Let few rows be multiplied by the weights in float16 where that is faster, else forget these."""
+    max_rows = race_float16(layers)
+    for layer in layers:
+        if max_rows:
+            layer.float16_max_rows = max_rows
+        else:
+            layer.forget_float16()
+
+
+def _can_round(layers: Sequence[Linear]) -> bool:
+    """Whether float16 holds the weights, FBGEMM multiplies them, and they are not too large to be held twice."""
+    weights = [layer.weight for layer in layers]
+    return (
+        has_fbgemm()
+        and all(weight.dtype == torch.float32 for weight in weights)
+        and sum(weight.nbytes for weight in weights) <= 2 * _MAX_DUPLICATED_BYTES
+        and all(float(weight.abs().max()) <= torch.finfo(torch.float16).max for weight in weights)  # not NaN either
+    )
 
 
 def has_onednn() -> bool:

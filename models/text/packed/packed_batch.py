@@ -105,11 +105,13 @@ class PackedBatch:
     blocks: AttentionBlocks
 
     @classmethod
-    def of(cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype, onednn_max_rows: int = 0) -> Self:
-        """Lay a batch out; oneDNN multiplies up to `onednn_max_rows` rows."""
+    def of(
+        cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype, onednn_rows: range = range(0)
+    ) -> Self:
+        """Lay a batch out; oneDNN multiplies numbers of rows in `onednn_rows`."""
         lengths = np.array([item.count for item in batch], dtype=np.int64)
         rows = int(lengths.sum())
-        fillers = pad_rows(rows, onednn_max_rows) - rows
+        fillers = pad_rows(rows, onednn_rows) - rows
         ids = np.zeros(rows + fillers, dtype=np.int64)
         np.concatenate([item.ids for item in batch], out=ids[:rows])
         padded = np.append(lengths, np.ones(fillers, dtype=np.int64))
@@ -145,11 +147,11 @@ class PackedBatch:
         return rows[chosen[: self.texts]].float()
 
 
-def pad_rows(rows: int, onednn_max_rows: int) -> int:
-    """`rows` rounded up to a size for oneDNN, unless it is above `onednn_max_rows`."""
+def pad_rows(rows: int, onednn_rows: range) -> int:
+    """`rows` rounded up to a size for oneDNN, unless one of them is not in `onednn_rows`."""
     step = max(_MIN_STEP, (1 << (rows - 1).bit_length()) // (2 * _SIZES_PER_DOUBLING))
     size = -(-rows // step) * step
-    return size if size <= onednn_max_rows else rows
+    return size if rows in onednn_rows and size in onednn_rows else rows
 
 
 def tile_of(device: torch.device) -> int:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from models.errors import ModelSourceError
 from models.loader import load
-from models.runtime.placement import INT8_ENGINE, DtypeName, place
+from models.runtime.fbgemm import has_fbgemm
+from models.runtime.placement import DtypeName, place
 from models.source import DEFAULT_MODEL, locate
 from models.text.base import TextModel
 from models.text.batch_check import OneByOne
@@ -23,9 +24,7 @@ from tests.support import tiny_models
 pytestmark = pytest.mark.slow
 
 CPU32 = place("cpu", "float32")
-needs_int8 = pytest.mark.skipif(
-    INT8_ENGINE not in torch.backends.quantized.supported_engines, reason=f"PyTorch has no {INT8_ENGINE} here"
-)
+needs_int8 = pytest.mark.skipif(not has_fbgemm(), reason="PyTorch has no FBGEMM here")
 TEXTS = ["a card", "the card is 12 days late, where is it?", "x"]
 
 

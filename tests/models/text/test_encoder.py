@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from models.errors import ModelSourceError
 from models.loader import load
+from models.runtime.fbgemm import has_fbgemm
 from models.runtime.placement import DtypeName, place
 from models.runtime.product_race import ProductRace, ProductTimes
 from models.source import DEFAULT_MODEL, locate
@@ -135,6 +137,30 @@ def test_bfloat16_that_differs_too_much_is_replaced_by_float32_unless_asked_for(
     metadata = load(locate(str(tiny_models.encoder(tmp_path / "model"))), placement).metadata
     assert (metadata.dtype, metadata.forward.partition(":")[0]) == (dtype, forward)
     assert ("float32 since bfloat16 gave a least cosine of" in metadata.reason) is auto
+
+
+@pytest.mark.skipif(not has_fbgemm(), reason="PyTorch has no FBGEMM here")
+@pytest.mark.parametrize(
+    ("auto", "allowed", "rounds"),
+    [(True, 1e-3, True), (False, 1e-3, False), (True, 0.0, False), (True, math.nan, False)],
+)
+def test_weights_of_few_rows_are_rounded_where_float32_was_not_asked_for_and_rows_stay_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auto: bool, allowed: float, rounds: bool
+) -> None:
+    monkeypatch.setattr("models.text.packed.linear.race_float16", lambda _: 24)
+    monkeypatch.setattr("models.text.packed.encoder._MAX_ROUNDING", allowed)
+    source = locate(str(tiny_models.encoder(tmp_path / "model")))
+    model, exact = load(source, replace(CPU32, auto_dtype=auto)), load(source, CPU32)
+    assert isinstance(model, PackedEncoder)
+    assert model.rounds_few_rows is rounds
+    assert ("up to 24 tokens at a time are multiplied by weights in float16" in model.metadata.notes) is rounds
+    assert ("float32 since weights in float16 gave" in model.metadata.reason) is (auto and not rounds)
+    for count in (1, 2, 9):
+        texts = ["a few words"] * count
+        few = sum(item.count for item in model.text.encode(texts)) <= 24
+        rows, right = encode(model, texts), encode(exact, texts)
+        assert least_cosine(rows, right) > 0.99999
+        assert np.array_equal(rows, right) is not (rounds and few)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from models.images.reader import ImageLimits
 from models.images.text_recognizer import RecognizesText
 from models.loader import load_images
 from models.runtime.placement import place
-from models.source import locate
+from models.source import ModelSource, locate
 from service.engine.frames import SubmitImages
 from service.engine.request import Request
 from service.engine.row_engine import RowEngine
@@ -26,7 +26,7 @@ from service.serving.engine_factory import EngineFactory
 from service.serving.image_frames import image_submission, images_of
 from service.serving.remote_text import RemoteTextSource
 from service.serving.text_sources import LocalTextSource, OpenedImages
-from tests.service.serving.test_remote_text import Bench, rows
+from tests.service.serving.test_remote_text import Bench, rows, until
 from tests.support.images import encoded, picture
 from tests.support.tiny_image_models import (
     image_classifier,
@@ -71,13 +71,11 @@ class ImageBench(Bench):
         self.source = cast(Any, LocalTextSource(self.settings, engines))
         self.server = self._new_server()
 
-    async def images(self) -> list[OpenedImages]:
-        """The models of a front."""
+    async def remote(self) -> RemoteTextSource:
+        """What a front opens models by."""
         link = self.link()
         await self.connect(link)
-        source = RemoteTextSource(self.settings, link, self.metrics)
-        opened = await asyncio.to_thread(lambda: list(source.open_configured()))
-        return [one for one in opened if isinstance(one, OpenedImages)]
+        return RemoteTextSource(self.settings, link, self.metrics)
 
 
 async def computed(engine: RowEngine[Any], items: Sequence[ImageItem]) -> np.ndarray[Any, Any]:
@@ -116,10 +114,33 @@ def test_each_kind_gives_the_rows_that_it_gives_in_one_process(specs: list[str],
     async def main() -> None:
         bench = ImageBench(specs)
         bench.server.start()
-        opened = await asyncio.wait_for(bench.images(), TIMEOUT_S)
-        assert [one.model.metadata.name for one in opened] == list(MAKE)
-        for local, remote in zip(here, opened, strict=True):
+        front = await bench.remote()
+        opened = await asyncio.wait_for(asyncio.to_thread(lambda: list(front.open_configured())), TIMEOUT_S)
+        for name, local, remote in zip(MAKE, here, opened, strict=True):
+            assert isinstance(remote, OpenedImages)
+            assert remote.model.metadata.name == name
             await compare(local, remote)
+        await bench.server.close()
+
+    asyncio.run(main())
+
+
+def test_a_version_has_its_own_encoder_in_the_engine(specs: list[str], here: list[ImageModel]) -> None:
+    """It has no patch features: heads on it read its vectors."""
+    path, pixels = locate(specs[1]).path, here[1].images.prepare(picture(80, 60))
+
+    async def main() -> None:
+        bench = ImageBench(specs[:1])
+        bench.server.start()
+        front = await bench.remote()
+        source = ModelSource("tuned", path, "trained", "abc")
+        opened = await asyncio.wait_for(asyncio.to_thread(front.open_version, source), TIMEOUT_S)
+        assert isinstance(opened, OpenedImages)
+        assert opened.model.metadata.label == "tuned:abc"
+        assert opened.patches is None
+        np.testing.assert_allclose(await computed(opened.engine, [pixels]), here[1].forward([pixels]), atol=1e-5)
+        opened.engine.close()
+        await asyncio.wait_for(until(lambda: bench.server.find("tuned:abc") is None), TIMEOUT_S)
         await bench.server.close()
 
     asyncio.run(main())

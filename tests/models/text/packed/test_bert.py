@@ -37,14 +37,14 @@ pytestmark = pytest.mark.slow
 CPU32 = place("cpu", "float32")
 LONGEST = 80  # as many positions as the tiny models have
 PACKED: tuple[tiny_models.Architecture, ...] = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
-ALL = 2**62
+ALL = range(1, 2**62)
 LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, LONGEST), min_size=1, max_size=14)
 
 
-def layout(*lengths: int, onednn_max_rows: int = 0) -> PackedBatch:
+def layout(*lengths: int, onednn_rows: range = range(0)) -> PackedBatch:
     """The layout of texts of so many tokens."""
     batch = [Tokens(np.full(length, number, dtype=np.int32), length) for number, length in enumerate(lengths)]
-    return PackedBatch.of(batch, torch.device("cpu"), torch.float32, onednn_max_rows)
+    return PackedBatch.of(batch, torch.device("cpu"), torch.float32, onednn_rows)
 
 
 def test_tokens_are_counted_within_each_text() -> None:
@@ -56,7 +56,7 @@ def test_tokens_are_counted_within_each_text() -> None:
 
 
 def test_texts_of_one_token_fill_up_the_rows_that_linear_layers_like() -> None:
-    one = layout(3, 10, onednn_max_rows=ALL)
+    one = layout(3, 10, onednn_rows=ALL)
     assert (one.texts, one.lengths.tolist()) == (2, [3, 10, 1])
     assert one.owner.tolist() == [0] * 3 + [1] * 10 + [2]
     assert (one.ids[13:].tolist(), one.positions[13:].tolist(), one.positions_from(5)[13:].tolist()) == ([0], [0], [5])
@@ -77,7 +77,7 @@ def test_pooling_takes_each_text_by_itself(mode: str, expected: list[list[float]
 @pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken"])
 def test_pooling_leaves_out_what_fills_up(mode: str) -> None:
     rows = torch.randn(64, 2)
-    one = layout(30, 31, onednn_max_rows=ALL)
+    one = layout(30, 31, onednn_rows=ALL)
     assert torch.equal(one.pool(rows, mode), layout(30, 31).pool(rows[:61], mode))
 
 
@@ -146,7 +146,7 @@ def test_rows_are_filled_up_and_texts_keep_their_vectors(
 ) -> None:
     packed, general = both
     batch, network, seen = texts(lengths, 0, packed.metadata.vocabulary), packed._network, set[int]()
-    monkeypatch.setattr(network, "onednn_max_rows", ALL)
+    monkeypatch.setattr(network, "onednn_rows", ALL)
     unscripted = _EncoderStack(network.word_embeddings, network.position_embeddings, network.norm, network.layers)
     monkeypatch.setattr(network, "_stack", [unscripted])
     hooks = [
@@ -251,15 +251,15 @@ def test_special_tokens_inside_a_text_have_the_positions_that_the_general_path_g
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
-@pytest.mark.parametrize("onednn_max_rows", [0, ALL])
+@pytest.mark.parametrize("onednn_rows", [range(0), ALL])
 def test_one_short_text_gets_the_vector_that_a_layout_gives(
-    both: tuple[PackedEncoder, Encoder], pooling: str, onednn_max_rows: int, monkeypatch: pytest.MonkeyPatch
+    both: tuple[PackedEncoder, Encoder], pooling: str, onednn_rows: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed, _ = both
     network, calls = packed._network, list[None]()
-    monkeypatch.setattr(network, "onednn_max_rows", onednn_max_rows)
+    monkeypatch.setattr(network, "onednn_rows", onednn_rows)
     for batch in (texts([count], count, packed.metadata.vocabulary) for count in (1, 6, 13, SHARED)):
-        one = PackedBatch.of(batch, torch.device("cpu"), torch.float32, onednn_max_rows)
+        one = PackedBatch.of(batch, torch.device("cpu"), torch.float32, onednn_rows)
         by_layout = one.pool(network(one), pooling)
         if not network.takes_alone(batch):
             assert packed.metadata.architecture == "mpnet"  # its relative positions need a layout

@@ -17,7 +17,8 @@ from torch.nn import functional
 from models.errors import ModelError
 from models.loader import load
 from models.runtime import product_race
-from models.runtime.placement import INT8_ENGINE, Placement, place
+from models.runtime.fbgemm import FBGEMM, has_fbgemm
+from models.runtime.placement import Placement, place
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
 from models.text.packed import encoder, linear
@@ -31,9 +32,7 @@ from tests.support import tiny_models
 from tests.support.preemption import Calling
 
 CPU32 = place("cpu", "float32")
-pytestmark = pytest.mark.skipif(
-    INT8_ENGINE not in torch.backends.quantized.supported_engines, reason=f"PyTorch has no {INT8_ENGINE} here"
-)
+pytestmark = pytest.mark.skipif(not has_fbgemm(), reason="PyTorch has no FBGEMM here")
 
 
 def int8() -> Placement:
@@ -149,7 +148,7 @@ def test_an_input_that_is_larger_than_any_seen_is_cut_off(gelu: bool) -> None:
 
 def test_pytorchs_engine_stays_as_it_was() -> None:
     before = torch.backends.quantized.engine
-    other = next(name for name in torch.backends.quantized.supported_engines if name not in ("none", INT8_ENGINE))
+    other = next(name for name in torch.backends.quantized.supported_engines if name not in ("none", FBGEMM))
     try:
         torch.backends.quantized.engine = other
         Int8Linear(torch.eye(4), torch.zeros(4), 1.0)
@@ -205,8 +204,8 @@ def test_a_device_that_is_no_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_pytorch_without_the_products_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.runtime.placement.INT8_ENGINE", "another")
-    with pytest.raises(ModelError, match="int8 needs another, which PyTorch does not have"):
+    monkeypatch.setattr("models.runtime.placement.has_fbgemm", lambda: False)
+    with pytest.raises(ModelError, match="int8 needs fbgemm, which PyTorch does not have"):
         place("cpu", "int8")
 
 

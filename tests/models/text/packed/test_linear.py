@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.runtime.fbgemm import has_fbgemm
 from models.runtime.product_race import ProductRace, ProductTimes
 from models.text.packed import linear
 from models.text.packed.linear import Linear, has_onednn, prepare_for_cpu
 
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="PyTorch has no oneDNN here")
+needs_fbgemm = pytest.mark.skipif(not has_fbgemm(), reason="PyTorch has no FBGEMM here")
 FEW = 5
 
 
@@ -40,6 +42,46 @@ def test_few_rows_and_many_are_multiplied_alike(count: int, gelu: bool, residual
     one.lay_out_for_mkl()
     one.use_onednn(FEW)
     torch.testing.assert_close(one(rows, "gelu" if gelu else "none", plus).double(), right, atol=1e-5, rtol=1e-5)
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1])
+@pytest.mark.parametrize(("gelu", "residual"), [(False, False), (True, False), (False, True)])
+def test_few_rows_are_multiplied_by_rounded_weights(count: int, gelu: bool, residual: bool) -> None:
+    one = layer()
+    rows, plus = torch.randn(count, 24), torch.randn(count, 40) if residual else None
+    right = expected(one, rows, gelu=gelu, plus=plus)
+    one.round_to_float16()
+    one.use_onednn()
+    one.float16_max_rows = FEW
+    got = one(rows, "gelu" if gelu else "none", plus).double()
+    torch.testing.assert_close(got, right, atol=2e-3, rtol=1e-3)
+    assert torch.allclose(got, right, atol=1e-6) is (count > FEW)
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("max_rows", [0, 24])
+def test_the_race_decides_which_rows_meet_rounded_weights(max_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "race_float16", lambda _: max_rows)
+    monkeypatch.setattr(linear, "race_products", lambda: a_race(onednn=0.9))
+    layers = [layer(), layer()]
+    assert prepare_for_cpu(layers, may_round=True).start == max_rows + 1
+    assert {(one.rounded, one.float16_max_rows) for one in layers} == {(max_rows > 0, max_rows)}
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("why", ["not asked", "bfloat16", "beyond float16", "not a number", "too large"])
+def test_weights_are_not_rounded(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "race_float16", lambda _: 24)
+    layers = [layer(), layer()]
+    if why == "bfloat16":
+        layers[1].to(torch.bfloat16)
+    elif why == "too large":
+        monkeypatch.setattr(linear, "_MAX_DUPLICATED_BYTES", 24 * 40 * 4 - 1)
+    elif why != "not asked":
+        layers[1].weight[3, 3] = 65_520 if why == "beyond float16" else math.nan
+    prepare_for_cpu(layers, may_round=why != "not asked")
+    assert not any(one.rounded or one.float16_max_rows for one in layers)
 
 
 @needs_onednn
@@ -118,10 +160,11 @@ def test_more_threads_make_more_rows_few() -> None:
     try:
         torch.set_num_threads(3)
         layers = [layer(), layer()]
-        onednn_max_rows = prepare_for_cpu(layers)
+        onednn_rows = prepare_for_cpu(layers)
     finally:
         torch.set_num_threads(threads)
-    assert [onednn_max_rows, *(one.onednn_max_rows for one in layers)] == [192] * 3
+    assert onednn_rows == range(1, 193)
+    assert [one.onednn_max_rows for one in layers] == [192] * 2
 
 
 @pytest.mark.usefixtures("avx2")
@@ -135,19 +178,20 @@ def test_large_weights_are_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> No
 @needs_onednn
 def test_where_onednn_loses_with_few_rows_too_pytorch_multiplies_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "race_products", lambda: a_race(onednn=1.1))
-    assert prepare_for_cpu([layer()]) == 0
+    assert not prepare_for_cpu([layer()])
 
 
 def test_without_onednn_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     one = layer()
-    assert prepare_for_cpu([one]) == one.onednn_max_rows == 0
+    assert not prepare_for_cpu([one])
+    assert one.onednn_max_rows == 0
 
 
 @pytest.mark.usefixtures("avx2")
 def test_other_dtypes_and_devices_stay_as_they_are() -> None:
     for one in (layer().to(torch.bfloat16), layer().to("meta")):
-        assert prepare_for_cpu([one]) == 0
+        assert not prepare_for_cpu([one])
         assert (one.onednn_max_rows, one.weight.stride()) == (0, (24, 1))
 
 

@@ -1,0 +1,82 @@
+"""For how many rows weights rounded to float16 pay, measured on a network's own layers.
+
+Few rows take as long as it takes to read the weights, and in float16 they are half as large. FBGEMM multiplies such
+weights in float32, so only they are rounded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.runtime.kept_races import kept_races
+from models.runtime.timing import one_thread, time_in_turn
+
+log = logging.getLogger(__name__)
+
+# Numbers of rows that are tried, the largest first. More rows take longer to compute than weights take to read.
+_CANDIDATES = (32, 24, 16, 8)
+# A smaller gain is not worth the rounding.
+_MIN_GAIN = 1.05
+# Each number of rows is timed for so long, or for four turns.
+_SECONDS = 0.03
+
+
+class Product(Protocol):
+    """A linear layer that has its weights in float32 and in float16."""
+
+    in_features: int
+    out_features: int
+    float16_max_rows: int
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Rows [n, in] → [n, out], up to `float16_max_rows` of them by the weights in float16."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Float16Race:
+    """The most rows for which weights in float16 are faster, 0 for none."""
+
+    max_rows: Annotated[int, Field(ge=0, le=_CANDIDATES[0])]
+
+
+def race_float16(layers: Sequence[Product]) -> int:
+    """The most rows that these layers multiply faster by weights in float16, 0 for none: kept, or measured.
+
+    The size of the network is part of the result's name, since weights that fit into a cache are read faster. A race
+    that fails leaves the weights in float32.
+    """
+    name = f"float16 weights of {sum(layer.in_features * layer.out_features for layer in layers) >> 18} MB"
+    try:
+        race = kept_races.recall(name, Float16Race, partial(_run, layers))
+    except (MemoryError, RuntimeError) as error:
+        log.warning("the race of %s failed, so they stay in float32: %s", name, error)
+        return 0
+    log.info("%s in float32: up to %d rows are multiplied faster in float16", name, race.max_rows)
+    return race.max_rows
+
+
+def _run(layers: Sequence[Product]) -> Float16Race:
+    with one_thread(), torch.inference_mode():
+        return Float16Race(next((rows for rows in _CANDIDATES if _gain(layers, rows) >= _MIN_GAIN), 0))
+
+
+def _gain(layers: Sequence[Product], rows: int) -> float:
+    """How many times as fast the layers multiply `rows` rows by weights in float16."""
+    inputs = {width: torch.randn(rows, width) for width in {layer.in_features for layer in layers}}
+
+    def multiply(float16_max_rows: int) -> None:
+        for layer in layers:
+            layer.float16_max_rows = float16_max_rows
+            layer(inputs[layer.in_features])
+
+    seconds = time_in_turn({limit: partial(multiply, limit) for limit in (0, rows)}, _SECONDS)
+    return seconds[0] / seconds[rows]

@@ -1,0 +1,59 @@
+"""The race of weights in float16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from models.runtime.fbgemm import has_fbgemm
+from models.text.packed import float16_race
+from models.text.packed.float16_race import race_float16
+from models.text.packed.linear import Linear
+
+pytestmark = pytest.mark.skipif(not has_fbgemm(), reason="PyTorch has no FBGEMM here")
+
+
+@pytest.fixture
+def layers() -> list[Linear]:
+    both = [Linear(24, 40).requires_grad_(False), Linear(40, 24).requires_grad_(False)]
+    for one in both:
+        one.round_to_float16()
+    return both
+
+
+@pytest.mark.parametrize(
+    ("gains", "max_rows"),
+    [
+        ({8: 2.0, 16: 1.5, 24: 1.2, 32: 1.1}, 32),
+        ({8: 2.0, 16: 1.5, 24: 1.04, 32: 0.9}, 16),
+        ({8: 1.04, 16: 1.0, 24: 0.9, 32: 0.9}, 0),
+    ],
+)
+def test_the_most_rows_that_gain_enough_win(
+    layers: list[Linear], gains: Mapping[int, float], max_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def time_in_turn(ways: Mapping[int, Callable[[], object]], seconds: float) -> dict[int, float]:
+        for limit, multiply in ways.items():
+            multiply()
+            assert {one.float16_max_rows for one in layers} == {limit}
+        exact, rows = ways
+        return {exact: 1.0, rows: 1 / gains[rows]}
+
+    monkeypatch.setattr(float16_race, "time_in_turn", time_in_turn)
+    assert race_float16(layers) == max_rows
+
+
+def test_the_race_runs_here(layers: list[Linear]) -> None:
+    assert race_float16(layers) in (0, 8, 16, 24, 32)
+
+
+def test_a_race_that_fails_leaves_float32(
+    layers: list[Linear], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(ways: object, seconds: float) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(float16_race, "time_in_turn", fail)
+    assert race_float16(layers) == 0
+    assert "stay in float32: no memory" in caplog.text
