@@ -9,7 +9,8 @@ import torch
 from models.errors import ModelError, ModelSourceError
 from models.filesystem import read_json
 from models.images.base import ImageModel
-from models.kinds import ImageKind, image_kind
+from models.images.processor import ImageProcessor, load_processor
+from models.kinds import ImageKind, image_kind, network_folder
 from models.lite_weights import ARCHITECTURE
 from models.programs.description import description_file, read_description
 from models.programs.native import is_native, read_native
@@ -73,6 +74,12 @@ def load_images(source: ModelSource, placement: Placement) -> ImageModel | None:
         "text-image": TextImageEncoder,
     }
     return check_image_batches(kinds[kind](source, placement))
+
+
+def read_processor(source: ModelSource) -> ImageProcessor:
+    """The image processor of the model in `source`, without its network. Raises ModelSourceError."""
+    is_whole = image_kind(source.path) in {"detector", "recognizer"}
+    return load_processor(source, network_folder(source.path), whole_size=is_whole)
 
 
 def open_programs(

@@ -49,7 +49,7 @@ class OneLineByOne(OneImageByOne):
 
     def __init__(self, model: TextRecognizer) -> None:
         super().__init__(model)
-        self.prepare_line, self.read_row = model.prepare_line, model.read_row
+        self.ends, self.prepare_line, self.read_row = model.ends, model.prepare_line, model.read_row
 
 
 class _Comparable(OneImageByOne):

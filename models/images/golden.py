@@ -14,7 +14,7 @@ from models.images.base import ImageModel
 from models.images.data_uri import from_data_uri
 from models.images.detectors.base import CalibratedImageDetector
 from models.images.detectors.serialization import load_image_detector
-from models.images.patches import PatchEncoder, PatchModel
+from models.images.patches import PatchEncoder, PatchFeatures, PatchModel
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
@@ -42,7 +42,7 @@ class ImageParts:
         """Probabilities [n, labels] of vectors [n, d]: all summing to 1, or each label by itself."""
         return self._require_classifier().probabilities(rows, (), multi_label=multi_label)
 
-    def answers(self, rows: Rows, patches: PatchModel | None) -> Rows:
+    def answers(self, rows: Rows, patches: PatchFeatures | None) -> Rows:
         """Outputs as golden rows hold them, of vectors or patch features: probabilities [n, labels], scores [n, 1]."""
         if self.classifier is not None:
             return self.probabilities(rows)

@@ -32,6 +32,16 @@ class PatchEncoder(ImageModel, Protocol):
         ...
 
 
+class PatchFeatures(ImageModel, Protocol):
+    """A model whose rows are patch features, float32 [n, channels * places]."""
+
+    channels: int
+
+    def unflatten(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows [n, width] → patches [n, grid * grid, channels]."""
+        ...
+
+
 class PatchModel:
     """The patch features of an encoder as rows: float32 [n, channels * grid * grid], one row an image.
 
@@ -62,7 +72,7 @@ class PatchModel:
 
     def unflatten(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rows [n, width] → patches [n, grid * grid, channels]."""
-        return rows.reshape(len(rows), self.channels, -1).transpose(0, 2, 1)
+        return unflatten(rows, self.channels)
 
     def memory_bytes(self) -> int:
         """Bytes of the encoder."""
@@ -74,3 +84,8 @@ class PatchModel:
         scaled = [functional.interpolate(one, (grid, grid), mode="bilinear") for one in maps]
         features = torch.cat(scaled, dim=1).cpu()
         return features if self._chosen is None else features[:, self._chosen]
+
+
+def unflatten(rows: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
+    """Rows of patch features [n, width] → patches [n, grid * grid, channels]."""
+    return rows.reshape(len(rows), channels, -1).transpose(0, 2, 1)

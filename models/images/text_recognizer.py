@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.images.base import ImageItem, ImageModel, compute_by_shape, image_metadata, load_network, to_tensor
 from models.images.pixels import Pixels
-from models.images.processor import load_processor
+from models.images.processor import ImageProcessor, load_processor
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import Placement
 from models.source import ModelSource
@@ -44,7 +44,9 @@ class RecognizedText:
 
 
 class RecognizesText(ImageModel, Protocol):
-    """A model whose rows are texts."""
+    """A model whose rows are texts, which end with one of the tokens `ends`."""
+
+    ends: tuple[int, ...]
 
     def prepare_line(self, line: Image.Image) -> Pixels:
         """A line of text for the network."""
@@ -55,6 +57,33 @@ class RecognizesText(ImageModel, Protocol):
         ...
 
 
+class LineReader:
+    """What a recogniser does before and after its network: lines to pixels, and rows to texts."""
+
+    def __init__(self, source: ModelSource, images: ImageProcessor, most_tokens: int, ends: tuple[int, ...]) -> None:
+        from transformers import AutoTokenizer
+
+        self.images = images
+        self.ends = ends
+        self._most_tokens = most_tokens
+        with source.loading("a tokenizer"):
+            self._tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+
+    def prepare_line(self, line: Image.Image) -> Pixels:
+        """A line of text for the network. Its cost grows with its length, so that lines of one length share a batch."""
+        tokens = math.ceil(_TOKENS_PER_HEIGHT * line.width / max(line.height, 1))
+        return replace(self.images.prepare(line), steps=min(tokens, self._most_tokens))
+
+    def read_row(self, row: NDArray[np.float32]) -> RecognizedText:
+        """The text of a row."""
+        tokens, logs = row.reshape(2, -1)
+        written = tokens != _NONE
+        ids = tokens[written].astype(int).tolist()
+        text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+        confidence = math.exp(float(logs[written].mean())) if ids else 0.0
+        return RecognizedText(text, confidence, truncated=not ids or ids[-1] not in self.ends)
+
+
 class TextRecognizer:
     """A vision encoder with a decoder that writes the text token by token, always the most probable one.
 
@@ -62,17 +91,16 @@ class TextRecognizer:
     """
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        from transformers import AutoTokenizer
-
         self._network = load_network(source, source.path, "VisionEncoderDecoderModel", placement)
         self._placement = placement
         self._layer_hooks = [LayerHooks(self._network.encoder), LayerHooks(self._network.decoder)]
         self.images = load_processor(source, source.path, whole_size=True)
-        with source.loading("a tokenizer"):
-            self._tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
         self._generation = _greedy(self._network)
         self._most_tokens = int(self._generation.max_new_tokens)
         self._ends = torch.tensor(self._generation.eos_token_id).flatten()
+        self.ends = tuple(self._ends.tolist())
+        lines = LineReader(source, self.images, self._most_tokens, self.ends)
+        self.prepare_line, self.read_row = lines.prepare_line, lines.read_row
         self.metadata = image_metadata(
             source,
             placement,
@@ -88,20 +116,6 @@ class TextRecognizer:
             for one in self._layer_hooks:
                 hooks.enter_context(one.calling(preempt))
             return compute_by_shape(batch, self.metadata.width, self._rows)
-
-    def prepare_line(self, line: Image.Image) -> Pixels:
-        """A line of text for the network. Its cost grows with its length, so that lines of one length share a batch."""
-        tokens = math.ceil(_TOKENS_PER_HEIGHT * line.width / max(line.height, 1))
-        return replace(self.images.prepare(line), steps=min(tokens, self._most_tokens))
-
-    def read_row(self, row: NDArray[np.float32]) -> RecognizedText:
-        """The text of a row."""
-        tokens, logs = row.reshape(2, -1)
-        written = tokens != _NONE
-        ids = tokens[written].astype(int).tolist()
-        text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
-        confidence = math.exp(float(logs[written].mean())) if ids else 0.0
-        return RecognizedText(text, confidence, truncated=not ids or ids[-1] not in self._ends)
 
     def memory_bytes(self) -> int:
         """Bytes held on the device."""

@@ -65,16 +65,45 @@ class Submit(Frame):
     bulk: bool
 
 
+class SubmitImages(Frame):
+    """Pixels of one request, uint8 [3, height, width] each, one after the other.
+
+    `heights`, `widths` and `steps` are int32 and per image.
+    """
+
+    model: str
+    client: str
+    deadline: float | None
+    patience_s: float | None
+    pixels: bytes
+    heights: bytes
+    widths: bytes
+    steps: bytes
+    bulk: bool
+
+
 class Cancel(Frame):
     """The caller of a submission waits no longer."""
 
 
+class OpenedPatches(msgspec.Struct, array_like=True, gc=False):
+    """The patch features of an encoder of images, which are another model of the engine."""
+
+    metadata: ModelMetadata
+    channels: int
+
+
 class Opened(Frame):
-    """A model that the engine holds for this front: its metadata, and its tokeniser as JSON."""
+    """A model that the engine holds for this front: its metadata, and its tokeniser as JSON.
+
+    `tokenizer` is empty where it reads no texts. `ends` are the tokens that end the texts that a recogniser writes.
+    """
 
     metadata: ModelMetadata
     memory_bytes: int
     tokenizer: str
+    ends: tuple[int, ...] = ()
+    patches: OpenedPatches | None = None
 
 
 class Rows(Frame):
@@ -105,7 +134,8 @@ class Draining(Frame):
     """The engine ends: open submissions are answered, others go to the next engine."""
 
 
-ToEngine = OpenConfigured | OpenVersion | CloseModel | Submit | Cancel
+Submission = Submit | SubmitImages
+ToEngine = OpenConfigured | OpenVersion | CloseModel | Submission | Cancel
 ToFront = Opened | Rows | Deadline | Failed | Draining
 to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
 to_front: msgspec.msgpack.Decoder[ToFront] = msgspec.msgpack.Decoder(ToFront)

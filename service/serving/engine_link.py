@@ -26,7 +26,7 @@ from service.engine.frames import (
     Opened,
     OpenVersion,
     Rows,
-    Submit,
+    Submission,
     ToEngine,
     encode,
     error_of,
@@ -84,12 +84,12 @@ class EngineLink(asyncio.Protocol):
             with contextlib.suppress(_EngineGone):
                 return answer.result()
 
-    def submit(self, frame: Submit, request: Request) -> None:
-        """Send a request; its future gets the answer. Raises BodyTooLarge for more tokens than a frame has room for."""
+    def submit(self, frame: Submission, request: Request) -> None:
+        """Send a request; its future gets the answer. Raises BodyTooLarge for more than a frame has room for."""
         try:
             content = encode(frame)
         except FrameTooLong as error:
-            raise BodyTooLarge(f"the request's tokens take {error}: send fewer inputs a request") from error
+            raise BodyTooLarge(f"the request's inputs take {error}: send fewer inputs a request") from error
         self._on_loop(self._send_submission, frame.model, content, request)
 
     def cancel(self, request: Request) -> None:

@@ -7,29 +7,32 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from models.images.base import ImageModel
+from models.base import Computable
+from models.images.patches import PatchFeatures
 from models.source import ModelSource
-from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
-from service.engine.frames import Draining, OpenConfigured, Opened, OpenVersion, failure
+from service.engine.frames import Draining, OpenConfigured, Opened, OpenedPatches, OpenVersion, failure
 from service.engine.row_engine import RowEngine
 from service.errors import ConfigError
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.front_connection import FrontConnection
-from service.serving.text_sources import LocalTextSource, TextSource
+from service.serving.text_sources import LocalTextSource, OpenedImages, TextSource
 from service.serving.text_sources import Opened as OpenedModel
 
 if TYPE_CHECKING:
     from service.processes.server_process import ServerProcess
+
+# A model and its engine.
+Started = tuple[Computable, RowEngine[Any]]
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +55,8 @@ class EngineServer:
         self._process = process
         self._source = source or LocalTextSource(settings, EngineFactory(settings, metrics, self._fail))
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
-        self._configured: list[OpenedModel] = []
-        self._models: dict[str, OpenedModel] = {}
+        self._configured: list[OpenedModel | OpenedImages] = []
+        self._models: dict[str, Started] = {}
         self._opening = asyncio.Lock()
         self._fronts: set[FrontConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,7 +99,7 @@ class EngineServer:
         for label in front.models:
             self.release(label)
 
-    def find(self, label: str) -> OpenedModel | None:
+    def find(self, label: str) -> Started | None:
         """A model that is loaded."""
         return self._models.get(label)
 
@@ -107,7 +110,7 @@ class EngineServer:
     def release(self, label: str) -> None:
         """Unload a version that no front holds any more."""
         held = any(label in front.models for front in self._fronts)
-        configured = any(label == model.metadata.label for model, _ in self._configured)
+        configured = any(label == _started(opened)[0].metadata.label for opened in self._configured)
         if not held and not configured and (found := self._models.pop(label, None)) is not None:
             self._start(asyncio.to_thread(found[1].close))
             log.info("model unloaded", extra={"model": label})
@@ -115,32 +118,37 @@ class EngineServer:
     async def _open(self, front: FrontConnection, frame: OpenConfigured | OpenVersion) -> None:
         try:
             async with self._opening:
-                opened = await self._find_or_load(frame)
+                model, found = await self._find_or_load(frame)
                 if front in self._fronts:
-                    front.models.add(opened[0].metadata.label)
+                    front.models.add(model.metadata.label)
                 else:
-                    self.release(opened[0].metadata.label)
+                    self.release(model.metadata.label)
         except Exception as error:  # a broken model may make a library raise anything
             log.warning("a model could not be opened: %s", error)
             front.send(failure(frame.number, error))
             return
-        model = opened[0]
-        tokenizer = await asyncio.to_thread(model.text.to_json)
-        front.send(Opened(frame.number, model.metadata, model.memory_bytes(), tokenizer))
+        text = getattr(model, "text", None)
+        tokenizer = "" if text is None else await asyncio.to_thread(text.to_json)
+        patches = None if found is None else OpenedPatches(found.metadata, found.channels)
+        ends = getattr(model, "ends", ())
+        front.send(Opened(frame.number, model.metadata, model.memory_bytes(), tokenizer, ends, patches))
 
-    async def _find_or_load(self, frame: OpenConfigured | OpenVersion) -> OpenedModel:
+    async def _find_or_load(self, frame: OpenConfigured | OpenVersion) -> tuple[Computable, PatchFeatures | None]:
+        """The model of a frame, and its patch features; a version has none."""
         if isinstance(frame, OpenConfigured):
-            return self._configured[frame.index]  # the lock is free once all are loaded
+            opened = self._configured[frame.index]  # the lock is free once all are loaded
+            patches = opened.patches if isinstance(opened, OpenedImages) else None
+            return _started(opened)[0], None if patches is None else patches[0]
         label = f"{frame.name}:{frame.digest}"
         if label not in self._models:
             source = ModelSource(frame.name, Path(frame.path), frame.origin, frame.digest)
             load = self._source.open_version
-            self._models[label] = _require_texts(*await self._loop.run_in_executor(self._loading, load, source))
-        return self._models[label]
+            self._models[label] = _started(await self._loop.run_in_executor(self._loading, load, source))
+        return self._models[label][0], None
 
     async def _load_configured(self) -> None:
-        def load() -> list[OpenedModel]:
-            opened = [_require_texts(*one) for one in self._source.open_configured()]
+        def load() -> list[OpenedModel | OpenedImages]:
+            opened = list(self._source.open_configured())
             gc.freeze()  # a million objects of PyTorch stay: collections need not look at them again
             return opened
 
@@ -150,7 +158,7 @@ class EngineServer:
         try:
             async with self._opening:
                 self._configured = await self._loop.run_in_executor(thread, load)
-                self._models.update({opened[0].metadata.label: opened for opened in self._configured})
+                self._models.update(_by_label(self._configured))
         except Exception as error:  # any failure must end the process
             message = getattr(error, "message", None)
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
@@ -199,15 +207,17 @@ class EngineServer:
         task.add_done_callback(self._tasks.discard)
 
 
-def _require_texts(model: TextModel | ImageModel, engine: RowEngine[Any]) -> OpenedModel:
-    """Raise ConfigError for a model of images: fronts send token ids alone."""
-    if isinstance(model, ImageModel):
-        name = model.metadata.name
-        raise ConfigError(
-            f"--fronts serves texts alone, and {name} reads images: leave --fronts out, or use --workers",
-            param="fronts",
-        )
-    return model, engine
+def _started(opened: OpenedModel | OpenedImages) -> Started:
+    return (opened.model, opened.engine) if isinstance(opened, OpenedImages) else opened
+
+
+def _by_label(configured: Iterable[OpenedModel | OpenedImages]) -> Iterator[tuple[str, Started]]:
+    """Models and their engines by the labels that fronts submit to; patch features have one of their own."""
+    for opened in configured:
+        model, engine = _started(opened)
+        yield model.metadata.label, (model, engine)
+        if isinstance(opened, OpenedImages) and opened.patches is not None:
+            yield opened.patches[0].metadata.label, opened.patches
 
 
 def serve_engine(settings: Settings, metrics: Metrics, process: ServerProcess) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -17,15 +18,18 @@ from service.engine.frames import (
     FrameBuffer,
     FrameTooLong,
     Rows,
+    Submission,
     Submit,
+    SubmitImages,
     ToFront,
     encode,
     failure,
     to_engine,
 )
-from service.engine.request import Request
+from service.engine.request import Item, Request
+from service.engine.row_engine import RowEngine
 from service.errors import BackendError, ClientGone, Unavailable
-from service.serving.text_sources import Opened as OpenedModel
+from service.serving.image_frames import images_of
 from service.serving.token_frames import tokens_of
 
 if TYPE_CHECKING:
@@ -91,7 +95,7 @@ class FrontConnection(asyncio.Protocol):
 
     def _receive(self, body: bytes) -> None:
         frame = to_engine.decode(body)
-        if isinstance(frame, Submit):
+        if isinstance(frame, Submit | SubmitImages):
             self._submit(frame)
         elif isinstance(frame, Cancel):
             self._cancel(frame.number)
@@ -101,8 +105,8 @@ class FrontConnection(asyncio.Protocol):
         else:
             self._server.open(self, frame)
 
-    def _submit(self, frame: Submit) -> None:
-        items = tokens_of(frame)
+    def _submit(self, frame: Submission) -> None:
+        items: Sequence[Item] = tokens_of(frame) if isinstance(frame, Submit) else images_of(frame)
         found = self._server.find(frame.model)
         if found is None:
             self.send(failure(frame.number, Unavailable(f"{frame.model} is not loaded", retry_after_s=2)))
@@ -118,7 +122,7 @@ class FrontConnection(asyncio.Protocol):
             admitted.close()
             self.send(failure(frame.number, error))
             return
-        self._open[frame.number] = _Submission(found, request, admitted)
+        self._open[frame.number] = _Submission(engine, request, admitted)
         request.future.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._answer, frame.number))
 
     def _answer(self, number: int) -> None:
@@ -126,7 +130,7 @@ class FrontConnection(asyncio.Protocol):
         if submission is None:  # cancelled
             return
         submission.admitted.close()
-        request, (_, engine) = submission.request, submission.opened
+        request, engine = submission.request, submission.engine
         if (error := request.future.exception()) is not None:
             self.send(failure(number, error))
             return
@@ -137,16 +141,16 @@ class FrontConnection(asyncio.Protocol):
         submission = self._open.pop(number, None)
         if submission is not None:
             submission.admitted.close()
-            submission.opened[1].cancel(submission.request, ClientGone("the caller hung up"))
+            submission.engine.cancel(submission.request, ClientGone("the caller hung up"))
 
 
 class _Submission:
     """A request of a front, the model that computes it, and its admission."""
 
-    __slots__ = ("_told", "admitted", "opened", "request")
+    __slots__ = ("_told", "admitted", "engine", "request")
 
-    def __init__(self, opened: OpenedModel, request: Request, admitted: ExitStack) -> None:
-        self.opened = opened
+    def __init__(self, engine: RowEngine[Any], request: Request, admitted: ExitStack) -> None:
+        self.engine = engine
         self.request = request
         self.admitted = admitted
         self._told = request.deadline

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.errors import ImageTooLarge
 from models.images.base import ImageItem, ImageModel
 from models.images.detectors.base import CalibratedImageDetector, Patches
-from models.images.patches import PatchModel
+from models.images.patches import PatchFeatures
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits, count_pixels
@@ -169,7 +169,9 @@ class ServedImages(ReadsImages):
 class ServedPatches(ServedImages):
     """The patch features of an encoder of images, and the detectors that were fitted to them."""
 
-    def __init__(self, model: PatchModel, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits) -> None:
+    def __init__(
+        self, model: PatchFeatures, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits
+    ) -> None:
         super().__init__(model, engine, context, limits)
         self.model = model
 

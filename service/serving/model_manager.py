@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from models.base import Task
 from models.images.base import ImageModel
@@ -22,7 +22,6 @@ from models.text.base import TextModel
 from service.config import Settings
 from service.engine.admission import Admission
 from service.engine.cache import LruCache, Sized
-from service.engine.row_engine import RowEngine
 from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
@@ -35,7 +34,7 @@ from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable, ServingContext
 from service.serving.text_model import ServedText
 from service.serving.text_recognition import ServedRecognizer
-from service.serving.text_sources import LocalTextSource, TextSource
+from service.serving.text_sources import LocalTextSource, OpenedImages, TextSource
 from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
@@ -120,11 +119,11 @@ class ModelManager:
         for number, name in enumerate(names):
             _require_free_name(name, names[:number])
         _require_known(self._settings.trust_native, [parse_spec(spec)[0] for spec in self._settings.programs])
-        for model, engine in self._texts.open_configured():
-            if isinstance(model, ImageModel):
-                self._serve(self._images(model, engine))
+        for opened in self._texts.open_configured():
+            if isinstance(opened, OpenedImages):
+                self._serve(serve_images(opened, self.context, self._image_limits))
             else:
-                self._serve(ServedText(model, engine, self.context))
+                self._serve(ServedText(*opened, self.context))
         for program in open_programs(self._settings):
             engine = self.engines.start_program(program)
             self._serve(serve_program(program, engine, self.context, self._image_limits))
@@ -143,10 +142,8 @@ class ModelManager:
     def add_images(self, model: ImageModel) -> Servable:
         """The same for a model of images."""
         _require_free_name(model.metadata.name, self._configured)
-        return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
-
-    def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
-        return serve_images(model, engine, self.context, self._image_limits, self.engines.start_patches)
+        opened = OpenedImages.start(model, self.engines, alone=not self.opened)
+        return self._serve(serve_images(opened, self.context, self._image_limits))
 
     def _serve(self, served: ServedT) -> ServedT:
         metadata = served.metadata

@@ -1,26 +1,32 @@
-"""Text models of a front: tokenised here, computed in the engine process."""
+"""Models of a front: texts are tokenised here, images scaled, and both are computed in the engine process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.base import ModelMetadata
 from models.errors import SondeError
+from models.images.base import ImageItem
+from models.images.pixels import Pixels
 from models.preemption import NO_PREEMPTION, Preemption
-from models.source import ModelSource
+from models.source import ModelSource, locate
 from models.text.tokenization import TextProcessor
 from models.text.tokens import Tokens
 from service.config import Settings
-from service.engine.frames import OpenConfigured, Opened, OpenVersion
+from service.engine.frames import OpenConfigured, Opened, OpenVersion, Submission
 from service.engine.request import Request
 from service.errors import Unavailable
 from service.metrics import Metrics
-from service.serving.engine_link import EngineLink, MakeOpen
+from service.serving.engine_link import EngineLink
+from service.serving.image_frames import image_submission
+from service.serving.remote_images import RemotePatches, remote_images
 from service.serving.text_sources import Opened as OpenedModel
+from service.serving.text_sources import OpenedImages
 from service.serving.token_frames import submission
 
 
@@ -66,7 +72,7 @@ class RemoteEngine:
 
     def submit(
         self,
-        items: Sequence[Tokens],
+        items: Sequence[ImageItem],
         *,
         client: str = "",
         deadline: float | None = None,
@@ -77,7 +83,7 @@ class RemoteEngine:
         if self._link.lost is not None:
             raise Unavailable(str(self._link.lost), retry_after_s=2)
         request = Request(items, self.width, client=client, deadline=deadline, patience_s=patience_s, bulk=bulk)
-        self._link.submit(submission(self._label, request, items, patience_s), request)
+        self._link.submit(_submission(self._label, request, items, patience_s), request)
         return request
 
     def cancel(self, request: Request, error: SondeError) -> int:
@@ -104,22 +110,41 @@ class RemoteTextSource:
     def measure(self) -> None:
         """The engine measures."""
 
-    def open_configured(self) -> Iterator[OpenedModel]:
-        """Wait for the models of `--model`, which the engine loads."""
-        for index in range(len(self._settings.model)):
-            yield self._open(partial(OpenConfigured, index=index))
+    def open_configured(self) -> Iterator[OpenedModel | OpenedImages]:
+        """Wait for the models of `--model`, which the engine loads. The image processors are read here."""
+        for index, spec in enumerate(self._settings.text_models):
+            yield self._front_of(self._link.open(partial(OpenConfigured, index=index)), locate(spec))
 
-    def open_version(self, source: ModelSource) -> OpenedModel:
+    def open_version(self, source: ModelSource) -> OpenedModel | OpenedImages:
         """Let the engine load an encoder. Raises ModelError."""
-        return self._open(
-            partial(OpenVersion, name=source.name, path=str(source.path), origin=source.origin, digest=source.version)
+        make = partial(
+            OpenVersion, name=source.name, path=str(source.path), origin=source.origin, digest=source.version
         )
+        return self._front_of(self._link.open(make), source)
 
     def close(self) -> None:
         """End the waits of other threads."""
         self._link.close()
 
-    def _open(self, make: MakeOpen) -> OpenedModel:
-        opened = self._link.open(make)
-        self._metrics.announce(opened.metadata.name)
-        return RemoteModel(opened), RemoteEngine(self._link, opened.metadata.label, opened.metadata.width)
+    def _front_of(self, opened: Opened, source: ModelSource) -> OpenedModel | OpenedImages:
+        if opened.metadata.image is None:
+            return RemoteModel(opened), self._engine(opened.metadata)
+        from models.loader import read_processor
+
+        processor = read_processor(source)
+        model, found = remote_images(opened, processor, source), opened.patches
+        if found is None:
+            return OpenedImages(model, self._engine(opened.metadata))
+        patches = RemotePatches(found.metadata, opened.memory_bytes, processor, found.channels)
+        return OpenedImages(model, self._engine(opened.metadata), (patches, self._engine(found.metadata)))
+
+    def _engine(self, metadata: ModelMetadata) -> RemoteEngine:
+        self._metrics.announce(metadata.name)
+        return RemoteEngine(self._link, metadata.label, metadata.width)
+
+
+def _submission(model: str, request: Request, items: Sequence[ImageItem], patience_s: float | None) -> Submission:
+    """The frame for items, which are all texts or all images."""
+    if isinstance(items[0], Pixels):
+        return image_submission(model, request, cast(Sequence[Pixels], items), patience_s)
+    return submission(model, request, cast(Sequence[Tokens], items), patience_s)

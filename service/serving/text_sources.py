@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from models.images.base import ImageModel
+from models.images.patches import PatchEncoder, PatchFeatures, PatchModel
 from models.source import ModelSource, locate
 from models.text.base import TextModel
 from models.text.tokens import Tokens
@@ -14,7 +16,24 @@ from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 
 Opened = tuple[TextModel, RowEngine[Tokens]]
-OpenedImages = tuple[ImageModel, RowEngine[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedImages:
+    """A model of images with its engine, and its patch features with theirs, where it has any."""
+
+    model: ImageModel
+    engine: RowEngine[Any]
+    patches: tuple[PatchFeatures, RowEngine[Any]] | None = None
+
+    @classmethod
+    def start(cls, model: ImageModel, engines: EngineFactory, *, alone: bool) -> OpenedImages:
+        """Warm a model of this process up, and start its engines."""
+        engine = engines.start_images(model, alone=alone)
+        if not isinstance(model, PatchEncoder):
+            return cls(model, engine)
+        patches = PatchModel(model)
+        return cls(model, engine, (patches, engines.start_patches(patches)))
 
 
 class TextSource(Protocol):
@@ -75,7 +94,7 @@ class LocalTextSource:
         sources = map(locate, settings.text_models) if self._located is None else self._located
         for model in open_models(sources, settings.device, settings.dtype, settings.threads):
             if isinstance(model, ImageModel):
-                yield model, self._engines.start_images(model, alone=True)
+                yield OpenedImages.start(model, self._engines, alone=True)
             else:
                 yield model, self._engines.start_text(model, alone=True)
 
@@ -88,7 +107,7 @@ class LocalTextSource:
         with self._engines.device(str(placement.device)).sharing():
             model = load_images(source, placement) or load(source, placement)
         if isinstance(model, ImageModel):
-            return model, self._engines.start_images(model, alone=False)
+            return OpenedImages(model, self._engines.start_images(model, alone=False))
         return model, self._engines.start_text(model, alone=False)
 
     def close(self) -> None:

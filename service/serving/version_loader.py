@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from models.base import ModelMetadata
 from models.errors import ArtifactError
-from models.images.base import ImageModel
 from models.images.golden import read_image_parts
 from models.images.reader import ImageLimits
 from models.preemption import NO_PREEMPTION, Preemption
@@ -33,7 +32,7 @@ from service.serving.program_version import ProgramVersion, serve_version
 from service.serving.sensor_model import SensorModel, ServedSensor
 from service.serving.servable import Servable, ServingContext
 from service.serving.text_model import ServedText
-from service.serving.text_sources import TextSource
+from service.serving.text_sources import OpenedImages, TextSource
 
 V = TypeVar("V", FineTunedModel, FineTunedImages)
 
@@ -110,11 +109,12 @@ class VersionLoader:
 
     def _open_images(self, path: Path, manifest: Manifest) -> ReadsImages:
         """The encoder of images that a version has of its own, with an engine. Raises ArtifactError."""
-        model, engine = self._texts.open_version(_own_source(path, manifest))
-        if not isinstance(model, ImageModel) or model.metadata.task != "embedding":
+        opened = self._texts.open_version(_own_source(path, manifest))
+        model, engine = (opened.model, opened.engine) if isinstance(opened, OpenedImages) else opened
+        if not isinstance(opened, OpenedImages) or model.metadata.task != "embedding":
             engine.close()
             raise ArtifactError(f"its encoder does {model.metadata.task}, expected an encoder of images")
-        return serve_images(model, engine, self._context, self._limits)
+        return serve_images(opened, self._context, self._limits)
 
     def _load_on_base(self, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
         base = self._find_base(manifest)
@@ -139,10 +139,11 @@ class VersionLoader:
         return base
 
     def _load_with_encoder(self, path: Path, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
-        model, engine = self._texts.open_version(_own_source(path, manifest))
-        if isinstance(model, ImageModel):
-            engine.close()
+        opened = self._texts.open_version(_own_source(path, manifest))
+        if isinstance(opened, OpenedImages):
+            opened.engine.close()
             raise ArtifactError("its encoder reads images, expected one of texts")
+        model, engine = opened
         without_head = manifest.task == "classification" and parts.head is None
         expected = manifest.task if manifest.task == "rerank" or without_head else "embedding"
         if model.metadata.task != expected or (

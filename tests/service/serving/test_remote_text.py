@@ -442,7 +442,7 @@ def test_a_version_is_loaded_once_and_stays_until_no_front_holds_it(tmp_path: Pa
             remote = RemoteTextSource(bench.settings, link, bench.metrics)
             opened.append(await asyncio.to_thread(remote.open_version, source))
         assert bench.source.loads == 1
-        (model, one), (_, other) = opened
+        (model, one), (_, other) = cast(list[Opened], opened)
         one.close()
         await asyncio.sleep(0.05)
         await rows(other.submit(texts(cast(RemoteModel, model), "a")))
