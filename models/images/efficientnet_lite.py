@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from models.images.convolution import Convolution
+from models.runtime.product_race import race_products
 from models.text.packed.linear import has_onednn
 from models.text.packed.torchscript import script
 
@@ -112,7 +113,7 @@ class EfficientNetLite0(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
         if device.type != "cpu":
             return self
-        if has_onednn():
+        if _onednn_convolves(dtype):
             self._use_onednn(torch.zeros(1, 3, height, width, dtype=dtype))
         return script(self)
 
@@ -128,6 +129,11 @@ class EfficientNetLite0(nn.Module):
             self(probe)
         for hook in hooks:
             hook.remove()
+
+
+def _onednn_convolves(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has convolutions of a dtype here: some processors cannot multiply bfloat16."""
+    return has_onednn() and (dtype == torch.float32 or race_products().bfloat16_gain > 0)
 
 
 def fold(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

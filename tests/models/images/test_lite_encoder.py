@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,16 @@ from torch import nn
 from torch.nn import functional
 
 from models.errors import ModelSourceError
+from models.images import efficientnet_lite
 from models.images.batch_check import check_image_batches
+from models.images.convolution import Convolution
 from models.images.efficientnet_lite import STAGES, EfficientNetLite0, fold
 from models.images.lite_encoder import LiteEncoder
 from models.images.patches import PatchModel
 from models.lite_weights import unpack
 from models.loader import load_images
 from models.runtime.placement import place
+from models.runtime.product_race import ProductTimes, race_products
 from models.source import ModelSource, locate
 from tests.support.images import picture
 
@@ -66,6 +71,15 @@ def test_a_placed_network_gives_the_same(dtype: torch.dtype) -> None:
             torch.testing.assert_close(placed(images.to(dtype)).float(), plain(images), rtol=rtol, atol=atol)
             for found, expected in zip(placed.maps(images.to(dtype), 4), plain.maps(images, 4), strict=True):
                 torch.testing.assert_close(found.float(), expected, rtol=rtol, atol=atol)
+
+
+def test_a_processor_without_bfloat16_takes_pytorchs_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    race = replace(race_products(), bfloat16=ProductTimes(math.inf, math.inf))
+    monkeypatch.setattr(efficientnet_lite, "race_products", lambda: race)
+    monkeypatch.setattr(Convolution, "use_onednn", lambda *_: pytest.fail("packed for oneDNN"))
+    placed = EfficientNetLite0().placed(torch.device("cpu"), torch.bfloat16, 32, 32)
+    with torch.inference_mode():
+        assert placed(torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16)).shape == (1, 1280)
 
 
 def test_weights_are_converted_once(directory: Path) -> None:
