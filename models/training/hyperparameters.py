@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.training.augmentation_options import Augmentation, ImageAugmentation
 from models.training.csv_options import CsvOptions
 
 Task = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
@@ -43,32 +44,6 @@ class _Settings(BaseModel):
         for name in names:
             if name in self.model_fields_set:
                 raise ValueError(f"{name}: means nothing here, since {why}; leave it out")
-
-
-class Augmentation(_Settings):
-    """The shares of training texts that are changed; held-out texts stay as they are."""
-
-    typos: float = Field(0.0, ge=0, le=1)
-    casing: float = Field(0.0, ge=0, le=1)
-    word_dropout: float = Field(0.0, ge=0, le=1)
-
-
-class ImageAugmentation(_Settings):
-    """Changed copies of training images; held-out images stay as they are.
-
-    "auto" keeps them where heads fitted to `views` copies of each image, too, are better out of fold. `flip` mirrors;
-    "none" is right where labels tell left from right, such as letters or a part's handedness. `crop` is the share of
-    each side that is cut away at most, `rotate` degrees either way, `brightness` a share either way, `blur` the radius
-    of a Gaussian in pixels of the scaled image.
-    """
-
-    use: Literal["auto", "on", "off"] = "auto"
-    views: int = Field(4, ge=1, le=16)
-    flip: Literal["none", "horizontal", "both"] = "horizontal"
-    crop: float = Field(0.1, ge=0, le=0.9)
-    rotate: float = Field(10.0, ge=0, le=180)
-    brightness: float = Field(0.2, ge=0, lt=1)
-    blur: float = Field(1.0, ge=0, le=10)
 
 
 class _Common(_Settings):

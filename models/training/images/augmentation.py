@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from torch.nn import functional
 
 from models.images.pixels import Pixels
-from models.training.hyperparameters import ImageAugmentation
+from models.training.augmentation_options import ImageAugmentation
 from models.training.images.store import ImageStore
 
 Values = NDArray[np.uint8]

@@ -9,13 +9,10 @@ import numpy as np
 
 from models.images.data_uri import to_data_uri
 from models.training import metrics
+from models.training.augmentation_options import ImageAugmentation
 from models.training.events import emit
 from models.training.heads.linear_head import Floats, Ints
-from models.training.hyperparameters import (
-    ClassificationHyperparameters,
-    ImageAugmentation,
-    ImageClassificationHyperparameters,
-)
+from models.training.hyperparameters import ClassificationHyperparameters, ImageClassificationHyperparameters
 from models.training.images.augmentation import AugmentedImages, ImageAugmenter, view_keys
 from models.training.images.embeddings import ImageEmbedder
 from models.training.job import ImageContext

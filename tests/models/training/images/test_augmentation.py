@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from models.images.pixels import Pixels
-from models.training.hyperparameters import ImageAugmentation
+from models.training.augmentation_options import ImageAugmentation
 from models.training.images.augmentation import AugmentedImages, ImageAugmenter, view_keys
 from models.training.images.store import ImageStore
 from tests.support.images import picture
