@@ -85,7 +85,9 @@ class Settings(BaseSettings):
     tokenizer_threads: int = Field(0, ge=0, description="threads that tokenise; 0 is one per core, four at most")
 
     max_batch_tokens: int = Field(
-        0, ge=0, description="tokens of one batch, padding included; 0 is 512 on a CPU and 16384 on a GPU"
+        0,
+        ge=0,
+        description="tokens of one batch, padding included; 0 is 512 on a CPU, 1024 for images, and 16384 on a GPU",
     )
     max_batch_items: int = Field(256, ge=1, description="items of one batch")
     max_queued_items: int = Field(16_384, ge=1, description="inputs inside the service before new ones get 429")

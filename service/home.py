@@ -33,12 +33,12 @@ def prepare_home(home: Path) -> None:
     foreign = [path.name for path in entries if _is_foreign_directory(path)]
     if foreign:
         log.warning("%s keeps its mode: it holds directories that are not Sonde's, such as %s", home, foreign[0])
-    closed = sum(_close(path) for path in (*_ours(entries), *([] if foreign else [home])))
+    closed = sum(_close(path) for path in (*_own_paths(entries), *([] if foreign else [home])))
     if closed:
         log.warning("other users could open %d files and directories of %s: no longer", closed, home)
 
 
-def _ours(entries: Iterable[Path]) -> Iterator[Path]:
+def _own_paths(entries: Iterable[Path]) -> Iterator[Path]:
     """What Sonde keeps in its home, of the home's entries."""
     for path in entries:
         if path.name in _DIRECTORIES and path.is_dir() and not path.is_symlink():

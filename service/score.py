@@ -21,16 +21,13 @@ from models.training.data.table import ColumnRoles, Table, read_table
 from models.training.errors import TrainingDataError
 from service.api.readings import first_disorder, order_error
 from service.client import Client
-from service.client.answers import Scores
 from service.client.errors import UnexpectedAnswer
+from service.client.pieces import score_in_pieces
 from service.config import Settings
 from service.errors import InvalidRequest, ModelNotFound, WrongTask
 from service.printable import printable
 from service.score_output import ScoredRows, draw, each_stream, event_lines, summary, write
 
-# Rows and values of one request, well below a service's default limits: as JSON a value has up to 26 bytes.
-_MAX_ROWS = 10_000
-_MAX_VALUES = 200_000
 _TIMEOUT_S = 120.0
 
 
@@ -183,9 +180,10 @@ class _RemoteModel:
 
     def __init__(self, client: Client, name: str) -> None:
         self._client, self._name = client, name
-        about = self._client.model(name)
+        about = client.model(name)
         if about.task != "anomaly" or "kind" not in about.signature:
             raise WrongTask(f"{name} is not a sensor model that detects anomalies", param="model")
+        self._signature = about.signature
         self.kind: SensorKind = about.signature["kind"]
         self.columns = tuple(about.signature["inputs"][0]["columns"])
         self.window: int = about.signature["window"]
@@ -193,7 +191,10 @@ class _RemoteModel:
     def score(self, table: Table, alpha: float) -> ScoredRows:
         """See Scorer."""
         _require_window(table, self.window)
-        answers = list(self._answers(table, alpha))
+        times = None if table.times is None else [to_iso(seconds) for seconds in table.times.tolist()]
+        readings = _to_json(table.readings)
+        scored = score_in_pieces(self._client, self._name, self._signature, readings, alpha=alpha, timestamps=times)
+        answers = list(scored)
         rows, last = [item for answer in answers for item in answer.data], answers[-1]
         if len(rows) != len(table):
             raise UnexpectedAnswer(f"expected {len(table)} scores, one a reading, got {len(rows)}")
@@ -206,24 +207,6 @@ class _RemoteModel:
             last.reference.count,
             None if last.drift is None else last.drift.detected,
         )
-
-    def _answers(self, table: Table, alpha: float) -> Iterator[Scores]:
-        """Send the rows in several requests; a series continues from the state of the one before."""
-        rows = _to_json(table.readings)
-        times = None if table.times is None else [to_iso(seconds) for seconds in table.times.tolist()]
-        stream = self._client.stream(self._name, alpha=alpha, contributions=True)
-        step = rows_per_request(len(self.columns), self.window)
-        for at in range(0, len(rows), step):
-            part = rows[at : at + step]
-            if self.kind == "series":
-                yield stream.score(part, timestamps=None if times is None else times[at : at + step])
-            else:
-                yield self._client.anomaly(model=self._name, records=part, alpha=alpha, contributions=True)
-
-
-def rows_per_request(columns: int, window: int) -> int:
-    """Rows of one request; a series must begin with at least a window."""
-    return max(min(_MAX_ROWS, _MAX_VALUES // columns), window)
 
 
 def _to_json(readings: Readings) -> list[list[float | None]]:

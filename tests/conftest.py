@@ -22,6 +22,7 @@ from service.metrics import Metrics
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp, open_manager
 from tests.support.databases import Postgres, postgres
+from tests.support.fork_server import Forking
 from tests.support.server import Served, serving
 from tests.support.size import Size
 
@@ -57,6 +58,28 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forking() -> Iterator[Forking]:
+    """Programs of ours start as forks of one that has imported PyTorch; see `executed_programs`."""
+    with closing(Forking()) as forking:
+        forking.install()
+        yield forking
+
+
+@pytest.fixture(scope="module")
+def executed_programs(forking: Forking) -> Iterator[None]:
+    """For files of tests of how programs start and end: they are executed, as in production."""
+    with forking.suspended():
+        yield
+
+
+@pytest.fixture
+def executed_program(forking: Forking) -> Iterator[None]:
+    """For a test of how a program starts or ends: it is executed, as in production."""
+    with forking.suspended():
+        yield
 
 
 @pytest.fixture

@@ -222,6 +222,49 @@ def _measured(random: Random, rows: int) -> Doubles:
     return shape + noise * random.standard_normal(rows)
 
 
+def _days(random: Random, rows: int) -> Doubles:
+    """A machine that is started anew each day: it warms up, and a day has a level, a load and a noise of its own."""
+    readings = _machine(random, rows)
+    columns, between = readings.shape[1], random.uniform(0.05, 0.5)
+    length = random.uniform(150, 1500)
+    ends = np.cumsum(length * random.uniform(0.6, 1.4, int(2 * rows / length) + 2))
+    day = np.searchsorted(ends, np.arange(rows), side="right")
+    since = np.arange(rows) - np.concatenate([[0.0], ends])[day]
+    days = len(ends) + 1
+    moves = random.random(columns) < 0.6
+    level = between * random.standard_normal((days, columns)) * moves
+    load = 1 + 0.1 * random.standard_normal((days, 1))
+    noise = 0.2 * random.random((days, 1)) * random.random(columns)
+    cold = random.uniform(0.3, 1.5) * (random.random(columns) < 0.3)
+    warming = np.exp(-since / random.uniform(5, 40))[:, None] * cold
+    disturbed: Doubles = level[day] - warming + noise[day] * random.standard_normal((rows, columns))
+    return readings * load[day] + disturbed
+
+
+def _ageing(random: Random, rows: int) -> Doubles:
+    """A machine that fouls and loosens slowly, with sensors that are calibrated anew now and then."""
+    readings = _machine(random, rows)
+    columns, time = readings.shape[1], np.linspace(0, 1, rows)[:, None]
+    fouled = np.cumsum(random.exponential(1.0, rows) * (random.random(rows) < random.uniform(0.002, 0.05)))
+    fouling = (
+        random.uniform(-1.5, 1.5, columns) * (random.random(columns) < 0.5) * (fouled / max(fouled[-1], 1))[:, None]
+    )
+    loosening = 1 + random.uniform(0, 0.4) * time * (random.random(columns) < 0.5)
+    calibrated = time >= random.random(columns)
+    offsets = random.uniform(0.1, 0.6) * random.standard_normal(columns) * (random.random(columns) < 0.4)
+    centre = readings.mean(axis=0)
+    aged: Doubles = centre + (readings - centre) * loosening + fouling + offsets * calibrated
+    return aged
+
+
+def _machine(random: Random, rows: int) -> Doubles:
+    """Readings of a machine that does not change by itself, each column of variance 1."""
+    makes = (_rotating, _flow, _network, _thermal, _coarse)
+    readings = makes[random.integers(len(makes))](random, rows)
+    scaled: Doubles = (readings - readings.mean(axis=0)) / np.maximum(readings.std(axis=0), 1e-9)
+    return scaled
+
+
 FAMILIES: dict[str, Callable[[Random, int], Doubles]] = {
     "rotating": _rotating,
     "thermal": _thermal,
@@ -236,6 +279,8 @@ FAMILIES: dict[str, Callable[[Random, int], Doubles]] = {
     "pulses": _pulses,
     "counts": _counts,
     "telemetry": _telemetry,
+    "days": _days,
+    "ageing": _ageing,
 }
 # The first columns, which can have faults, of families whose other columns are commands.
 MEASURED = {"telemetry": 1}

@@ -143,3 +143,17 @@ def fold(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             weight, bias = fuse_conv_bn_weights(weights[f"{name}.weight"], None, mean, variance, _EPSILON, scale, shift)
             folded |= {f"{name}.weight": weight.detach(), f"{name}.bias": bias.detach()}
     return folded
+
+
+def unfold(folded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of which `fold` makes these: each convolution with a normalisation that adds its bias alone."""
+    weights: dict[str, Tensor] = {}
+    for name, weight in folded.items():
+        place, _, kind = name.rpartition(".")
+        if kind == "weight":
+            before, dot, convolution = place.rpartition(".")
+            shift = folded[f"{place}.bias"]
+            norm, zeros = f"{before}{dot}{_NORMALISED[convolution]}", torch.zeros_like(shift)
+            parts = {"running_mean": zeros, "running_var": zeros + 1 - _EPSILON, "weight": zeros + 1, "bias": shift}
+            weights |= {name: weight} | {f"{norm}.{part}": value for part, value in parts.items()}
+    return weights

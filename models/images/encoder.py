@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +55,15 @@ class ImageEncoder:
         return self._placement.memory_bytes()
 
     def _vectors(self, images: Sequence[Pixels]) -> Tensor:
-        output = self._network(pixel_values=to_tensor(images, self.images, self._placement))
-        pooled: Tensor | None = output.get("pooler_output") if self._network.has_pooler else None
-        return output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+        return body_vectors(self._network, to_tensor(images, self.images, self._placement))
+
+
+def body_vectors(network: Any, pixels: Tensor) -> Tensor:
+    """Vectors [n, width] of a body from `load_network` for images [n, 3, h, w]."""
+    output = network(pixel_values=pixels)
+    pooled: Tensor | None = output.get("pooler_output") if network.has_pooler else None
+    vectors: Tensor = output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+    return vectors
 
 
 def _to_map(layer: Tensor, pixels: Tensor) -> Tensor:

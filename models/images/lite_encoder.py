@@ -19,6 +19,7 @@ from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.packed.torchscript import as_written
 
+WEIGHTS = "model.safetensors"
 # The stages whose maps say most about defects: one of stride 8 and two of stride 16.
 _MIDDLE = (2, 3, 4)
 
@@ -27,8 +28,7 @@ class LiteEncoder:
     """EfficientNet-Lite0 without its last layer: vectors of 1,280 numbers, and the maps of three stages."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        with source.loading("EfficientNet-Lite0"):
-            network = EfficientNetLite0().load(load_file(source.path / "model.safetensors"))
+        network = load_lite(source)
         self._placement = placement
         self.images = load_processor(source, source.path)
         shape = self.images.signature
@@ -58,3 +58,9 @@ class LiteEncoder:
     def memory_bytes(self) -> int:
         """Bytes held on the device."""
         return self._placement.memory_bytes()
+
+
+def load_lite(source: ModelSource) -> EfficientNetLite0:
+    """The network of a directory, not placed yet. Raises ModelSourceError."""
+    with source.loading("EfficientNet-Lite0"):
+        return EfficientNetLite0().load(load_file(source.path / WEIGHTS))

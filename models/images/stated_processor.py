@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from PIL.Image import Resampling
-from transformers import CLIPImageProcessorPil
 
 from models.images.processor import ImageProcessor
 from models.programs.description import Preprocessing
@@ -13,6 +12,8 @@ _FILTERS = {"nearest": Resampling.NEAREST, "bilinear": Resampling.BILINEAR, "bic
 
 def stated_processor(stated: Preprocessing, name: str) -> ImageProcessor:
     """The processor that scales, crops and normalizes as is stated."""
+    from transformers import CLIPImageProcessorPil  # seconds and 150 MB, which servers of texts do without
+
     size = {"height": stated.height, "width": stated.width}
     crops = stated.resize == "crop"
     found = CLIPImageProcessorPil(

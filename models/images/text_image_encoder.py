@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,10 @@ class TextImageEncoder:
     def _image_vectors(self, batch: Sequence[ImageItem]) -> Tensor:
         images = [item for item in batch if isinstance(item, Pixels)]
         with self._placement.inference_mode():
-            pixels = to_tensor(images, self.images, self._placement)
-            vectors: Tensor = self._network.get_image_features(pixel_values=pixels).pooler_output
-            return vectors
+            return image_vectors(self._network, to_tensor(images, self.images, self._placement))
+
+
+def image_vectors(network: Any, pixels: Tensor) -> Tensor:
+    """Vectors [n, width] of a network of texts and images for images [n, 3, h, w]."""
+    vectors: Tensor = network.get_image_features(pixel_values=pixels).pooler_output
+    return vectors

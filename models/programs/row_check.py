@@ -17,7 +17,7 @@ from models.programs.tensors import NUMPY_DTYPES, HostTensor
 log = logging.getLogger(__name__)
 
 # The most by which values may differ, as a share of the largest. Batches of another size round differently.
-_TOLERANCES = {"float64": 1e-6, "float32": 1e-3, "float16": 0.03, "bfloat16": 0.07}
+TOLERANCES = {"float64": 1e-6, "float32": 1e-3, "float16": 0.03, "bfloat16": 0.07}
 # Sizes to try, where the contract leaves them open.
 _SIZES = (8, 16, 32, 64, 128, 224, 512, 1)
 _ROWS = 3
@@ -83,13 +83,13 @@ def _compare_alone(program: Program, together: Tensors, expected: Tensors) -> st
         for name, tensor in alone.items():
             if tensor.shape != expected[name].rows(row, row + 1).shape:
                 return f"{name} of one row has shape {list(tensor.shape)}"
-            difference = _difference(tensor, expected[name].rows(row, row + 1))
-            if difference > _TOLERANCES.get(tensor.dtype, 0.0):
+            difference = find_difference(tensor, expected[name].rows(row, row + 1))
+            if difference > TOLERANCES.get(tensor.dtype, 0.0):
                 return f"a row of {name} depends on the others of its batch, by {difference:.1%} of the largest value"
     return ""
 
 
-def _difference(got: HostTensor, expected: HostTensor) -> float:
+def find_difference(got: HostTensor, expected: HostTensor) -> float:
     """The largest difference of two tensors as a share of the largest value; infinite where either is not finite."""
     a, b = (tensor.to_torch().double().numpy() for tensor in (got, expected))
     if not (np.isfinite(a).all() and np.isfinite(b).all()):

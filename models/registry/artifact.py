@@ -18,9 +18,11 @@ from models.filesystem import Permit, commit, make_directory, permit_always, sha
 from models.safety import PICKLES, require_safe_settings
 from models.validation_messages import describe_fault
 
-TrainedTask = Literal["classification", "embedding", "anomaly", "rerank", "forecast"]
+TrainedTask = Literal["classification", "embedding", "anomaly", "rerank", "forecast", "inference"]
 MANIFEST = "manifest.json"
 FORBIDDEN = PICKLES | {".py", ".pyc"}
+# The file of an exported program, which is read without running any of it (decision 32).
+PROGRAM_FILE = "model.pt2"
 _MAX_MANIFEST_BYTES = 64 * 2**20
 _FINITE = ConfigDict(allow_inf_nan=False)
 
@@ -56,9 +58,9 @@ class Manifest:
     """A trained model's identity and origin, and the SHA-256 of each of its files.
 
     `base_version` is the version of the encoder that it was trained on. `encoder` is "own" when the directory has an
-    encoder, "base" when the model is a head on the base's embeddings, and "none" for a sensor model. `sensor` then
-    describes the sensor model: `kind`, `columns`, `period_s`. `owner` is the API key whose job trained it; None in
-    versions from before owners.
+    encoder, "base" when the model is a head on the base's embeddings, "none" for a sensor model, and "program" for an
+    exported program that was registered. `sensor` describes a sensor model: `kind`, `columns`, `period_s`. `owner` is
+    the API key whose job trained it; None in versions from before owners, and of programs.
     """
 
     __pydantic_config__ = _FINITE
@@ -68,7 +70,7 @@ class Manifest:
     task: TrainedTask
     base: str
     base_version: str
-    encoder: Literal["base", "own", "none"]
+    encoder: Literal["base", "own", "none", "program"]
     labels: tuple[str, ...]
     metrics: dict[str, float]
     golden: Golden
@@ -106,7 +108,7 @@ def publish(staging: Path, target: Path, manifest: Manifest, permit: Permit = pe
     files = list(_files(staging))
     if MANIFEST in files:
         raise ArtifactError(f"{MANIFEST} is written by the publication: leave it out of the files to publish")
-    _refuse_unsafe(staging, files)
+    _refuse_unsafe(staging, files, manifest)
     make_directory(target.parent)
     building = temporary_in(target.parent)
     try:
@@ -142,7 +144,7 @@ def verify(path: Path) -> Manifest:
     found = [file for file in _files(path) if file != MANIFEST]
     for file in sorted(set(found) ^ set(manifest.files)):
         raise ArtifactError(f"{path.name}/{file} is {'not in the manifest' if file in found else 'missing'}")
-    _refuse_unsafe(path, found)
+    _refuse_unsafe(path, found, manifest)
     for file in found:
         digest = sha256_of(path / file)
         if digest != manifest.files[file]:
@@ -165,10 +167,11 @@ def _files(root: Path, below: str = "") -> Iterator[str]:
                 raise ArtifactError(f"{path} is a link or no regular file; an artifact has none")
 
 
-def _refuse_unsafe(root: Path, files: list[str]) -> None:
+def _refuse_unsafe(root: Path, files: list[str], manifest: Manifest) -> None:
     """Raise ArtifactError for files that can run code or that name code to run."""
+    program = PROGRAM_FILE if manifest.encoder == "program" else None
     for file in files:
-        if Path(file).suffix.lower() in FORBIDDEN:
+        if file != program and Path(file).suffix.lower() in FORBIDDEN:
             raise ArtifactError(f"{file}: {Path(file).suffix} files can run code; an artifact has safetensors and JSON")
         try:
             require_safe_settings(root / file, file)

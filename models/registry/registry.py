@@ -53,7 +53,7 @@ class Registry(RegistryReader):
                     f"the manifest is of {manifest.name}:v{manifest.version}, expected {name}:v{version}"
                 )
             if manifest.owner is not None and not files.versions.numbers():
-                self._own_first(files, manifest.owner)
+                self._claim_if_unowned(files, manifest.owner)
             publish(staging, files.versions.path(version), manifest, files.permit)
             files.history.log("publish", version, manifest.job, owner=manifest.owner)
             return version
@@ -120,7 +120,7 @@ class Registry(RegistryReader):
     def set_owner(self, name: str, owner: str, *, by: str) -> Ownership:
         """Give a name to a key; the grants of the owner before end. Raises NotRegistered."""
         with self._locked(name) as files:
-            return self._own(files, Ownership(owner), "set_owner", by, owner)
+            return self._set_ownership(files, Ownership(owner), "set_owner", by, owner)
 
     def grant(self, name: str, key: str, *, by: str) -> Ownership:
         """Let a key's jobs promote versions of a name. Raises NotRegistered."""
@@ -128,12 +128,12 @@ class Registry(RegistryReader):
             now = files.owner.read() or Ownership()
             if key in now.grants:
                 return now
-            return self._own(files, replace(now, grants=(*now.grants, key)), "grant", by, key)
+            return self._set_ownership(files, replace(now, grants=(*now.grants, key)), "grant", by, key)
 
     def remove_owner(self, name: str, *, by: str) -> Ownership:
         """Leave a name without an owner and grants. Raises NotRegistered."""
         with self._locked(name) as files:
-            return self._own(files, Ownership(), "remove_owner", by, "")
+            return self._set_ownership(files, Ownership(), "remove_owner", by, "")
 
     def revoke_grant(self, name: str, key: str, *, by: str) -> Ownership:
         """Take a grant back. Raises NotRegistered, also for a key without a grant."""
@@ -142,7 +142,7 @@ class Registry(RegistryReader):
             if key not in now.grants:
                 raise NotRegistered(f"{name} was not granted to {key[:100]!r}", param="key")
             left = tuple(granted for granted in now.grants if granted != key)
-            return self._own(files, replace(now, grants=left), "revoke_grant", by, key)
+            return self._set_ownership(files, replace(now, grants=left), "revoke_grant", by, key)
 
     def bind_held_out(self, name: str, source: Path, held_out: HeldOut, *, permit: Permit = permit_always) -> None:
         """Copy a file whose rows judge every later version of a name. Raises NotRegistered and RegistryError."""
@@ -212,13 +212,13 @@ class Registry(RegistryReader):
                 last = files.history.move(version, action, by=by, why=why, owner=owner, served=served)
             return Pointer(version, last.generation, last.previous)
 
-    def _own_first(self, files: NameFiles, owner: str) -> None:
+    def _claim_if_unowned(self, files: NameFiles, owner: str) -> None:
         """Give a name that has no owner to the key that publishes the first version; the ledger's line says so."""
         now = files.owner.read() or Ownership()
         if now.owner is None:
             files.owner.write(replace(now, owner=owner))
 
-    def _own(self, files: NameFiles, ownership: Ownership, change: Change, by: str, key: str) -> Ownership:
+    def _set_ownership(self, files: NameFiles, ownership: Ownership, change: Change, by: str, key: str) -> Ownership:
         files.owner.write(ownership)
         files.history.log(change, None, by, why=key)
         return ownership

@@ -59,7 +59,7 @@ class KeptRaces:
             return run()
         with suppress(_NotKept):
             return _find(path, race, adapter)
-        with _turn(path.with_suffix(".lock")):
+        with _hold_lock(path.with_suffix(".lock")):
             try:
                 return _find(path, race, adapter)  # another process may have been first
             except _NotKept as reason:
@@ -132,7 +132,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def _turn(lock: Path) -> Iterator[None]:
+def _hold_lock(lock: Path) -> Iterator[None]:
     """Wait until no other process races, for some seconds at most, and without a lock where none can be made."""
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Self
 
 import numpy as np
@@ -16,6 +17,11 @@ Doubles = NDArray[np.float64]
 # Calibration keeps this many evenly spaced order statistics, which resolve p-values of 1e-4.
 MOST_KEPT = 10_000
 _MOST_LAGS = 2000
+# Of the levels that a later stretch may have, and of the scores around one.
+_LEVELS, _AROUND = 31, 2000
+# Scores below this share of the highest ones count as equal: their logarithms would differ most.
+_LEAST_SHARE, _HIGH = 0.01, 0.99
+_FEWEST_LEVELS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,28 @@ class BlockedCalibration:
             raise ValueError(f"calibration: expected finite scores, at least one, got {len(ordered)}")
         return cls(_thin_out(ordered), max(int(2 * len(ordered) / (1 + correlation_time(runs))), 1))
 
+    @classmethod
+    def of_stretches(cls, runs: Sequence[Scores]) -> Self:
+        """Calibrate by the scores, above 0, of stretches of time that differ, as later stretches will.
+
+        Logarithms of scores are a stretch's level plus a rest (one-way random effects). Levels of later stretches are
+        taken as normal, with the variance that the known ones have beyond what chance gives to means of correlated
+        scores. The kept scores are those of level and rest together, without the highest 1 / (1 + blocks) of them, for
+        which the 1 in the p-value stands. So p is the share of later scores that are as high, and 1 / (1 + blocks) at
+        least. Where stretches do not differ, fewer alarms are lost to short files than with `of`.
+        """
+        plain = cls.of(runs)
+        least = max(_LEAST_SHARE * float(np.quantile(plain.scores, _HIGH)), float(np.finfo(np.float32).tiny))
+        logs = [np.log(np.maximum(run.astype(np.float64), least)) for run in runs if len(run)]
+        levels = np.array([one.mean() for one in logs])
+        middle = float(np.average(levels, weights=[len(one) for one in logs]))
+        later = middle + _spread_of_levels(logs, levels, middle) * _normal_quantiles(_LEVELS)
+        rests = np.concatenate([one - level for one, level in zip(logs, levels, strict=True)])
+        around = np.quantile(rests, (np.arange(_AROUND) + 0.5) / _AROUND)
+        made = np.sort(np.exp(later[:, None] + around), axis=None)
+        kept = made[: max(round(len(made) * plain.blocks / (1 + plain.blocks)), 1)]
+        return cls(_thin_out(kept.astype(np.float32)), plain.blocks)
+
     def p_values(self, scores: Scores) -> Doubles:
         """P-values float64 [n] in (0, 1] of scores float32 [n]."""
         share = 1.0 - np.searchsorted(self.scores, scores, side="left") / len(self.scores)
@@ -60,6 +88,21 @@ class BlockedCalibration:
             return float("-inf")
         # Strictly above the next score, which may occur several times.
         return float(np.nextafter(self.scores[len(self.scores) - 1 - exceeding], np.float32(np.inf)))
+
+
+def _spread_of_levels(logs: Sequence[Doubles], levels: Doubles, middle: float) -> float:
+    """The standard deviation of a later stretch's level from `middle`; 0 where chance explains those of the known."""
+    count, rows = len(logs), np.array([len(one) for one in logs])
+    if count < _FEWEST_LEVELS:
+        return 0.0
+    seen = float(np.average((levels - middle) ** 2, weights=rows)) * count / (count - 1)
+    by_chance = float(np.mean([one.var() for one in logs] / rows)) * correlation_time(logs)
+    return math.sqrt(max(seen - by_chance, 0.0) * (1 + 1 / count))
+
+
+def _normal_quantiles(count: int) -> Doubles:
+    """Evenly spaced quantiles of the standard normal distribution [count]."""
+    return np.array([NormalDist().inv_cdf((at + 0.5) / count) for at in range(count)])
 
 
 def correlation_time(runs: Sequence[NDArray[np.floating]]) -> float:

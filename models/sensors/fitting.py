@@ -60,8 +60,9 @@ def fit_calibrated(
     detector = make()
     if isinstance(detector, NetworkDetector):
         detector.watch = watch
+    calibrate = BlockedCalibration.of_stretches if detector.by_stretches else BlockedCalibration.of
     stride = max(1, round(correlation_time(scores)))
-    return CalibratedDetector(kind, columns, _fit(detector, runs), BlockedCalibration.of(scores), stride, period_s)
+    return CalibratedDetector(kind, columns, _fit(detector, runs), calibrate(scores), stride, period_s)
 
 
 def out_of_fold(make: MakeDetector, runs: Sequence[Tensor]) -> list[NDArray[np.float32]]:

@@ -42,7 +42,7 @@ class CsvOptions(BaseModel):
 
     @field_validator("encoding")
     @classmethod
-    def _known_encoding(cls, name: str | None) -> str | None:
+    def _check_encoding(cls, name: str | None) -> str | None:
         if name is None:
             return None
         try:
@@ -56,14 +56,14 @@ class CsvOptions(BaseModel):
 
     @field_validator("delimiter")
     @classmethod
-    def _usable_delimiter(cls, mark: str | None) -> str | None:
+    def _check_delimiter(cls, mark: str | None) -> str | None:
         if mark is not None and (not mark.isascii() or mark.isalnum() or mark in '"\r\n\0'):
             raise ValueError(f"csv.delimiter: expected an ASCII mark such as ; or a tab, got {mark!r}")
         return mark
 
     @field_validator("date_format")
     @classmethod
-    def _usable_format(cls, form: str | None) -> str | None:
+    def _check_date_format(cls, form: str | None) -> str | None:
         try:
             if form not in (None, "excel"):
                 datetime.strptime("", form)  # noqa: DTZ007
@@ -74,14 +74,14 @@ class CsvOptions(BaseModel):
         return form
 
     @model_validator(mode="after")
-    def _two_marks(self) -> CsvOptions:
+    def _require_two_marks(self) -> CsvOptions:
         if self.decimal is not None and self.decimal == self.thousands:
             raise ValueError(f"csv: expected different marks in decimal and thousands, got {self.decimal!r} in both")
         return self
 
     @field_validator("timezone")
     @classmethod
-    def _known_zone(cls, name: str | None) -> str | None:
+    def _check_timezone(cls, name: str | None) -> str | None:
         if name is not None:
             try:
                 ZoneInfo(name)

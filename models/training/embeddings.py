@@ -142,6 +142,10 @@ class CachedEmbedder(ABC):
         known |= self._encode(missing)
         return np.stack([known[key] for key in keys]) if keys else np.empty((0, self.width), np.float32)
 
+    def encode(self, inputs: Sequence[Any]) -> Floats:
+        """Embeddings float32 [n, d] of inputs as the encoder reads them, past the cache."""
+        return normalize(self._encoder.forward(inputs))
+
     @abstractmethod
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of texts; images have none."""
@@ -163,7 +167,7 @@ class CachedEmbedder(ABC):
         fresh: dict[bytes, Floats] = {}
         waiting: list[tuple[bytes, Floats]] = []
         for keys, items in self._batches(missing):
-            waiting.extend(zip(keys, normalize(self._encoder.forward(items)), strict=True))
+            waiting.extend(zip(keys, self.encode(items), strict=True))
             if progress:
                 progress(len(fresh) + len(waiting), len(keys))
             if len(waiting) >= _MAX_KEYS:

@@ -27,7 +27,7 @@ def emit(events: Events, message: str, level: Level = "info") -> None:
     events({"type": "message", "level": level, "message": message})
 
 
-def phase(events: Events, name: Literal["validating_files", "running"]) -> None:
+def set_phase(events: Events, name: Literal["validating_files", "running"]) -> None:
     """Set the job's status from here on."""
     events({"type": "phase", "phase": name})
 

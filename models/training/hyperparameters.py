@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,27 +17,15 @@ Head = Literal["cosine", "linear"]
 Metric = Literal["macro_f1", "accuracy"]
 DetectorKind = Literal["auto", "knn", "mahalanobis", "energy", "combined"]
 ImageDetectorKind = Literal["auto", "padim", "patchcore"]
-SensorDetectorKind = Literal[
-    "auto",
-    "pca",
-    "mahalanobis",
-    "knn",
-    "combined",
-    "autoencoder",
-    "level",
-    "residual",
-    "statistics",
-    "ensemble",
-    "conv",
-    "foresight",
-    "adaptive",
-]
+RecordDetectorKind = Literal["pca", "mahalanobis", "knn", "combined", "autoencoder"]
+SeriesDetectorKind = Literal["level", "residual", "statistics", "combined", "ensemble", "conv", "foresight", "adaptive"]
+SensorDetectorKind = Literal["auto", RecordDetectorKind, SeriesDetectorKind]
 # `models.training.tuning.losses`, which needs torch, lists the kinds of rows that each loss takes.
 LabelledLoss = Literal["supervised_contrastive", "contrastive", "batch_hard", "batch_all"]
 EmbeddingLoss = Literal["multiple_negatives", "triplet", "cosent", "angle"]
 RerankLoss = Literal["binary_cross_entropy"]
-OF_RECORDS = ("pca", "mahalanobis", "knn", "combined", "autoencoder")
-OF_SERIES = ("level", "residual", "statistics", "combined", "ensemble", "conv", "foresight", "adaptive")
+OF_RECORDS: tuple[str, ...] = get_args(RecordDetectorKind)
+OF_SERIES: tuple[str, ...] = get_args(SeriesDetectorKind)
 
 PARAM = "method.supervised.hyperparameters"
 IMAGES = "images"
@@ -97,7 +85,7 @@ class _Detection(_Common):
     C: Annotated[float, Field(gt=0, le=1e6)] | Auto = "auto"
 
     @model_validator(mode="after")
-    def _heeded_by_the_detector(self) -> _Detection:
+    def _refuse_unused_neighbours(self) -> _Detection:
         if self.detector in ("energy", "mahalanobis"):
             self._require_unset(("neighbours",), f"detector {self.detector!r} looks at no neighbours")
         return self
@@ -117,7 +105,7 @@ class _Tables(_Common):
     _roles: ClassVar[tuple[str, ...]] = ("timestamp", "group")
 
     @model_validator(mode="after")
-    def _one_role(self) -> _Tables:
+    def _require_one_role(self) -> _Tables:
         """A column is readings or has another role, never both."""
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("columns: each column once")
@@ -146,25 +134,31 @@ class _Tuned(_Common):
     warmup: float = Field(0.1, ge=0, lt=1)
     max_steps: Annotated[int, Field(ge=1)] | None = None
     max_grad_norm: _Positive = 1.0
-    loss: str = "auto"
     temperature: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
-    augmentation: Augmentation = Augmentation()
     checkpoint_every: int = Field(0, ge=0)
     lora_rank: int = Field(16, ge=1, le=512)
     lora_alpha: _Positive = 32.0
     lora_dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _one_rate(self) -> _Tuned:
+    def _require_one_rate(self) -> _Tuned:
         if self.learning_rate != "auto" and self.learning_rate_multiplier != "auto":
             raise ValueError("learning_rate and learning_rate_multiplier both set the rate: give one of them")
         return self
 
 
+class _TunedOnTexts(_Tuned):
+    """What recipes take that change an encoder of texts."""
+
+    loss: str = "auto"
+    augmentation: Augmentation = Augmentation()
+
+
 _TUNING = tuple(name for name in _Tuned.model_fields if name not in _Common.model_fields)
+_TUNING_ON_TEXTS = tuple(name for name in _TunedOnTexts.model_fields if name not in _Common.model_fields)
 
 
-class ClassificationHyperparameters(_Detection, _Tuned):
+class ClassificationHyperparameters(_Detection, _TunedOnTexts):
     """A linear head on embeddings and, unless `mode` is frozen, a tuned encoder.
 
     Encoder: `loss` is that of contrastive tuning, which mode auto tries too. Modes lora and full learn by the
@@ -191,9 +185,9 @@ class ClassificationHyperparameters(_Detection, _Tuned):
     refit: bool = True
 
     @model_validator(mode="after")
-    def _heeded(self) -> ClassificationHyperparameters:
+    def _refuse_unused(self) -> ClassificationHyperparameters:
         if self.mode == "frozen":
-            self._require_unset((*_TUNING, "metric", "confidence"), "mode 'frozen' tunes nothing")
+            self._require_unset((*_TUNING_ON_TEXTS, "metric", "confidence"), "mode 'frozen' tunes nothing")
         elif self.mode != "lora":
             self._require_unset(_LORA, f"mode {self.mode!r} adds no LoRA")
         if self.mode in ("lora", "full"):
@@ -215,29 +209,42 @@ class TextAnomalyHyperparameters(_Detection):
     mode: Literal["auto", "frozen"] = "auto"
 
     @model_validator(mode="after")
-    def _heeded(self) -> TextAnomalyHyperparameters:
+    def _refuse_unused(self) -> TextAnomalyHyperparameters:
         if self.detector in ("knn", "mahalanobis"):
             self._require_unset(("C",), f"detector {self.detector!r} has no head")
         return self
 
 
-class ImageClassificationHyperparameters(_Detection):
-    """A linear head on the vectors of a frozen encoder of images; all settings are those of texts.
+class ImageClassificationHyperparameters(_Detection, _Tuned):
+    """A linear head on an encoder of images that is frozen or tuned; all settings are those of texts.
 
-    Images with `out_of_scope_label` are no class; they evaluate the detector.
+    Mode auto tunes in full where that can pay within minutes. Images with `out_of_scope_label` are no class; they
+    evaluate the detector.
     """
 
     kind: Literal["images"] = "images"
-    mode: Literal["auto", "frozen"] = "auto"
+    mode: Literal["auto", "frozen", "lora", "full"] = "auto"
     augmentation: ImageAugmentation = ImageAugmentation()
     out_of_scope_label: _Name | None = None
+    metric: Metric = "macro_f1"
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.8
     refit: bool = True
+
+    @model_validator(mode="after")
+    def _heeded(self) -> ImageClassificationHyperparameters:
+        if self.mode == "frozen":
+            self._require_unset(_TUNING, "mode 'frozen' tunes nothing")
+        elif self.mode != "lora":
+            self._require_unset(_LORA, f"mode {self.mode!r} adds no LoRA")
+        return self
 
     @property
     def of_head(self) -> ClassificationHyperparameters:
-        """The same for the head, which is fitted as one of texts is."""
-        given = self.model_dump(exclude={"kind", "mode", "augmentation"}, exclude_unset=True)
-        return ClassificationHyperparameters(mode="frozen", lexical=False, label_names=False, **given)
+        """The same for the head, which is fitted and compared as one of texts is."""
+        shared = ("held_out", *_Detection.model_fields, "out_of_scope_label", "metric", "confidence", "refit")
+        given = {name: getattr(self, name) for name in shared if name in self.model_fields_set}
+        of_texts = ClassificationHyperparameters(lexical=False, label_names=False, **given)
+        return of_texts.model_copy(update={"mode": self.mode})
 
 
 class ImageAnomalyHyperparameters(_Common):
@@ -252,7 +259,7 @@ class ImageAnomalyHyperparameters(_Common):
     normal_label: _Name | None = None
 
     @model_validator(mode="after")
-    def _one_rule(self) -> ImageAnomalyHyperparameters:
+    def _require_one_rule(self) -> ImageAnomalyHyperparameters:
         if self.normal_label is not None:
             self._require_unset(("anomaly_label",), "with normal_label, every other label is an anomaly's")
         return self
@@ -272,7 +279,7 @@ class SensorAnomalyHyperparameters(_Tables):
     _roles: ClassVar[tuple[str, ...]] = ("timestamp", "group", "label")
 
     @model_validator(mode="after")
-    def _heeded(self) -> SensorAnomalyHyperparameters:
+    def _refuse_unused(self) -> SensorAnomalyHyperparameters:
         known = ("auto", *(OF_RECORDS if self.kind == "records" else OF_SERIES))
         if self.detector not in known:
             raise ValueError(f"detector: expected one of {', '.join(known)} for {self.kind}, got {self.detector!r}")
@@ -298,13 +305,13 @@ class ForecastHyperparameters(_Tables):
     label: ClassVar[None] = None
 
     @model_validator(mode="after")
-    def _heeded(self) -> ForecastHyperparameters:
+    def _refuse_unused(self) -> ForecastHyperparameters:
         if self.model == "linear":
             self._require_unset(("n_epochs", "batch_size", "learning_rate"), "model 'linear' is solved in one step")
         return self
 
 
-class EmbeddingHyperparameters(_Tuned):
+class EmbeddingHyperparameters(_TunedOnTexts):
     """An encoder tuned on pairs, triplets or scores.
 
     `matryoshka` lists lengths to which embeddings can be cut (Matryoshka representation learning).
@@ -316,7 +323,7 @@ class EmbeddingHyperparameters(_Tuned):
     hard_negatives: int = Field(0, ge=0, le=16)
 
     @model_validator(mode="after")
-    def _heeded(self) -> EmbeddingHyperparameters:
+    def _refuse_unused(self) -> EmbeddingHyperparameters:
         if self.mode == "full":
             self._require_unset(_LORA, "mode 'full' adds no LoRA")
         if self.loss == "triplet":
@@ -326,14 +333,14 @@ class EmbeddingHyperparameters(_Tuned):
         return self
 
 
-class RerankHyperparameters(_Tuned):
+class RerankHyperparameters(_TunedOnTexts):
     """A cross-encoder tuned on query, document and label."""
 
     mode: Literal["auto", "full", "lora"] = "auto"
     loss: Literal["auto", RerankLoss] = "auto"
 
     @model_validator(mode="after")
-    def _heeded(self) -> RerankHyperparameters:
+    def _refuse_unused(self) -> RerankHyperparameters:
         if self.mode != "lora":
             self._require_unset(_LORA, f"mode {self.mode!r} adds no LoRA")
         self._require_unset(("temperature",), "binary cross-entropy has none")

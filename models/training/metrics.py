@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,6 +46,11 @@ class Interval:
         if self.low > 0:
             return "better beyond chance"
         return "worse beyond chance" if self.high < 0 else "no difference beyond chance"
+
+
+def in_words(metrics: Mapping[str, float]) -> str:
+    """Metrics for the job's events."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def accuracy(truth: Ints, predicted: Ints) -> float:

@@ -49,6 +49,11 @@ class Finding:
     rows: tuple[int, ...] = ()
     subject: str = ""
 
+    @property
+    def name(self) -> str:
+        """The check in words, and the part that it is about."""
+        return check_label(self.check) + (f" ({self.subject})" if self.subject else "")
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that JSON lacks become text."""
         data = asdict(self)
@@ -92,6 +97,12 @@ class Choice:
     chosen: str
     reason: str
     candidates: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+
+    def figures(self) -> Iterator[tuple[str, str]]:
+        """Each candidate with its figures as text."""
+        for name, figures in self.candidates.items():
+            listed = "; ".join(f"{label} {value:.3f}" for label, value in figures.items() if value is not None)
+            yield name, listed or "not measured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +215,7 @@ class Report:
         return f"{verdict}.{others}"
 
 
-def about(subject: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+def with_subject(subject: str, findings: Iterable[Finding]) -> Iterator[Finding]:
     """The findings, with the name of the part that they are about."""
     for finding in findings:
         yield replace(finding, subject=subject)

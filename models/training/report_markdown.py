@@ -8,7 +8,7 @@ from itertools import groupby
 
 from models.training.confusion import ConfusedPair, Confusion
 from models.training.report import STAGES, Choice, Finding, Report
-from models.training.report_labels import STAGE_TITLES, STATUS_WORDS, check_label
+from models.training.report_labels import STAGE_TITLES, STATUS_WORDS
 from models.training.reported_events import ReportedEvents
 
 MAX_ROWS_SHOWN = 10
@@ -40,14 +40,8 @@ def _sections(report: Report) -> Iterator[str]:
     for title, group in groupby(report.pictures, key=lambda one: one.title):
         yield from (f"## {escape(title)}", "", *(f"- {escape(one.caption)}" for one in group), "")
     for number, stage in enumerate(STAGES, start=1):
-        found = [f"- {STATUS_WORDS[one.status]}: {named(one)}. {escape(one.message)}" for one in report.of(stage)]
+        found = [f"- {STATUS_WORDS[one.status]}: {escape(one.name)}. {escape(one.message)}" for one in report.of(stage)]
         yield from (f"## {number}. {STAGE_TITLES[stage]}", "", *(found or ["Not run."]), "")
-
-
-def named(finding: Finding) -> str:
-    """The check's label, and the part that it is about."""
-    subject = f" ({finding.subject})" if finding.subject else ""
-    return escape(f"{check_label(finding.check)}{subject}")
 
 
 def rows_text(rows: tuple[int, ...]) -> str:
@@ -57,7 +51,7 @@ def rows_text(rows: tuple[int, ...]) -> str:
 
 
 def _problem(finding: Finding) -> Iterator[str]:
-    yield f"- **{STATUS_WORDS[finding.status]}**: {named(finding)}. {escape(finding.message)}"
+    yield f"- **{STATUS_WORDS[finding.status]}**: {escape(finding.name)}. {escape(finding.message)}"
     if finding.rows:
         yield f"  Rows {rows_text(finding.rows)}."
     if finding.remedy:
@@ -66,9 +60,7 @@ def _problem(finding: Finding) -> Iterator[str]:
 
 def _choice(choice: Choice) -> Iterator[str]:
     yield f"- {choice.what}: **{escape(choice.chosen)}**, because {escape(choice.reason)}."
-    for name, figures in choice.candidates.items():
-        listed = "; ".join(f"{label} {value:.3f}" for label, value in figures.items() if value is not None)
-        yield f"  - {escape(name)}: {listed or 'not measured'}"
+    yield from (f"  - {escape(name)}: {figures}" for name, figures in choice.figures())
 
 
 def _confusion(confusion: Confusion) -> Iterator[str]:

@@ -32,7 +32,7 @@ from models.training.data.dataset import DataSplit, read_split
 from models.training.data.image_reader import ImageReader
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import shorten
-from models.training.events import Events, Heartbeat, emit, json_lines, phase
+from models.training.events import Events, Heartbeat, emit, json_lines, set_phase
 from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
@@ -127,7 +127,7 @@ def _write_report(directory: Path) -> Iterator[Report]:
 
 
 def _train(directory: Path, events: Events, report: Report) -> None:
-    phase(events, "validating_files")
+    set_phase(events, "validating_files")
     job = read_job(directory)
     settings = parse(job.task, job.hyperparameters)
     if isinstance(settings, SensorAnomalyHyperparameters | ForecastHyperparameters):
@@ -155,7 +155,7 @@ def _train_text(
     emit(events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} held out")
     context = _open_context(directory, job, events, report)
     check_rows(context, parts)
-    phase(events, "running")
+    set_phase(events, "running")
     outcome = _keep_encoder(context, _recipe(settings)(context, parts))
     outcome = replace(outcome, bound=measure_texts(context, bound, parts.left_out))
     report.raise_if_failed("outcome")
@@ -172,7 +172,7 @@ def _train_images(
     parts = replace(read_split(job, settings, bound, reader.rows), colours=context.store.colours)
     emit(events, f"{len(parts.train)} images to train on, {len(parts.held_out)} held out")
     check_images(context, parts)
-    phase(events, "running")
+    set_phase(events, "running")
     if isinstance(settings, ImageClassificationHyperparameters):
         outcome = image_classification.train(context, settings, parts)
     else:

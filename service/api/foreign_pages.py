@@ -64,7 +64,7 @@ def refuse_foreign_page(method: str, headers: Headers, settings: Settings) -> No
 
 def require_own_host(hosts: Sequence[str], settings: Settings) -> None:
     """Refuse a request without a key that came under another name than loopback's or `--host`. Raises UnknownHost."""
-    if not settings.insecure and not all(_is_ours(host, settings.host) for host in hosts):
+    if not settings.insecure and not all(_is_own_host(host, settings.host) for host in hosts):
         raise UnknownHost(
             f"expected the host localhost or {settings.host}, got {hosts[0][:80]!r}: call the service by one of these,"
             " create a key with 'sonde keys create', or pass --insecure"
@@ -72,7 +72,7 @@ def require_own_host(hosts: Sequence[str], settings: Settings) -> None:
 
 
 @lru_cache(maxsize=16)
-def _is_ours(host: str, listening: str) -> bool:
+def _is_own_host(host: str, listening: str) -> bool:
     """Whether a Host header names loopback or the address to listen on, with any port."""
     found = _HOST.fullmatch(host)
     if found is None:

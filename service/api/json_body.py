@@ -188,7 +188,7 @@ async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
         if len(body) > _INLINE_BYTES:
             return await _run_in_parse_thread(_parse_large, body, with_readings, settings)
         if not with_readings and len(body) > _OTHER:  # a shorter one cannot hold too much
-            _most(settings).require_within(body)
+            _body_limits(settings).require_within(body)
         return _loads(body)
     except orjson.JSONDecodeError as error:
         raise await _run_in_parse_thread(_malformed_body, error) from None
@@ -201,22 +201,22 @@ async def _run_in_parse_thread(work: Callable[..., T], *arguments: Any) -> T:
 def _parse_large(body: bytes, with_readings: bool, settings: Settings) -> Any:
     if with_readings:
         return _without_garbage_collection(_parse_with_readings, body, settings)
-    _most(settings).require_within(body)
+    _body_limits(settings).require_within(body)
     return _loads(body)
 
 
 def _parse_with_readings(body: bytes, settings: Settings) -> Any:
     """Parse readings part by part, and the rest at once, if it is little."""
     cut = cut_readings(body, settings.max_readings)
-    _most(settings).require_within(cut.rest)
+    _body_limits(settings).require_within(cut.rest)
     parsed = orjson.loads(cut.rest)
     if cut.restore(parsed):
         return parsed
-    _most(settings).require_within(body)  # the lists are another object's, or the first of two of one name
+    _body_limits(settings).require_within(body)  # the lists are another object's, or the first of two of one name
     return orjson.loads(body)
 
 
-def _most(settings: Settings) -> BodyCounts:
+def _body_limits(settings: Settings) -> BodyCounts:
     """What a body may hold beside readings."""
     strings = _OTHER + _STRINGS_PER_INPUT * settings.max_inputs
     return BodyCounts(

@@ -200,7 +200,7 @@ def to_timestamps(values: list[Any], count: int, before: float | None, *, drop_l
     as_text = isinstance(values[0], str)
     seconds = np.array([_to_unix(value, index, as_text=as_text) for index, value in enumerate(values)], np.float64)
     if drop_late:
-        return _later_ones(seconds, as_text, before)
+        return _drop_late(seconds, as_text, before)
     if before is not None and seconds[0] <= before:
         raise _wrong_order(0, seconds[0], before, "the last one of the call before")
     if (at := first_disorder(seconds)) is not None:
@@ -208,7 +208,7 @@ def to_timestamps(values: list[Any], count: int, before: float | None, *, drop_l
     return TimestampColumn(seconds, as_text)
 
 
-def _later_ones(seconds: NDArray[np.float64], as_text: bool, before: float | None) -> TimestampColumn:
+def _drop_late(seconds: NDArray[np.float64], as_text: bool, before: float | None) -> TimestampColumn:
     """Those that are later than all before them. Raises InvalidRequest where none is."""
     earlier = np.concatenate([[-np.inf if before is None else before], seconds[:-1]])
     rows = np.flatnonzero(seconds > np.maximum.accumulate(earlier))

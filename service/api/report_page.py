@@ -13,7 +13,7 @@ from typing import Any
 
 from models.training.confusion import ConfusedPair, Confusion
 from models.training.report import STAGES, Choice, Finding, Picture, Report, Stage
-from models.training.report_labels import STAGE_TITLES, STATUS_WORDS, check_label
+from models.training.report_labels import STAGE_TITLES, STATUS_WORDS
 from models.training.report_markdown import NOTHING_CONFUSED, pair_text, rows_text
 from models.training.reported_events import ReportedEvents
 from service import plots
@@ -73,14 +73,7 @@ def _choices(choices: Iterable[Choice]) -> Iterator[str]:
 
 
 def _choice(choice: Choice) -> str:
-    figures = "".join(
-        f"<li>{escape(name)}: "
-        + (
-            "; ".join(f"{escape(label)} {value:.3f}" for label, value in of.items() if value is not None)
-            or "not measured"
-        )
-        for name, of in choice.candidates.items()
-    )
+    figures = "".join(f"<li>{escape(name)}: {escape(figures)}" for name, figures in choice.figures())
     reason = f"<b>{escape(choice.chosen)}</b>, because {escape(choice.reason)}."
     return f"<li>{escape(choice.what)}: {reason}" + (f"<ul>{figures}</ul>" if figures else "")
 
@@ -155,8 +148,7 @@ def _stage(report: Report, stage: Stage) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    name = check_label(finding.check) + (f" ({finding.subject})" if finding.subject else "")
-    text = f"<li class={finding.status}><b>{escape(name)}</b>. {escape(finding.message)}"
+    text = f"<li class={finding.status}><b>{escape(finding.name)}</b>. {escape(finding.message)}"
     if finding.status in ("ok", "skipped"):
         return text
     rows = f" Rows {rows_text(finding.rows)}." if finding.rows else ""

@@ -1,4 +1,4 @@
-"""The commands of `sonde` that call a running service, and `sonde check` and `sonde export`."""
+"""The commands of `sonde` that call a running service, and `sonde check`, `export` and `register`."""
 
 # Listed by `sonde --help` beside the server's own commands.
 CLIENT_COMMANDS = {
@@ -9,6 +9,7 @@ CLIENT_COMMANDS = {
     "rerank": "sort documents by relevance",
     "check": "check a training file, without a service",
     "export": "make a .pt2 of a PyTorch module, without a service",
+    "register": "put a .pt2 into the registry of a service",
     "train": "train a model on a file, and watch",
     "jobs": "list, watch and control jobs",
     "report": "show a job's report",

@@ -12,13 +12,14 @@ from service.client import Client
 from service.client.answers import Model as ServedModel
 from service.client.answers import Score, Scores
 from service.client.errors import BadInput
+from service.client.pieces import score_in_pieces
 from service.commands.connection import DEFAULT_URL, Json, Key, Model, Url, choose_model, connect
 from service.commands.inputs import Readings, read_readings, read_texts
 from service.commands.screen import Screen
 
 T = TypeVar("T")
-# Below a service's default limits, so that files of any length go in pieces.
-_TEXTS, _ROWS, _VALUES = 256, 10_000, 200_000
+# Below a service's default limit, so that files of any length go in pieces.
+_TEXTS = 256
 _SHOWN_NUMBERS = 4
 
 Texts = Annotated[list[str] | None, typer.Argument(help="texts; without any, --file or standard input")]
@@ -112,7 +113,7 @@ def anomaly(
         name = choose_model(client, model, "embedding" if reference else "anomaly")
         served = client.model(name)
         if "kind" in served.signature:
-            _anomalous_readings(screen, client, served, _require_file(file), timestamp, alpha)
+            _anomalous_readings(screen, client, name, served, _require_file(file), timestamp, alpha)
             return
         normal = None if reference is None else read_texts([], reference, column)
         given = read_texts(texts or [], file, column)
@@ -201,13 +202,16 @@ def _labels(given: Sequence[str]) -> dict[str, str] | list[str] | None:
 
 
 def _anomalous_readings(
-    screen: Screen, client: Client, served: ServedModel, file: Path, timestamp: str | None, alpha: float
+    screen: Screen, client: Client, name: str, served: ServedModel, file: Path, timestamp: str | None, alpha: float
 ) -> None:
     """Score a file of readings; show the anomalies, or as JSON all rows."""
-    readings = read_readings(file, _columns(served), timestamp)
+    columns = _columns(served)
+    readings = read_readings(file, columns, timestamp)
     rows: list[tuple[object, ...]] = []
     number, last = 0, None
-    for last in _score_pieces(client, served, readings, alpha):
+    times, signature = _times(readings), served.signature
+    pieces = score_in_pieces(client, name, signature, readings.rows, alpha=alpha, columns=columns, timestamps=times)
+    for last in pieces:
         for item in last.data:
             about = {"line": readings.lines[number]} | readings.time_at(number)
             number += 1
@@ -220,19 +224,6 @@ def _anomalous_readings(
     if not screen.as_json:
         screen.line(f"{number} rows, {len(rows)} anomalies at alpha {alpha:g}")
     _warn(screen, last)
-
-
-def _score_pieces(client: Client, served: ServedModel, readings: Readings, alpha: float) -> Iterator[Scores]:
-    """Score in several requests; a series continues from the state of the one before."""
-    columns, times = _columns(served), _times(readings)
-    size = max(min(_ROWS, _VALUES // len(columns)), int(served.signature.get("window") or 1))
-    stream = client.stream(served.id, alpha=alpha, contributions=True)
-    for at in range(0, len(readings.rows), size):
-        rows = readings.rows[at : at + size]
-        if served.signature["kind"] == "series":
-            yield stream.score(rows, columns=columns, timestamps=None if times is None else times[at : at + size])
-        else:
-            yield client.anomaly(model=served.id, records=rows, columns=columns, alpha=alpha, contributions=True)
 
 
 def _blamed(item: Score) -> str:

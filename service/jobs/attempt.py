@@ -26,7 +26,7 @@ from service.jobs.progress import ProgressDisplay
 from service.jobs.publishing import Publisher, read_result
 from service.jobs.records import Failure, Job, Status
 from service.jobs.store import JobStore
-from service.jobs.trainer_output import clean
+from service.jobs.trainer_output import storable_text
 from service.jobs.training_process import TrainingProcess
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class AttemptRunner:
             except FileMissing as error:
                 raise FileMissing(error.message, param=param) from error
         path = directory / "feedback.jsonl"
-        rows = self._rows.on_behalf_of(Principal.who_reads_feedback_of(job.feedback_reader))
+        rows = self._rows.on_behalf_of(Principal.from_feedback_reader(job.feedback_reader))
         rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path)
         return path
 
@@ -286,7 +286,7 @@ def _read_error(directory: Path) -> Failure | None:
     try:
         error = json.loads((directory / "error.json").read_text(encoding="utf-8"))
         param = error.get("param")
-        code, message = clean(str(error["code"]))[:64], clean(str(error["message"]))
-        return Failure(code, message, None if param is None else clean(str(param)))
+        code, message = storable_text(str(error["code"]))[:64], storable_text(str(error["message"]))
+        return Failure(code, message, None if param is None else storable_text(str(param)))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None

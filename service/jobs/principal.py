@@ -33,7 +33,7 @@ class Principal:
         return None if self.sees_all else self.id
 
     @classmethod
-    def who_reads_feedback_of(cls, key: str | None) -> Principal:
+    def from_feedback_reader(cls, key: str | None) -> Principal:
         """The caller that `reads_feedback_of` was taken from."""
         return cls(key, sees_all=key is None)
 

@@ -53,23 +53,23 @@ def parse(line: bytes, home: Path) -> Message | None:
     try:
         return _to_message(json.loads(line, parse_constant=lambda _: None), home)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return JobEvent("warn", clean(f"the training process said: {line.decode(errors='replace').strip()}"))
+        return JobEvent("warn", storable_text(f"the training process said: {line.decode(errors='replace').strip()}"))
 
 
-def clean(text: str) -> str:
+def storable_text(text: str) -> str:
     """Replace what a database refuses, and cut the text at 2,000 characters."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()[:_LONGEST_MESSAGE]
 
 
-def finite(value: Any) -> Any:
+def storable_json(value: Any) -> Any:
     """JSON with null in place of NaN and infinities, which PostgreSQL refuses, and with clean texts."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        return clean(value)
+        return storable_text(value)
     if isinstance(value, dict):
-        return {clean(str(key)): finite(one) for key, one in value.items()}
-    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
+        return {storable_text(str(key)): storable_json(one) for key, one in value.items()}
+    return [storable_json(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _to_message(content: dict[str, Any], home: Path) -> Message:
@@ -78,17 +78,17 @@ def _to_message(content: dict[str, Any], home: Path) -> Message:
         phase: Phase = content["phase"]
         return phase
     if kind == "message" and content["level"] in _LEVELS:
-        return JobEvent(content["level"], clean(str(content["message"])))
+        return JobEvent(content["level"], storable_text(str(content["message"])))
     if kind == "metrics":
-        data = finite(dict(content["data"]))
+        data = storable_json(dict(content["data"]))
         return JobEvent("info", _summarize(data), "metrics", data)
     if kind == "checkpoint":
         path = Path(content["path"]).absolute().relative_to(home.absolute())
-        return Checkpoint(int(content["step"]), str(path), finite(dict(content.get("metrics") or {})))
+        return Checkpoint(int(content["step"]), str(path), storable_json(dict(content.get("metrics") or {})))
     raise ValueError(kind)
 
 
 def _summarize(data: dict[str, Any]) -> str:
     step, total, loss = data.get("step"), data.get("total_steps"), data.get("loss")
     shown = f"{loss:.4f}" if isinstance(loss, float) else loss
-    return clean(f"Step {step}/{total}" if loss is None else f"Step {step}/{total}: training loss={shown}")
+    return storable_text(f"Step {step}/{total}" if loss is None else f"Step {step}/{total}: training loss={shown}")

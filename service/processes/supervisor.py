@@ -241,7 +241,7 @@ def _servers(of: int, flags: Sequence[str], pages_directory: str) -> Command:
 def _fronts(of: int, flags: Sequence[str], pages_directory: str) -> tuple[Command, ModuleCommand]:
     """`sonde serve` as each of `of` fronts, and as their engine. They share all cores."""
     if of > (cores := cpu.count_cores()):
-        log.warning("%d fronts share %d cores: each takes about 220 MB; set at most one for each core", of, cores)
+        log.warning("%d fronts share %d cores: each takes about 35 MB; set at most one for each core", of, cores)
 
     def command(number: int, role: Role = "front") -> ModuleCommand:
         return partial(_serve, flags, lambda channel: ProcessSpec(number, of, channel, pages_directory, None, role))

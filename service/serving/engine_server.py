@@ -135,7 +135,7 @@ class EngineServer:
         if label not in self._models:
             source = ModelSource(frame.name, Path(frame.path), frame.origin, frame.digest)
             load = self._source.open_version
-            self._models[label] = await self._loop.run_in_executor(self._loading, load, source)
+            self._models[label] = _require_texts(*await self._loop.run_in_executor(self._loading, load, source))
         return self._models[label]
 
     async def _load_configured(self) -> None:

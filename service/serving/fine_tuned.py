@@ -16,6 +16,7 @@ from models.text.golden import ModelParts, answers, normalize_rows, read_texts
 from models.text.tokens import Tokens
 from service.engine.row_engine import RowEngine
 from service.serving.fine_tuned_images import FineTunedImages
+from service.serving.program_version import ProgramVersion
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import ServingContext
 from service.serving.text_model import ServedText
@@ -85,4 +86,4 @@ class FineTunedModel(ServedText):
             compare(self.manifest, answers(self.manifest, self._parts, rows, tokens), self.metadata.dtype)
 
 
-LiveVersion = FineTunedModel | FineTunedImages | ServedSensor
+LiveVersion = FineTunedModel | FineTunedImages | ServedSensor | ProgramVersion

@@ -25,15 +25,17 @@ _GOLDEN_TIMEOUT_S = 60.0
 
 
 class FineTunedImages(ServedImages):
-    """A version of a fine-tuned model of images, which computes with the engine of its base."""
-
-    owns_engine = False
+    """A version of a fine-tuned model of images, which computes with the engine of its base or of its own encoder."""
 
     def __init__(self, base: ReadsImages, manifest: Manifest, parts: ImageParts, context: ServingContext) -> None:
         super().__init__(_OnBase(base, manifest), base.engine, context, base.image_limits)
         self.manifest = manifest
         self.base_patches = base.patches
         self._parts = parts
+
+    @property
+    def owns_engine(self) -> bool:
+        return self.manifest.encoder == "own"
 
     @property
     def fitted_detector(self) -> tuple[CalibratedImageDetector, ServedPatches] | None:

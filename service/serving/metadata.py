@@ -11,7 +11,7 @@ from models.registry.artifact import Manifest
 from models.sensors.base import AnomalyModel, Forecaster
 from models.sensors.missing import MAX_MISSING
 
-_UNCHECKED = "no golden inputs: its answers were not checked at load"
+UNCHECKED = "no golden inputs: its answers were not checked at load"
 
 
 def text_metadata(encoder: ModelMetadata, manifest: Manifest) -> ModelMetadata:
@@ -25,7 +25,7 @@ def text_metadata(encoder: ModelMetadata, manifest: Manifest) -> ModelMetadata:
         origin=_origin(manifest),
         width=width,
         labels=manifest.labels if manifest.task == "classification" else (),
-        notes=(*encoder.notes, *(() if manifest.golden.texts else (_UNCHECKED,))),
+        notes=(*encoder.notes, *(() if manifest.golden.texts else (UNCHECKED,))),
     )
 
 
@@ -52,7 +52,7 @@ def sensor_metadata(model: AnomalyModel | Forecaster, manifest: Manifest) -> Mod
         device="cpu",
         dtype="float64",
         reason="sensor models compute on the CPU, from readings in float64",
-        notes=() if manifest.golden.readings else (_UNCHECKED,),
+        notes=() if manifest.golden.readings else (UNCHECKED,),
         sensor=signature,
     )
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar, cast
 
 from models.base import Task
 from models.images.base import ImageModel
-from models.images.patches import PatchEncoder, PatchModel
 from models.images.reader import ImageLimits
+from models.programs.program import Program
 from models.registry.registry import Registry
 from models.runtime import cpu
 from models.source import ModelSource, parse_spec
@@ -27,7 +27,7 @@ from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.image_kinds import serve_images
-from service.serving.image_model import ReadsImages, ServedPatches
+from service.serving.image_model import ReadsImages
 from service.serving.image_program import serve_program
 from service.serving.program_model import ServedProgram, open_programs
 from service.serving.registry_watcher import RegistryWatcher
@@ -86,7 +86,15 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines, located)
-        loader = VersionLoader(self.registry, self.engines, self._texts, self.context, self._find_configured)
+        loader = VersionLoader(
+            self.registry,
+            self.engines,
+            self._texts,
+            self.context,
+            self._find_configured,
+            self._open_program,
+            self._image_limits,
+        )
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
         self.opened = False
@@ -135,6 +143,15 @@ class ModelManager:
             log.warning("alias %r of %s is ignored here: a model of the settings has this name", alias, target)
         self.opened = True
 
+    def _open_program(self, source: ModelSource) -> Program:
+        """Load one more program beside models that serve, with a runner's share of the threads. Raises ModelError."""
+        from models.loader import load_program
+        from models.runtime.placement import place
+
+        placement = place(self._settings.device, self._settings.dtype)
+        with self.engines.device(str(placement.device)).sharing():
+            return load_program(source, placement)
+
     def add(self, model: TextModel) -> ServedText:
         """Warm a model up and put it in service."""
         _require_free_name(model.metadata.name, self._configured)
@@ -147,23 +164,13 @@ class ModelManager:
         return self._serve(self._images(model, self.engines.start_images(model, alone=not self.opened)))
 
     def _images(self, model: ImageModel, engine: RowEngine[Any]) -> Servable:
-        limits = self._image_limits
-        served = serve_images(model, engine, self.context, limits)
-        if isinstance(model, PatchEncoder):
-            patches = PatchModel(model)
-            served.patches = ServedPatches(patches, self.engines.start_patches(patches), self.context, limits)
-        return served
+        return serve_images(model, engine, self.context, self._image_limits, self.engines.start_patches)
 
     def _serve(self, served: ConfiguredT) -> ConfiguredT:
         metadata = served.metadata
         self._configured[metadata.name] = served
         self._metrics.put_in_service(metadata)
-        facts = {
-            "device": metadata.device,
-            "dtype": metadata.dtype,
-            "reason": metadata.reason,
-            "forward": metadata.forward,
-        }
+        facts = {name: getattr(metadata, name) for name in ("device", "dtype", "reason", "forward")}
         log.info("model in service", extra={"model": served.label, **facts})
         return served
 

@@ -34,7 +34,7 @@ class TextSource(Protocol):
         """Open the models of `--model` that read texts or images, in order. Raises ModelError."""
         ...
 
-    def open_version(self, source: ModelSource) -> Opened:
+    def open_version(self, source: ModelSource) -> Opened | OpenedImages:
         """Open the encoder of a fine-tuned model beside models that serve. Raises ModelError."""
         ...
 
@@ -79,14 +79,16 @@ class LocalTextSource:
             else:
                 yield model, self._engines.start_text(model, alone=True)
 
-    def open_version(self, source: ModelSource) -> Opened:
+    def open_version(self, source: ModelSource) -> Opened | OpenedImages:
         """Load an encoder onto the device of the settings, with a runner's share of the threads."""
-        from models.loader import load
+        from models.loader import load, load_images
         from models.runtime.placement import place
 
         placement = place(self._settings.device, self._settings.dtype)
         with self._engines.device(str(placement.device)).sharing():
-            model = load(source, placement)
+            model = load_images(source, placement) or load(source, placement)
+        if isinstance(model, ImageModel):
+            return model, self._engines.start_images(model, alone=False)
         return model, self._engines.start_text(model, alone=False)
 
     def close(self) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.base import ModelMetadata
 from models.errors import ArtifactError
+from models.images.base import ImageModel
 from models.images.golden import read_image_parts
+from models.images.reader import ImageLimits
 from models.preemption import NO_PREEMPTION, Preemption
-from models.registry.artifact import Manifest, verify
+from models.programs.program import Program
+from models.registry.artifact import PROGRAM_FILE, Manifest, verify
 from models.registry.registry import Registry
 from models.source import ModelSource
 from models.text.base import TextModel
@@ -22,16 +26,20 @@ from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion
 from service.serving.fine_tuned_images import FineTunedImages
+from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages
-from service.serving.metadata import sensor_metadata, text_metadata
+from service.serving.metadata import UNCHECKED, sensor_metadata, text_metadata
+from service.serving.program_version import ProgramVersion, serve_version
 from service.serving.sensor_model import SensorModel, ServedSensor
 from service.serving.servable import Servable, ServingContext
 from service.serving.text_model import ServedText
 from service.serving.text_sources import TextSource
 
+V = TypeVar("V", FineTunedModel, FineTunedImages)
+
 
 class VersionLoader:
-    """Loads versions. `base_model` finds the settings' model that a head sits on."""
+    """Loads versions. `base_model` finds the settings' model that a head sits on, `open_program` loads a program."""
 
     def __init__(
         self,
@@ -40,12 +48,16 @@ class VersionLoader:
         texts: TextSource,
         context: ServingContext,
         base_model: Callable[[str], Servable | None],
+        open_program: Callable[[ModelSource], Program],
+        limits: ImageLimits,
     ) -> None:
         self._registry = registry
         self._engines = engines
         self._texts = texts
         self._context = context
         self._base_model = base_model
+        self._open_program = open_program
+        self._limits = limits
 
     def load(self, name: str, version: int) -> LiveVersion:
         """Load a version. Raises RegistryError, ModelError, or any error of a broken file."""
@@ -56,20 +68,15 @@ class VersionLoader:
             raise ArtifactError(f"the directory of {name}:v{version} has the manifest of {other}")
         if manifest.encoder == "none":
             return self._load_sensor(path, manifest)
+        if manifest.encoder == "program":
+            return self._load_program(path, manifest)
         if manifest.reads_images:
             return self._load_images(path, manifest)
         parts = read_parts(path, manifest)
-        if manifest.encoder == "base":
-            head = self._load_on_base(manifest, parts)
-            head.check_golden()
-            return head
-        tuned = self._load_with_encoder(path, manifest, parts)
-        try:
-            tuned.check_golden()
-        except BaseException:
-            tuned.engine.close()
-            raise
-        return tuned
+        on_base = manifest.encoder == "base"
+        return _checked(
+            self._load_on_base(manifest, parts) if on_base else self._load_with_encoder(path, manifest, parts)
+        )
 
     def _load_sensor(self, path: Path, manifest: Manifest) -> ServedSensor:
         from models.sensors.golden import reproduce
@@ -81,13 +88,33 @@ class VersionLoader:
             reproduce(manifest, model)
         return ServedSensor(SensorModel(model, metadata), self._engines.start_sensor(metadata), manifest, self._context)
 
+    def _load_program(self, path: Path, manifest: Manifest) -> ProgramVersion:
+        from models.programs.golden import reproduce
+
+        file = str(manifest.hyperparameters.get("file", PROGRAM_FILE))
+        source = ModelSource(manifest.name, path / PROGRAM_FILE, f"registered as {file}", f"v{manifest.version}")
+        program = self._open_program(source)
+        with self._engines.device(program.metadata.device).computing(alone=False):
+            is_checked = reproduce(path, program)
+        if not is_checked:
+            program.describe(notes=(UNCHECKED,))
+        engine = self._engines.start_program(program)
+        return serve_version(program, engine, manifest, self._context, self._limits)
+
     def _load_images(self, path: Path, manifest: Manifest) -> FineTunedImages:
-        base, parts = self._find_base(manifest), read_image_parts(path, manifest)
+        parts = read_image_parts(path, manifest)
+        base = self._open_images(path, manifest) if manifest.encoder == "own" else self._find_base(manifest)
         if not isinstance(base, ReadsImages) or (parts.detector is not None and base.patches is None):
             raise ArtifactError(f"{manifest.base} reads {base.reads}: expected the encoder of images it was trained on")
-        loaded = FineTunedImages(base, manifest, parts, self._context)
-        loaded.check_golden()
-        return loaded
+        return _checked(FineTunedImages(base, manifest, parts, self._context))
+
+    def _open_images(self, path: Path, manifest: Manifest) -> ReadsImages:
+        """The encoder of images that a version has of its own, with an engine. Raises ArtifactError."""
+        model, engine = self._texts.open_version(_own_source(path, manifest))
+        if not isinstance(model, ImageModel) or model.metadata.task != "embedding":
+            engine.close()
+            raise ArtifactError(f"its encoder does {model.metadata.task}, expected an encoder of images")
+        return serve_images(model, engine, self._context, self._limits)
 
     def _load_on_base(self, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
         base = self._find_base(manifest)
@@ -112,10 +139,10 @@ class VersionLoader:
         return base
 
     def _load_with_encoder(self, path: Path, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
-        if not (path / "encoder").is_dir():
-            raise ArtifactError("its manifest says that it has an encoder of its own, and there is none")
-        source = ModelSource(manifest.name, path / "encoder", f"trained from {manifest.base}", manifest.digest)
-        model, engine = self._texts.open_version(source)
+        model, engine = self._texts.open_version(_own_source(path, manifest))
+        if isinstance(model, ImageModel):
+            engine.close()
+            raise ArtifactError("its encoder reads images, expected one of texts")
         without_head = manifest.task == "classification" and parts.head is None
         expected = manifest.task if manifest.task == "rerank" or without_head else "embedding"
         if model.metadata.task != expected or (
@@ -132,6 +159,24 @@ class VersionLoader:
     ) -> FineTunedModel:
         encoder = _WithMetadata(model, text_metadata(model.metadata, manifest))
         return FineTunedModel(encoder, engine, manifest, parts, self._context)
+
+
+def _own_source(path: Path, manifest: Manifest) -> ModelSource:
+    """Where a version's own encoder is. Raises ArtifactError without one."""
+    if not (path / "encoder").is_dir():
+        raise ArtifactError("its manifest says that it has an encoder of its own, and there is none")
+    return ModelSource(manifest.name, path / "encoder", f"trained from {manifest.base}", manifest.digest)
+
+
+def _checked(version: V) -> V:
+    """A version that reproduces its golden inputs. Raises ArtifactError, and closes an engine of its own."""
+    try:
+        version.check_golden()
+    except BaseException:
+        if version.owns_engine:
+            version.engine.close()
+        raise
+    return version
 
 
 class _WithMetadata:

@@ -72,7 +72,7 @@ HARMLESS: dict[str, Callable[[], Tokenizer]] = {
 def test_a_tokenizer_made_to_hang_or_explode_is_refused(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenizer_probe, "_TIMEOUT_S", 10.0)
+    monkeypatch.setattr(tokenizer_probe, "_TIMEOUT_S", 3.0)
     BOMBS[name]().save(str(tmp_path / "tokenizer.json"))
     began = time.monotonic()
     with pytest.raises(ModelSourceError, match=r"tokenizer\.json: expected a tokenizer that reads short texts"):
@@ -84,6 +84,25 @@ def test_a_tokenizer_made_to_hang_or_explode_is_refused(
 def test_a_tokenizer_of_a_known_kind_is_not(tmp_path: Path, name: str) -> None:
     HARMLESS[name]().save(str(tmp_path / "tokenizer.json"))
     require_quick_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_is_probed_again_where_its_bytes_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: list[Path] = []
+    monkeypatch.setattr(tokenizer_probe, "_probe", probed.append)
+    monkeypatch.setattr(tokenizer_probe, "_passed", set())
+    for number, content in enumerate(("{}", "{}", "{ }")):
+        (path := tmp_path / str(number) / "tokenizer.json").parent.mkdir()
+        path.write_text(content)
+        require_quick_tokenizer(path.parent)
+    assert [path.parent.name for path in probed] == ["0", "2"]
+
+
+def test_a_tokenizer_that_was_refused_is_refused_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer_probe, "_probe", lambda path: "this one fails")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for _ in range(2):
+        with pytest.raises(ModelSourceError, match="this one fails"):
+            require_quick_tokenizer(tmp_path)
 
 
 def test_a_hundred_thousand_added_tokens_are_read_in_time(tmp_path: Path) -> None:

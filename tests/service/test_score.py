@@ -18,8 +18,8 @@ from models.sensors.adaptive.detector import fit_adaptive
 from models.sensors.fitting import fit_sensor
 from service.cli import main
 from service.client import Client
+from service.client.pieces import rows_per_request
 from service.config import Settings
-from service.score import rows_per_request
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.app import MakeApp
 from tests.support.artifacts import staging
@@ -125,7 +125,7 @@ def test_in_several_requests_as_in_one(
     service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, numbers in (("one", 200), ("several", 14), ("window", 2)):  # of two columns each
-        monkeypatch.setattr("service.score._MAX_VALUES", numbers)
+        monkeypatch.setattr("service.client.pieces._MAX_VALUES", numbers)
         for model in (PUMP, RECORDS):
             assert (
                 score(
@@ -160,7 +160,7 @@ def test_a_wide_table_is_scored(make_app: MakeApp, monkeypatch: pytest.MonkeyPat
     columns = tuple(f"c{number}" for number in range(82))
     app = with_sensors(make_app(max_body_bytes=40_000), (PUMP, FakeSensor("series", columns, window=3)))
     reached(TestClient(app), monkeypatch)
-    monkeypatch.setattr("service.score._MAX_VALUES", 1_000)
+    monkeypatch.setattr("service.client.pieces._MAX_VALUES", 1_000)
     (tmp_path / "wide.csv").write_text("\n".join(",".join(row) for row in [columns, *[["0.123456789"] * 82] * 100]))
     assert (
         score(

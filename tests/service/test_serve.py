@@ -105,6 +105,7 @@ def test_sigterm_answers_those_inside_and_ends_with_0(brief: Served) -> None:
     assert lines[-1]["message"] == "sonde serve has stopped"
 
 
+@pytest.mark.usefixtures("executed_program")  # PyTorch can abort when the interpreter shuts down
 def test_sigterm_while_the_model_is_loaded_ends_with_0(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "service.cli", "serve", "--home", str(tmp_path), "--port", str(port)]

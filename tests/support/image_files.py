@@ -65,7 +65,8 @@ def image_job(
     hyperparameters: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Path:
-    """Write a job on images and its files; its directory."""
+    """Write a job on images and its files; its directory. Classifiers tune no encoder unless asked to."""
+    mode = {"mode": "frozen"} if task == "classification" else {}
     directory.mkdir(parents=True, exist_ok=True)
     judged = None if validation is None else str(archive(directory / "validation_file.zip", validation))
     wanted = {
@@ -75,7 +76,7 @@ def image_job(
         "task": task,
         "training_file": str(archive(directory / "training_file.zip", files)),
         "validation_file": judged,
-        "hyperparameters": {"kind": "images", **(hyperparameters or {})},
+        "hyperparameters": {"kind": "images", **mode, **(hyperparameters or {})},
         "seed": 7,
         "dtype": "float32",
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AutoModel,
     AutoModelForImageClassification,
@@ -33,6 +35,10 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from transformers.models.yolos.image_processing_pil_yolos import YolosImageProcessorPil
 
+from models.images.convolution import Convolution
+from models.images.efficientnet_lite import EfficientNetLite0, unfold
+from models.images.lite_encoder import WEIGHTS
+from models.lite_weights import ARCHITECTURE
 from tests.support.tiny_models import tokenizer
 
 ImageArchitecture = Literal["vit", "convnext", "resnet", "dinov2"]
@@ -125,6 +131,21 @@ def image_encoder(path: Path, architecture: ImageArchitecture = "dinov2") -> Pat
     torch.manual_seed(0)
     AutoModel.from_config(image_config(architecture)).save_pretrained(path)
     processor(architecture).save_pretrained(path)
+    return path
+
+
+def lite_encoder(path: Path) -> Path:
+    """EfficientNet-Lite0 for images of 32 x 32: its weights are random, its layers as large as ever."""
+    torch.manual_seed(0)
+    network = EfficientNetLite0()
+    for convolution in network.modules():
+        if isinstance(convolution, Convolution):
+            torch.nn.init.kaiming_normal_(convolution.weight)
+    path.mkdir(parents=True, exist_ok=True)
+    save_file(unfold(network.state_dict()), path / WEIGHTS)
+    config = {"model_type": ARCHITECTURE, "architectures": ["EfficientNetLite0Model"]}
+    (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    processor("lite").save_pretrained(path)
     return path
 
 

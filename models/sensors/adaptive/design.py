@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ class Design:
     The more readings a stream has had, the more of them are rare by chance. So each factor of ten from 200 to
     `long_rows` readings takes `allowance` off the scores. Seasons are `by_time`, or count readings. A reading that lies
     beyond all before it by a tenth of their range scores up to `extremes` more. After an event a fortieth of the
-    stream's readings are quiet, at least and at most as many as `quiet` says.
+    stream's readings are quiet, at least and at most as many as `quiet` says. P-values compare scores with past ones,
+    whose weight halves in `half_life_rows` readings, and of which `rows_a_score` neighbours count as one.
     """
 
     version: int
@@ -34,6 +35,8 @@ class Design:
     by_time: bool = False
     extremes: float = 0.0
     quiet: tuple[int, int] = (150, 150)
+    half_life_rows: int = 5000
+    rows_a_score: int = 8
 
     @property
     def rhythm(self) -> bool:
@@ -51,10 +54,12 @@ class Design:
         return min(max(seen // _QUIET_SHARE, least), most)
 
 
+_THIRD = Design(3, _WITH_RHYTHM, 0.85, 0.4, 20_000, by_time=True, extremes=1.0, quiet=(100, 300))
 DESIGNS = {
     1: Design(1, _FEATURES, 1.1, 0.0),
     2: Design(2, _WITH_RHYTHM, 0.8, 0.4),
-    3: Design(3, _WITH_RHYTHM, 0.85, 0.4, 20_000, by_time=True, extremes=1.0, quiet=(100, 300)),
+    3: _THIRD,
+    4: replace(_THIRD, version=4, half_life_rows=1000, rows_a_score=2),
 }
 NEWEST = DESIGNS[max(DESIGNS)]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from models.sensors.adaptive.design import NEWEST, Design, design_of
 from models.sensors.adaptive.features import StreamFeatures
 from models.sensors.adaptive.seasons import StreamClock
-from models.sensors.adaptive.state import INDEPENDENT_ROWS, RUNNING, WINDOW_ROWS, copy_state, new_state, plan_that_fits
+from models.sensors.adaptive.state import INDEPENDENT_ROWS, WINDOW_ROWS, copy_state, new_state, plan_that_fits, running
 from models.sensors.adaptive.tails import BlockTails
 from models.sensors.base import Readings, Scored, State, require_columns
 from models.sensors.missing import continue_from
@@ -78,8 +78,8 @@ class AdaptiveDetector:
 
     @property
     def calibrated_on(self) -> int:
-        """Blocks of training readings behind the first p-values."""
-        return RUNNING.blocks(self.start)
+        """The number of scores of training readings behind the first p-values."""
+        return running(self.design).calibrated_on(self.start)
 
     @property
     def stride(self) -> int:
@@ -87,7 +87,7 @@ class AdaptiveDetector:
 
     def threshold(self, alpha: float) -> float | None:
         """The score of an anomaly at `alpha` at the end of training; it moves on with the stream."""
-        rarity = RUNNING.threshold(alpha, self.start)
+        rarity = running(self.design).threshold(alpha, self.start)
         if rarity is None:
             return None
         return max(rarity - float(self.design.allowances(int(self.start["rows"][0]), 1)[0]), 0.0)
@@ -183,7 +183,7 @@ class AdaptiveDetector:
         scores = np.maximum(rarest - allowances, 0.0)
         quiet, most = self._quiet_rows(scores, seen, state), self.design.event_score
         scores, rarest = (np.where(quiet, np.minimum(one, most) / 2, one) for one in (scores, rarest))
-        return scores, RUNNING.p_values(rarest, state), by_column
+        return scores, running(self.design).p_values(rarest, state), by_column
 
     def _quiet_rows(self, scores: Doubles, seen: int, state: State) -> NDArray[np.bool_]:
         """Which rows [n] after `seen` ones follow an event so closely that they belong to it; updates `state`."""

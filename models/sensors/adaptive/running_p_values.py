@@ -11,19 +11,21 @@ Doubles = NDArray[np.float64]
 Memory = dict[str, Doubles]
 
 _BINS = 512
-_HALF_LIFE_ROWS = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class RunningPValues:
-    """Conformal p-values by a histogram of past scores with a half-life of 5,000 readings.
+    """Conformal p-values by a histogram of past scores with a half-life in readings.
 
-    Scores lie between 0 and `highest`, in 512 bins. A block of `block` neighbouring readings counts as one score:
-    p = (1 + blocks · share of the scores ≥ s) / (1 + blocks), by the blocks that were complete before.
+    Scores lie between 0 and `highest`, in 512 bins. They are compared with the blocks of `block` readings that were
+    complete before, in which `rows_a_score` neighbouring readings count as one score: with n such scores
+    p = (1 + n · share of the scores ≥ s) / (1 + n).
     """
 
     highest: float
     block: int
+    half_life_rows: int = 5000
+    rows_a_score: int = 8
 
     @property
     def size(self) -> int:
@@ -43,7 +45,7 @@ class RunningPValues:
             part = bins[start : start + self.block]
             p_values[start : start + self.block] = self._by_bin(counts)[part]
             if len(part) == self.block:
-                counts = counts * 0.5 ** (self.block / _HALF_LIFE_ROWS) + np.bincount(part, minlength=_BINS)
+                counts = counts * 0.5 ** (self.block / self.half_life_rows) + np.bincount(part, minlength=_BINS)
         memory["counts"], memory["uncounted"] = counts, bins[len(bins) // self.block * self.block :].astype(np.float64)
         return p_values[waiting:]
 
@@ -52,14 +54,14 @@ class RunningPValues:
         bins = np.flatnonzero(self._by_bin(memory["counts"]) <= alpha)
         return float(bins[0] * self.highest / _BINS) if len(bins) else None
 
-    def blocks(self, memory: Memory) -> int:
-        """The number of blocks behind the p-values."""
-        return round(float(memory["counts"].sum()) / self.block)
+    def calibrated_on(self, memory: Memory) -> int:
+        """The number of scores behind the p-values."""
+        return round(float(memory["counts"].sum()) / self.rows_a_score)
 
     def _bins(self, scores: Doubles) -> Doubles:
         return np.clip(np.floor(scores * (_BINS / self.highest)), 0, _BINS - 1)
 
     def _by_bin(self, counts: Doubles) -> Doubles:
         """The p-value of each bin: all scores of the bin itself count as higher."""
-        blocks = np.cumsum(counts[::-1])[::-1] / self.block
-        return np.asarray((1 + blocks) / (1 + blocks[0]))  # `counts.sum()` rounds otherwise, and p would pass 1
+        scores = np.cumsum(counts[::-1])[::-1] / self.rows_a_score
+        return np.asarray((1 + scores) / (1 + scores[0]))  # `counts.sum()` rounds otherwise, and p would pass 1

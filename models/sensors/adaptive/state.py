@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.sensors.adaptive.design import DESIGNS, Design
+from models.sensors.adaptive.design import DESIGNS, NEWEST, Design
 from models.sensors.adaptive.features import StreamFeatures
 from models.sensors.adaptive.running_p_values import RunningPValues
 from models.sensors.adaptive.tails import BLOCK, BLOCKS, MAX_RARITY, BlockTails
@@ -18,7 +18,10 @@ _MAX_BYTES = 64_500
 # Parts of the state whose length varies, and their greatest lengths.
 _MAX_ROWS = {"maxima": BLOCKS, "open": BLOCK - 1, "uncounted": INDEPENDENT_ROWS - 1, "recent": WINDOW_ROWS - 1}
 
-RUNNING = RunningPValues(MAX_RARITY, INDEPENDENT_ROWS)
+
+def running(design: Design) -> RunningPValues:
+    """The p-values of a generation; their memory has the same form in all."""
+    return RunningPValues(MAX_RARITY, INDEPENDENT_ROWS, design.half_life_rows, design.rows_a_score)
 
 
 def new_state(features: StreamFeatures) -> State:
@@ -27,7 +30,7 @@ def new_state(features: StreamFeatures) -> State:
     "recent" holds the last rarities, "rest" the quiet rows still to come.
     """
     series, columns = len(features.design.features), features.columns
-    memory = features.new_memory() | BlockTails(series * columns).new_memory() | RUNNING.new_memory()
+    memory = features.new_memory() | BlockTails(series * columns).new_memory() | running(features.design).new_memory()
     return memory | {"recent": np.zeros((0, series, columns)), "rest": np.zeros(1)}
 
 
@@ -52,7 +55,7 @@ def plan_that_fits(columns: int, seasons: tuple[int, ...]) -> tuple[Design, tupl
 
     The longest season is the first to be left out. ValueError for too many columns.
     """
-    room = _MAX_BYTES // 8 - RUNNING.size
+    room = _MAX_BYTES // 8 - running(NEWEST).size
     for left_out in range(len(seasons) + 1):
         kept = seasons[left_out:]
         for design in sorted(DESIGNS.values(), key=lambda one: -one.version):

@@ -22,6 +22,8 @@ class SensorDetector(nn.Module):
     kind: ClassVar[str]
     # Folds of its calibration: it is fitted as often, each time without one fold.
     folds: ClassVar[int] = 8
+    # Whether its calibration allows for later stretches whose scores, all above 0, are higher or lower as a whole.
+    by_stretches: ClassVar[bool] = False
 
     def __init__(self, columns: int, window: int = 1) -> None:
         super().__init__()

@@ -88,6 +88,7 @@ class EnsembleSeries(Combined):
     """
 
     kind = "ensemble"
+    by_stretches = True
     kinds = (StatisticsDetector, LevelDetector, ResidualDetector)
 
     def _normalised(self, x: Tensor) -> list[Tensor]:

@@ -18,7 +18,7 @@ from models.training.checks.loss import check_loss
 from models.training.data.dataset import DataSplit
 from models.training.embeddings import RowEncoder
 from models.training.job import EncoderContext, ImageContext, TextContext
-from models.training.report import Finding, about
+from models.training.report import Finding, with_subject
 
 _FORWARD_ROWS = 16
 _LOSS_ROWS = 256
@@ -36,11 +36,11 @@ def check_rows(context: TextContext, parts: DataSplit) -> None:
     texts = list(dict.fromkeys(parts.train.texts[0]))[:_FORWARD_ROWS]
     if context.model.metadata.task == "embedding":
         items = context.embedder.read(texts)
-        context.report.extend(about("encoder", _check_encoder(context.model, items, context.placement)))
+        context.report.extend(with_subject("encoder", _check_encoder(context.model, items, context.placement)))
         context.report.raise_if_failed("forward")
     if context.job.task == "classification" and parts.train.labels is not None:
         findings = _check_head_loss(context, parts.train.texts[0], parts.train.labels)
-        context.report.extend(about("head on the frozen encoder", findings))
+        context.report.extend(with_subject("head on the frozen encoder", findings))
         context.report.raise_if_failed("loss")
 
 
@@ -58,11 +58,11 @@ def check_images(context: ImageContext, parts: DataSplit) -> None:
     report.extend(findings)
     report.raise_if_failed("data")
     pixels = [context.store.pixels(key) for key in parts.train.texts[0][:_FORWARD_ROWS]]
-    report.extend(about("encoder", _check_encoder(context.model, pixels, context.placement)))
+    report.extend(with_subject("encoder", _check_encoder(context.model, pixels, context.placement)))
     report.raise_if_failed("forward")
     if parts.train.labels is not None:
         findings = _check_head_loss(context, parts.train.texts[0], parts.train.labels)
-        report.extend(about("head on the frozen encoder", findings))
+        report.extend(with_subject("head on the frozen encoder", findings))
         report.raise_if_failed("loss")
 
 

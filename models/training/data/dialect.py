@@ -5,6 +5,7 @@ A file that is plain CSV in UTF-8 is read where it is. Another one is copied: as
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -178,18 +179,11 @@ def _find_encoding(path: Path, options: CsvOptions) -> tuple[str, list[str]]:
 
 
 def _is_utf8(file: BinaryIO) -> bool:
-    rest = b""
-    while part := file.read(1 << 20):
-        whole = rest + part
-        # A character has at most four bytes: one that the part cuts waits for the next.
-        end = max((at for at in range(max(len(whole) - 3, 0), len(whole)) if whole[at] >= 0xC0), default=len(whole))
-        try:
-            whole[:end].decode()
-        except UnicodeDecodeError:
-            return False
-        rest = whole[end:]
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        rest.decode()
+        while part := file.read(1 << 20):
+            decoder.decode(part)
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True

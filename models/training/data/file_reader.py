@@ -106,7 +106,7 @@ class FileReader:
         if self.format == "parquet":
             found = self._parquet_columns()
         elif self.format == "xlsx":
-            table, lines = read_sheet(self.path, self.param)
+            table, lines = read_sheet(self.path, self.limits)
             found = FileColumns(table, np.array(lines, dtype=np.int64), self.unit)
         else:
             found = (self._csv_columns() if self.format == "csv" else None) or self._record_columns()
@@ -219,7 +219,7 @@ class FileReader:
         return FileColumns(table.drop_columns(_LINES), lines, self.unit)
 
     def _xlsx_records(self) -> Iterator[Record]:
-        table, lines = read_sheet(self.path, self.param)
+        table, lines = read_sheet(self.path, self.limits)
         yield from zip(lines, table.to_pylist(), strict=True)
 
     # Parquet

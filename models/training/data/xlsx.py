@@ -16,6 +16,7 @@ import openpyxl
 import pyarrow as pa
 from openpyxl.worksheet._reader import WorkSheetParser
 
+from models.training.data.file_limits import FileLimits
 from models.training.errors import data_error
 
 # Of all parts of the workbook, unpacked: the archive states it, and unpacking a part stops there.
@@ -33,20 +34,20 @@ _UNREADABLE = (
 _Rows = Iterator[tuple[int, Sequence[object]]]
 
 
-def read_sheet(path: Path, param: str) -> tuple[pa.Table, list[int]]:
+def read_sheet(path: Path, limits: FileLimits) -> tuple[pa.Table, list[int]]:
     """Columns of text below the first row that is not empty, and the row of each.
 
     Formulas give their last value. Raises TrainingDataError for a file that is no workbook or too large.
     """
-    _require_small(path, param)
+    limits.require_bytes(unpacked_bytes(path, limits.param), _MAX_BYTES, " unpacked")
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         sheet = book.worksheets[0]
         sheet.reset_dimensions()  # else rows and columns beyond those that the file states are left out
-        return _to_table(partial(_rows, sheet, param), param)
+        return _to_table(partial(_rows, sheet, limits.param), limits)
     except _UNREADABLE as error:
         got = f"one that cannot be read ({str(error)[:200] or type(error).__name__})"
-        raise data_error(param, "invalid_xlsx", "an XLSX workbook", got) from None
+        raise data_error(limits.param, "invalid_xlsx", "an XLSX workbook", got) from None
 
 
 def _rows(sheet: Any, param: str, first: int, width: int) -> _Rows:
@@ -96,27 +97,20 @@ def unpacked_bytes(path: Path, param: str) -> int:
         raise data_error(param, "invalid_xlsx", "an XLSX workbook", "a file that is no ZIP archive") from None
 
 
-def _require_small(path: Path, param: str) -> None:
-    if (size := unpacked_bytes(path, param)) > _MAX_BYTES:
-        raise data_error(param, "file_too_large", f"at most {_MAX_BYTES:,} bytes unpacked", f"{size:,}")
-
-
-def _to_table(rows_from: Callable[[int, int], _Rows], param: str) -> tuple[pa.Table, list[int]]:
+def _to_table(rows_from: Callable[[int, int], _Rows], limits: FileLimits) -> tuple[pa.Table, list[int]]:
     """The table of rows that are read from a first one on, to a width."""
     first, header = next(rows_from(1, _MOST_COLUMNS + 1), (0, ()))
     width = max((at + 1 for at, cell in enumerate(header) if cell is not None), default=0)
     if not 1 <= width <= _MOST_COLUMNS:
-        raise data_error(param, "wrong_columns", f"1 to {_MOST_COLUMNS:,} columns", f"{width:,}")
+        raise limits.error("wrong_columns", f"1 to {_MOST_COLUMNS:,} columns", f"{width:,}")
     names = [_text(cell) or "" for cell in header[:width]]
-    for name in names:
-        if names.count(name) > 1:
-            raise data_error(param, "duplicate_key", "each column once", "it twice", column=name)
+    limits.require_unique(names)
     schema, batches, lines = pa.schema([(name, pa.string()) for name in names]), [], list[int]()
     rows = rows_from(first + 1, width)
     while part := list(islice(rows, _BATCH)):
         lines += [number for number, _ in part]
         if len(lines) > _MOST_ROWS:
-            raise data_error(param, "too_many_rows", f"at most {_MOST_ROWS:,} rows", "more")
+            raise limits.error("too_many_rows", f"at most {_MOST_ROWS:,} rows", "more")
         cells = [[_text(row[at]) for _, row in part] for at in range(width)]
         batches.append(pa.record_batch([pa.array(column, pa.string()) for column in cells], schema=schema))
     return pa.Table.from_batches(batches, schema), lines

@@ -63,7 +63,7 @@ def choose_head(
         y = examples.y[rows]
         before, after = fit.logits[rows].argmax(axis=1) == y, logits.argmax(axis=1) == y
         accuracies = (float(before.mean()), float(after.mean())) if len(rows) else (None, None)
-        if asked == "auto" and not _gains(before, after):
+        if asked == "auto" and not _is_significant_gain(before, after):
             return HeadChoice(fit.head, *accuracies)
         head = fit_lexical(examples.x, tokens, examples.y, fit.head, _LOOSER * fit.strength)
     return HeadChoice(calibrate(head, logits, y), *accuracies)
@@ -97,7 +97,7 @@ def fit_lexical(x: Floats, tokens: Sequence[Tokens], y: Ints, start: LinearHead,
     begin = np.zeros((width + 1 + len(pieces.keys), len(start.labels)), np.float32)
     begin[:width] = start.weight.numpy().T / x_scale
     begin[width] = start.bias.numpy()
-    solved = _descend(dense, sparse, y, begin, strength)
+    solved = _minimise_loss(dense, sparse, y, begin, strength)
     weight, bias, words = x_scale * solved[:width].T, solved[width], words_scale * solved[width + 1 :]
     return LexicalHead(torch.from_numpy(weight), torch.from_numpy(bias), pieces, torch.from_numpy(words), start.labels)
 
@@ -123,13 +123,13 @@ def _held_out_logits(fit: HeadFit, examples: Examples, tokens: Sequence[Tokens],
         return logits
 
 
-def _gains(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
+def _is_significant_gain(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
     """Whether more rows turned right than wrong, by more than the standard error of that difference (McNemar's)."""
     turned = after.astype(np.int64) - before
     return float(turned.sum()) > float(np.sqrt(np.abs(turned).sum()))
 
 
-def _descend(dense: Floats, sparse: csr_matrix, y: Ints, begin: Floats, strength: float) -> Floats:
+def _minimise_loss(dense: Floats, sparse: csr_matrix, y: Ints, begin: Floats, strength: float) -> Floats:
     """Weights [d + 1 + features, labels] of less penalised loss than `begin`; the bias, row d, is not penalised."""
     from scipy.optimize import minimize  # takes a third of a second to import
 

@@ -27,7 +27,16 @@ from models.training.data.segments import Segments
 from models.training.embeddings import CachedEmbedder
 from models.training.errors import TrainingError
 from models.training.events import emit
-from models.training.job import BoundFile, BoundMetrics, ImageContext, JobContext, TextContext, TrainingJob
+from models.training.job import (
+    BoundFile,
+    BoundMetrics,
+    EncoderContext,
+    ImageContext,
+    JobContext,
+    TextContext,
+    TrainingJob,
+)
+from models.training.metrics import in_words
 from models.training.recipes.classification import head_metrics
 from models.training.recipes.image_anomaly import image_detector_metrics
 from models.training.recipes.incumbents import ENCODER, open_base
@@ -65,11 +74,7 @@ def measure_texts(context: TextContext, bound: LabelledParts | None, left_out: i
         return _refuse_other_task(context)
 
     def measure(artifact: Path) -> Metrics:
-        encoder = artifact / ENCODER
-        if encoder.is_dir():
-            return _text_metrics(context, artifact, open_encoder(context, encoder), bound)
-        base = context.embedder if artifact == context.result else open_base(context)
-        return _text_metrics(context, artifact, base, bound)
+        return _text_metrics(context, artifact, _embedder_of(context, artifact), bound)
 
     return _measure(context, measure, len(bound), left_out)
 
@@ -80,11 +85,9 @@ def measure_images(context: ImageContext, bound: LabelledParts | None, left_out:
         return _refuse_other_task(context)
 
     def measure(artifact: Path) -> Metrics:
-        if artifact != context.result:
-            open_base(context)  # raises where that is another encoder
-        keys = bound.rows.texts[0]
+        embedder, keys = _embedder_of(context, artifact), bound.rows.texts[0]
         if context.job.task == "classification":
-            return head_metrics(artifact, context.embedder, keys, bound.rows.labels or ())
+            return head_metrics(artifact, embedder, keys, bound.rows.labels or ())
         return image_detector_metrics(context, load_image_detector(artifact), keys, bound.out_of_scope)
 
     return _measure(context, measure, len(bound), left_out)
@@ -96,6 +99,13 @@ def measure_readings(context: JobContext, bound: Segments | None, left_out: int)
         return _refuse_other_task(context)
     longest = max((_context_of(path) for path in (context.result, context.job.incumbent) if path), default=0)
     return _measure(context, lambda path: _sensor_metrics(load_sensor(path), bound, longest), len(bound), left_out)
+
+
+def _embedder_of(context: EncoderContext, artifact: Path) -> CachedEmbedder:
+    """The encoder that an artifact answers with: its own or its base. Raises ModelError."""
+    if (artifact / ENCODER).is_dir():
+        return open_encoder(context, artifact / ENCODER)
+    return context.embedder if artifact == context.result else open_base(context)
 
 
 def _text_metrics(context: TextContext, artifact: Path, embedder: CachedEmbedder, bound: LabelledParts) -> Metrics:
@@ -189,9 +199,9 @@ def _tell(context: JobContext, measured: BoundMetrics) -> None:
     if measured.left_out:
         parts.append(f"{measured.left_out} rows of the training file are among them and were not trained on")
     if measured.metrics:
-        parts.append(f"the new model: {_in_words(measured.metrics)}")
+        parts.append(f"the new model: {in_words(measured.metrics)}")
     if measured.incumbent_metrics:
-        parts.append(f"the version in service: {_in_words(measured.incumbent_metrics)}")
+        parts.append(f"the version in service: {in_words(measured.incumbent_metrics)}")
     if measured.objection:
         parts.append(measured.objection)
     message = "; ".join(parts)
@@ -203,10 +213,6 @@ def _tell(context: JobContext, measured: BoundMetrics) -> None:
 def _is_for(job: TrainingJob, bound: BoundFile) -> bool:
     """Whether rows are for a job's task, and for its kind of readings."""
     return (bound.task, bound.hyperparameters.get("kind")) == (job.task, job.hyperparameters.get("kind"))
-
-
-def _in_words(metrics: Metrics) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def _unmeasurable(message: str) -> TrainingError:

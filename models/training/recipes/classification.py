@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,10 @@ from models.training.recipes.candidate import Candidate, held_out_metrics
 from models.training.recipes.encoder_comparison import ComparisonResult, EncoderComparison
 from models.training.recipes.frozen_candidate import fit_frozen, refit_frozen
 from models.training.recipes.incumbents import ENCODER, JUDGED, open_incumbent
-from models.training.recipes.text_dataset import TextDataset
+from models.training.recipes.text_dataset import Embed, TextDataset
 from models.training.report import Choice, Finding
 from models.training.report_labels import check_label
+from models.training.tuning.encoder_tuning import EncoderTuning
 
 _GOLDEN_TEXTS = 8
 # How far a probability may be from the one at training time: bfloat16 rows depend on what else is in their batch.
@@ -37,29 +39,62 @@ def train(context: TextContext, settings: ClassificationHyperparameters, parts: 
     data = TextDataset.of(parts, settings.label_names)
     frozen = fit_frozen(context, settings, data)
     emit(context.events, frozen.summary)
-    comparison = EncoderComparison(context, settings, data, frozen, same_file=parts.same_file)
+    tuning = EncoderTuning.of_texts(context, settings, len(data.texts))
+    comparison = EncoderComparison(context, settings, data, frozen, tuning, same_file=parts.same_file)
+    contest = compete(context, settings, data, frozen, comparison, refit=settings.refit and parts.same_file)
+    winner = contest.winner
+    context.report.choices.append(detector_choice(settings, data, winner, frozen))
+    context.report.extend(judge(context, parts, data, winner, contest.won))
+    lines = parts.held_out.lines
+    context.report.confusion = Confusion.of(data.labels, data.held_y, winner.predicted, data.held_texts, lines)
+    return outcome(context, data, frozen, contest, _golden(context, contest.published, data))
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """The candidate that the held-out rows judged, the one to publish, and the comparison that a tuned one won."""
+
+    winner: Candidate
+    published: Candidate
+    won: ComparisonResult | None
+
+
+def compete(
+    context: EncoderContext,
+    settings: ClassificationHyperparameters,
+    data: TextDataset,
+    frozen: Candidate,
+    comparison: EncoderComparison,
+    views: Embed | None = None,
+    *,
+    refit: bool,
+) -> Contest:
+    """Compare the frozen candidate with a tuned one; write the winner, fitted again to all rows where asked."""
     result = comparison.run()
     won = result if result is not None and result.won else None
-    winner = won.tuned if won else frozen
-    published = winner
-    if settings.refit and parts.same_file:
-        published = comparison.refit(won) if won else refit_frozen(context, settings, data, frozen)
+    winner = published = won.tuned if won else frozen
+    if refit:
+        published = comparison.refit(won) if won else refit_frozen(context, settings, data, frozen, views)
     if published is not winner:
         rows = len(data.whole.texts)
         emit(context.events, f"the published model is fitted to all {rows} rows; its metrics are from held-out rows")
-    write(context, winner, published)
-    context.report.choices.append(detector_choice(settings, data, winner, frozen))
-    context.report.extend(judge(context, parts, data, winner, won))
-    lines = parts.held_out.lines
-    context.report.confusion = Confusion.of(data.labels, data.held_y, winner.predicted, data.held_texts, lines)
+    _write(context, winner, published)
+    return Contest(winner, published, won)
+
+
+def outcome(
+    context: EncoderContext, data: TextDataset, frozen: Candidate, contest: Contest, golden: Mapping[str, object]
+) -> Outcome:
+    """The outcome of a contest, and the plot of the winner's calibration."""
+    winner = contest.winner
     context.report.plots = {"calibration": calibration_curve(winner.confidence, winner.predicted == data.held_y)}
     return Outcome(
         encoder="own" if winner.directory else "base",
         mode=winner.mode,
         labels=data.labels,
-        metrics={**winner.metrics, **({"frozen_macro_f1": frozen.metrics["macro_f1"]} if won else {})},
-        incumbent_metrics=incumbent_metrics(context, data),
-        golden=_golden(context, published, data),
+        metrics={**winner.metrics, **({"frozen_macro_f1": frozen.metrics["macro_f1"]} if contest.won else {})},
+        incumbent_metrics=_incumbent_metrics(context, data),
+        golden=golden,
         trained_tokens=context.embedder.count_tokens(data.texts),
     )
 
@@ -82,7 +117,7 @@ def detector_choice(
     return Choice("Out-of-scope detector", winner.detector.kind, reason, figures)
 
 
-def write(context: EncoderContext, measured: Candidate, published: Candidate) -> None:
+def _write(context: EncoderContext, measured: Candidate, published: Candidate) -> None:
     """Write the published files, and the measured ones where the published have learnt the held-out rows.
 
     Successors are compared with the measured ones.
@@ -123,7 +158,7 @@ def judge(
         yield check_frozen(won.lead, len(won.rows), won.measure)
 
 
-def incumbent_metrics(context: EncoderContext, data: TextDataset) -> dict[str, float] | None:
+def _incumbent_metrics(context: EncoderContext, data: TextDataset) -> dict[str, float] | None:
     """Metrics of the version in service on the same held-out rows; labels that it does not know count as wrong."""
     incumbent = open_incumbent(context)
     if incumbent is None:

@@ -20,9 +20,10 @@ from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.events import emit
 from models.training.hyperparameters import PARAM, EmbeddingHyperparameters
 from models.training.job import Outcome, TextContext, golden_texts
+from models.training.metrics import in_words
 from models.training.recipes.incumbents import incumbent_encoder
 from models.training.recipes.retrieval_metrics import Embed, RetrievalMetrics, evaluate, sanity, sanity_texts
-from models.training.recipes.tuned_model import in_words, tune_and_save, tuner_settings, with_base
+from models.training.recipes.tuned_model import tune_and_save, tuner_settings, with_base
 from models.training.report import Finding
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import Plan, no_duplicates, plan, shuffled

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from models.training.events import Level, emit
 from models.training.heads import detector_selection, lexical_head, linear_head
 from models.training.heads.linear_head import Floats, Ints, calibrate, linear_logits
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind, Metric
-from models.training.job import TextContext
+from models.training.job import EncoderContext
 from models.training.recipes.candidate import Candidate, calibration_metrics
 from models.training.recipes.text_dataset import TextDataset
 from models.training.report import Choice
@@ -86,19 +85,23 @@ class ComparisonResult:
 class EncoderComparison:
     """Tunes encoders, compares them with the frozen candidate, and refits the winner.
 
-    `same_file`: the held-out rows are from the training file, so all rows may judge in turn.
+    `same_file`: the held-out rows are from the training file, so all rows may judge in turn. `objection` says why mode
+    auto should not tune, given the number of encoders.
     """
 
     def __init__(
         self,
-        context: TextContext,
+        context: EncoderContext,
         settings: ClassificationHyperparameters,
         data: TextDataset,
         frozen: Candidate,
+        tuning: EncoderTuning,
         *,
         same_file: bool,
+        objection: Callable[[int], str | None] = lambda encoders: None,
     ) -> None:
         self._context, self._settings, self._frozen = context, settings, frozen
+        self._tuning, self._further_objection = tuning, objection
         self._data, self._whole, self._same_file = data, data.whole, same_file
 
     def run(self) -> ComparisonResult | None:
@@ -150,10 +153,6 @@ class EncoderComparison:
         detector_selection.calibrate_crossed(detector, [(fold.detector, fold.x) for fold in result.folds])
         return replace(result.tuned, embedder=embedder, head=head, detector=detector, directory=directory)
 
-    @cached_property
-    def _tuning(self) -> EncoderTuning:
-        return EncoderTuning(self._context, self._settings, len(self._data.texts))
-
     @property
     def _strength(self) -> float:
         """The strength of a tuned encoder's head, no less than the frozen one's.
@@ -188,12 +187,12 @@ class EncoderComparison:
         return numbers
 
     def _objection(self, folds: Sequence[Fold]) -> str | None:
-        """Why tuning, which takes minutes, cannot pay: not even an encoder without errors would show a lead."""
+        """Why tuning, which takes minutes, cannot pay: an encoder without errors would show no lead, or it is slow."""
         rows, frozen = (np.concatenate([getattr(fold, name) for fold in folds]) for name in ("rows", "frozen"))
         truth = self._whole.y[rows]
         best = self._gain(truth, truth, frozen)
         if best.low > 0:
-            return None
+            return self._further_objection(len(folds) + 1)
         errors = f"the frozen one is wrong on {int((frozen != truth).sum())} of {len(rows)} rows"
         return f"{errors}, and the lead of one without errors would not show ({self._interval(best)})"
 
@@ -210,7 +209,7 @@ class EncoderComparison:
 
         Its embeddings of the training rows flatter it, so they cannot calibrate it.
         """
-        data, settings = self._data, self._settings
+        data = self._data
         directory = self._tuning.run("tuned", *data.tuning_rows, add_findings=True)
         embedder = open_encoder(self._context, directory)
         examples, held_x = data.examples(embedder), embedder(data.held_texts)
@@ -218,8 +217,9 @@ class EncoderComparison:
         logits = linear_logits(plain, held_x)
         head = calibrate(plain, logits, data.held_y)
         detector = detector_selection.calibrate_on(self._uncalibrated_detector(examples, head), held_x)
-        mode = "contrastive" if settings.mode == "auto" else settings.mode
-        measured = Candidate.measured(mode, embedder, head, detector, data, {"C": self._strength}, directory)
+        measured = Candidate.measured(
+            self._tuning.how, embedder, head, detector, data, {"C": self._strength}, directory
+        )
         rows = _crossed_probabilities(plain, logits, data.held_y)
         honest = {**measured.metrics, **calibration_metrics(data.held_y, rows)}
         return replace(measured, probabilities=rows, metrics=honest), FoldResult(fold, held_x, logits, detector)

@@ -16,7 +16,7 @@ from models.training.checks.gradient import GradientMonitor
 from models.training.checks.sensor_data import check_table
 from models.training.data.baselines import repeat_last, repeat_season
 from models.training.data.forecast_split import SeriesParts, divide_series
-from models.training.events import emit, phase
+from models.training.events import emit, set_phase
 from models.training.hyperparameters import ForecastHyperparameters
 from models.training.job import JobContext, Outcome, golden_readings
 from models.training.recipes.bound_rows import bound_readings, measure_readings
@@ -71,7 +71,7 @@ def train(context: JobContext, settings: ForecastHyperparameters) -> Outcome:
     emit(context.events, f"{seen} rows to train and calibrate on, {held_out} later ones held out")
     context.report.extend(check_table(parts.seen, parts.held_rows, parts.repairs))
     context.report.raise_if_failed("data")
-    phase(context.events, "running")
+    set_phase(context.events, "running")
     plan = _plan(settings, parts, context.job.seed)
     chosen = fit_forecaster(parts.train, parts.validation, plan, MonitoredTraining(context))
     emit(context.events, f"forecaster: {chosen.forecaster.model.kind}, since {chosen.reason}")

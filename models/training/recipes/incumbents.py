@@ -39,7 +39,7 @@ def open_incumbent(context: EncoderContext) -> IncumbentText | None:
         return None
     try:
         own = next((place for place in (path / JUDGED / ENCODER, path / ENCODER) if place.is_dir()), None)
-        embedder = open_encoder(context, own) if own and isinstance(context, TextContext) else open_base(context)
+        embedder = open_encoder(context, own) if own else open_base(context)
     except SondeError as error:
         # The message may name a path of this machine, so it stays out of the events.
         log.warning("cannot open the encoder of the served model: %s", error.message)

@@ -20,9 +20,10 @@ from models.training.errors import TrainingDataError
 from models.training.events import emit
 from models.training.hyperparameters import RerankHyperparameters
 from models.training.job import Outcome, TextContext, golden_texts
+from models.training.metrics import in_words
 from models.training.recipes.incumbents import incumbent_encoder
 from models.training.recipes.retrieval_metrics import relevance_metrics
-from models.training.recipes.tuned_model import in_words, tune_and_save, tuner_settings, with_base
+from models.training.recipes.tuned_model import tune_and_save, tuner_settings, with_base
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import plan, shuffled
 from models.training.tuning.batches import Augment, Batch, Batches

@@ -15,7 +15,7 @@ from models.training.checks.false_alarms import check_false_alarms
 from models.training.checks.power import check_power, power_share
 from models.training.checks.sensor_data import check_table
 from models.training.data.segments import Segments
-from models.training.events import emit, phase
+from models.training.events import emit, set_phase
 from models.training.hyperparameters import SensorAnomalyHyperparameters
 from models.training.job import JobContext, Outcome, golden_readings
 from models.training.recipes.bound_rows import bound_readings, measure_readings
@@ -59,7 +59,7 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
     candidates = SensorCandidates(context, settings, parts)
     names = candidates.names()
     candidates.check_networks(names)
-    phase(context.events, "running")
+    set_phase(context.events, "running")
     results = candidates.results(names)
     chosen, reason = choose(results)
     emit(context.events, _summary(chosen, reason, results))

@@ -60,8 +60,3 @@ def with_base(after: Mapping[str, float], before: Mapping[str, float], held_out:
     """The tuned model's metrics beside those of its base, which are named `base_…`."""
     base = {f"base_{name}": value for name, value in before.items()}
     return {**after, **base, "held_out_rows": float(len(held_out))}
-
-
-def in_words(metrics: Mapping[str, float]) -> str:
-    """Metrics for the job's events."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -1,4 +1,4 @@
-"""Batches of texts as tensors, made ahead by other processes where the GPU computes."""
+"""Batches of texts or images as tensors, made ahead by other processes where the GPU computes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PART_ROWS_ON_CPU, _UNLIMITED = 16, 1_000_000
 
 
 class Augment(Protocol):
-    """Changes training texts; the same `epoch` gives the same changes (see `Augmenter`)."""
+    """Changes training texts, or keys of images; the same `epoch` gives the same changes (see `Augmenter`)."""
 
     def __call__(self, texts: Sequence[str], *, epoch: int = 0) -> list[str]:
         """One text for each."""
@@ -29,28 +29,48 @@ class Augment(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PaddedTexts:
-    """Texts of similar length: features int64 [m, longest], and places [m] in the column."""
+class InputPart:
+    """Inputs of one shape: features [m, …] by name, and places [m] in the column.
+
+    Texts are of similar length and have int64 [m, longest], images uint8 [m, 3, h, w].
+    """
 
     features: dict[str, Tensor]
     places: Tensor
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> PaddedTexts:
+    def each(self, change: Callable[[Tensor], Tensor]) -> InputPart:
         """The same with every tensor changed."""
-        return PaddedTexts({name: change(tensor) for name, tensor in self.features.items()}, change(self.places))
+        return InputPart({name: change(tensor) for name, tensor in self.features.items()}, change(self.places))
 
 
-def restore_order(parts: Sequence[PaddedTexts], rows: Sequence[Tensor]) -> Tensor:
+def restore_order(parts: Sequence[InputPart], rows: Sequence[Tensor]) -> Tensor:
     """Rows [m, …] of each part as rows [n, …] in the column's order."""
     joined = torch.cat(list(rows))
     return torch.empty_like(joined).index_copy(0, torch.cat([part.places for part in parts]), joined)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """The parts of each text column, targets [n] or None, row indices and token counts."""
+class ReadColumns:
+    """The parts of each column of a batch, and the tokens of all its inputs."""
 
-    columns: tuple[tuple[PaddedTexts, ...], ...]
+    columns: tuple[tuple[InputPart, ...], ...]
+    tokens: int
+    prompt_tokens: int = 0
+
+
+class InputReader(Protocol):
+    """Reads the inputs of a batch."""
+
+    def read(self, columns: Sequence[Sequence[str]]) -> ReadColumns:
+        """Columns of texts, or of keys of images, as tensors on the CPU."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The parts of each column, targets [n] or None, row indices and token counts."""
+
+    columns: tuple[tuple[InputPart, ...], ...]
     targets: Tensor | None
     rows: tuple[int, ...]
     tokens: int
@@ -122,15 +142,21 @@ class TextReader:
             return [self.text.encode_pairs(list(zip(*columns, strict=True)))]
         return [self.text.encode(column, prompt=self.prompt, exclude_prompt=self.excludes_prompt) for column in columns]
 
-    def parts(self, tokens: Sequence[Tokens]) -> tuple[PaddedTexts, ...]:
+    def read(self, columns: Sequence[Sequence[str]]) -> ReadColumns:
+        """See InputReader."""
+        tokens = self(columns)
+        parts = tuple(self.parts(column) for column in tokens)
+        return ReadColumns(parts, sum(item.count for column in tokens for item in column), tokens[0][0].prompt_tokens)
+
+    def parts(self, tokens: Sequence[Tokens]) -> tuple[InputPart, ...]:
         """A column's texts, sorted by length and padded in parts."""
         order = sorted(range(len(tokens)), key=lambda place: tokens[place].count)
         cuts = [order[start : start + self.part_rows] for start in range(0, len(order), self.part_rows)]
         return tuple(self._pad(tokens, cut) for cut in cuts)
 
-    def _pad(self, tokens: Sequence[Tokens], places: list[int]) -> PaddedTexts:
+    def _pad(self, tokens: Sequence[Tokens], places: list[int]) -> InputPart:
         features = collate([tokens[place] for place in places], self.pad_id, _CPU, with_types=self.with_types)
-        return PaddedTexts(features, torch.tensor(places))
+        return InputPart(features, torch.tensor(places))
 
 
 class Batches(Dataset[Batch]):
@@ -141,7 +167,7 @@ class Batches(Dataset[Batch]):
         columns: Sequence[Sequence[str]],
         targets: Tensor | None,
         plan: Plan,
-        reader: TextReader,
+        reader: InputReader,
         *,
         augment: Augment | None = None,
     ) -> None:
@@ -158,14 +184,9 @@ class Batches(Dataset[Batch]):
         if self._augment is not None:
             # Each step is an epoch to the augmenter, so that a text is changed differently each time.
             texts = [self._augment(column, epoch=step) for column in texts]
-        tokens = self._reader(texts)
-        return Batch(
-            columns=tuple(self._reader.parts(column) for column in tokens),
-            targets=None if self._targets is None else self._targets[rows],
-            rows=tuple(rows),
-            tokens=sum(item.count for column in tokens for item in column),
-            prompt_tokens=tokens[0][0].prompt_tokens,
-        )
+        read = self._reader.read(texts)
+        targets = None if self._targets is None else self._targets[rows]
+        return Batch(read.columns, targets, tuple(rows), read.tokens, read.prompt_tokens)
 
 
 def load_batches(batches: Batches, first: int, device: torch.device) -> Iterator[Batch]:

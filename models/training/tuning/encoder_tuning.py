@@ -5,63 +5,82 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
-from models.loader import load
+from models.errors import ModelSourceError
+from models.loader import load, load_images
 from models.source import locate
-from models.training.embeddings import Embedder
+from models.training.embeddings import CachedEmbedder, Embedder
 from models.training.hyperparameters import ClassificationHyperparameters
-from models.training.job import TextContext
-from models.training.tuning.labelled_tuning import LabelledTuning, Method, default_settings
-from models.training.tuning.settings import augmenter, merge_settings
+from models.training.images.embeddings import ImageEmbedder
+from models.training.job import EncoderContext, ImageContext
+from models.training.tuning.batches import Augment
+from models.training.tuning.labelled_tuning import LabelledTuning, Method, OpenEncoder, default_settings
+from models.training.tuning.settings import TunerSettings, augmenter, merge_settings
+from models.training.tuning.trainable_encoder import TrainableEncoder
 
 Floats = NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
 class EncoderTuning:
-    """Tunes a job's encoder; all stages share settings, each has its own directory."""
+    """Tunes a job's encoder; all stages share method and settings, each has its own directory.
 
-    def __init__(self, context: TextContext, settings: ClassificationHyperparameters, rows: int) -> None:
-        self.how: Method = settings.mode if settings.mode in ("full", "lora") else "contrastive"
-        asked = merge_settings(default_settings(self.how, rows), settings, seed=context.job.seed)
-        self._context = context
-        self._settings = replace(asked, mode="full") if settings.mode == "auto" else asked
-        self._augmentation = settings.augmentation
+    `augment` changes the training rows as `augmentation` says. `open_trainable` opens the encoder to tune.
+    """
+
+    context: EncoderContext
+    how: Method
+    settings: TunerSettings
+    augmentation: BaseModel
+    augment: Augment | None
+    open_trainable: OpenEncoder = TrainableEncoder
+
+    @classmethod
+    def of_texts(cls, context: EncoderContext, settings: ClassificationHyperparameters, rows: int) -> EncoderTuning:
+        """The tuning of an encoder of texts on this number of rows."""
+        how: Method = settings.mode if settings.mode in ("full", "lora") else "contrastive"
+        asked = merge_settings(default_settings(how, rows), settings, seed=context.job.seed)
+        tuner = replace(asked, mode="full") if settings.mode == "auto" else asked
+        augment = augmenter(settings.augmentation, context.job.seed)
+        return cls(context, how, tuner, settings.augmentation, augment)
 
     def run(self, stage: str, texts: Sequence[str], labels: Sequence[str], *, add_findings: bool = False) -> Path:
-        """Tune an encoder on texts with labels and return its directory.
+        """Tune an encoder on texts, or keys of images, with labels and return its directory.
 
         `add_findings` adds findings to the job's report. The job's checkpoint is resumed where it is of this stage.
         Raises TrainingError.
         """
-        context, checkpoint = self._context, self._context.job.checkpoint
+        context, checkpoint = self.context, self.context.job.checkpoint
         of_this_stage = checkpoint is not None and stage in {parent.name for parent in checkpoint.parents}
         tuning = LabelledTuning(
             context.source,
             context.placement,
             texts,
             labels,
-            self._settings,
+            self.settings,
             context.events,
             context.directory / stage,
             checkpoint=checkpoint if of_this_stage else None,
-            augment=augmenter(self._augmentation, context.job.seed),
+            augment=self.augment,
             report=context.report if add_findings else None,
+            open_encoder=self.open_trainable,
         )
         return tuning.contrastive() if self.how == "contrastive" else tuning.under_head()
 
     def temporary(self, stage: str, texts: Sequence[str], labels: Sequence[str]) -> TemporaryEncoder:
         """The embeddings of an encoder tuned on texts with labels, without its files."""
-        return TemporaryEncoder(self, self._context, stage, texts, labels)
+        return TemporaryEncoder(self, stage, texts, labels)
 
     def digest(self, texts: Sequence[str], labels: Sequence[str]) -> bytes:
         """A digest of the encoder that these texts and labels give."""
-        version, dtype = self._context.source.version, self._context.placement.dtype_name
-        about = (version, dtype, self.how, asdict(self._settings), self._augmentation.model_dump())
+        version, dtype = self.context.source.version, self.context.placement.dtype_name
+        about = (version, dtype, self.how, asdict(self.settings), self.augmentation.model_dump())
         return hashlib.sha256(repr((about, list(texts), list(labels))).encode("utf-8", "surrogatepass")).digest()
 
 
@@ -71,13 +90,11 @@ class TemporaryEncoder:
     The job's cache keeps the embeddings by the encoder's digest, so a resumed job does not tune it again.
     """
 
-    def __init__(
-        self, tuning: EncoderTuning, context: TextContext, stage: str, texts: Sequence[str], labels: Sequence[str]
-    ) -> None:
-        self._tuning, self._context, self._stage = tuning, context, stage
+    def __init__(self, tuning: EncoderTuning, stage: str, texts: Sequence[str], labels: Sequence[str]) -> None:
+        self._tuning, self._context, self._stage = tuning, tuning.context, stage
         self._texts, self._labels = texts, labels
         self._salt = tuning.digest(texts, labels)
-        self._embedder: Embedder | None = None
+        self._embedder: CachedEmbedder | None = None
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         """Embeddings float32 [n, d] of texts."""
@@ -91,7 +108,7 @@ class TemporaryEncoder:
             cache.put(zip(keys, rows, strict=True))
         return rows
 
-    def _encoder(self) -> Embedder:
+    def _encoder(self) -> CachedEmbedder:
         if self._embedder is None:
             directory = self._tuning.run(self._stage, self._texts, self._labels)
             # Without the cache, which keeps these rows by the digest already.
@@ -100,7 +117,12 @@ class TemporaryEncoder:
         return self._embedder
 
 
-def open_encoder(context: TextContext, directory: Path) -> Embedder:
-    """The encoder in a directory, through the loader that serving uses."""
+def open_encoder(context: EncoderContext, directory: Path) -> CachedEmbedder:
+    """The encoder in a directory, through the loader that serving uses. Raises ModelError."""
     source = locate(f"tuned={directory}")
-    return Embedder(load(source, context.placement), context.cache, context.events)
+    if not isinstance(context, ImageContext):
+        return Embedder(load(source, context.placement), context.cache, context.events)
+    model = load_images(source, context.placement)
+    if model is None:
+        raise ModelSourceError(f"{source.name}: expected an encoder of images, got one of texts")
+    return ImageEmbedder(model, context.store, context.cache, context.events)

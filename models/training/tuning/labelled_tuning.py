@@ -1,4 +1,4 @@
-"""Tuning of an encoder on labelled texts, by a contrastive loss or under a head."""
+"""Tuning of an encoder on labelled texts or images, by a contrastive loss or under a head."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from models.training.tuning.settings import TunerSettings
 from models.training.tuning.trainable_encoder import TrainableEncoder
 from models.training.tuning.training_heads import EncoderWithHead, build_head, label_means
 from models.training.tuning.training_loop import TrainingLoop, fingerprint
+from models.training.tuning.tunable_encoder import TunableEncoder
 
 Method = Literal["contrastive", "full", "lora"]
+OpenEncoder = Callable[[ModelSource, Placement, TunerSettings], TunableEncoder]
 
 # With at most this many rows, an encoder is tuned in several passes.
 _FEW_ROWS = 2000
@@ -43,7 +45,7 @@ def default_settings(method: Method, rows: int) -> TunerSettings:
 
 @dataclass(frozen=True, slots=True)
 class LabelledTuning:
-    """Tunes an encoder on texts with labels and writes it to `directory/encoder`.
+    """Tunes an encoder on texts, or keys of images, with labels and writes it to `directory/encoder`.
 
     Checkpoints go to `directory/checkpoints`; `checkpoint` is one of an earlier attempt.
     """
@@ -58,6 +60,7 @@ class LabelledTuning:
     checkpoint: Path | None = None
     augment: Augment | None = None
     report: Report | None = None
+    open_encoder: OpenEncoder = TrainableEncoder
 
     def contrastive(self) -> Path:
         """Pull texts of a label together and apart from others; return the encoder's directory.
@@ -70,7 +73,7 @@ class LabelledTuning:
             raise TrainingDataError("too_few_examples", message, "training_file")
         name = settings.loss or losses.names("labelled")[0]
         loss = losses.make(name, "labelled", temperature=settings.temperature, matryoshka=settings.matryoshka)
-        encoder = TrainableEncoder(self.source, self.placement, settings)
+        encoder = self.open_encoder(self.source, self.placement, settings)
 
         def compute(batch: Batch) -> Tensor:
             return loss(encoder.columns(batch), batch.targets)
@@ -86,7 +89,7 @@ class LabelledTuning:
         settings, rows = self.settings, len(self.texts)
         if len(set(self.labels)) < 2:
             raise TrainingDataError("too_few_examples", "a classifier needs two labels", "training_file")
-        encoder = TrainableEncoder(self.source, self.placement, settings)
+        encoder = self.open_encoder(self.source, self.placement, settings)
         all_rows = Batches([self.texts], self._targets(), in_order(rows, _MEANS_BATCH), encoder.reader)
         means = label_means(encoder, all_rows, len(set(self.labels)))
         model = EncoderWithHead(encoder, build_head(settings.head, means, settings.temperature))
@@ -95,7 +98,7 @@ class LabelledTuning:
     def _run(
         self,
         stage: str,
-        encoder: TrainableEncoder,
+        encoder: TunableEncoder,
         module: nn.Module,
         loss: Callable[[Batch], Tensor],
         epoch: Epoch,

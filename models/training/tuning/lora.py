@@ -16,7 +16,7 @@ Layers = Literal["attention", "all"]
 _QUERY_KEY_VALUE = {f"{letter}{ending}" for letter in "qkv" for ending in ("", "_lin", "_proj")}
 _ATTENTION = {"query", "key", "value", "qkv", "Wqkv", "c_attn"} | _QUERY_KEY_VALUE
 # Names of heads in transformers models. Heads get no adapters: they train as they are, or not at all.
-HEADS = ("pooler", "classifier", "score", "head", "pre_classifier")
+HEADS = ("pooler", "classifier", "score", "head", "pre_classifier", "_fc")
 
 
 def add_lora(network: nn.Module, *, rank: int, alpha: float, dropout: float, layers: Layers = "all") -> None:
@@ -29,7 +29,9 @@ def add_lora(network: nn.Module, *, rank: int, alpha: float, dropout: float, lay
 
     names = targets(network, layers)
     if not names:
-        raise ModelError(f"{type(network).__name__} has no linear layers for LoRA ({layers})", param="lora_layers")
+        raise ModelError(
+            f"{type(network).__name__} has no linear layers for LoRA ({layers}): take mode full", param="lora_layers"
+        )
     scaled: Any = alpha  # peft declares int, but divides it by the rank
     transposed = any(isinstance(network.get_submodule(name), Conv1D) for name in names)
     config = LoraConfig(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from models.errors import ModelSourceError
@@ -20,23 +19,23 @@ from models.runtime.placement import Placement
 from models.source import ModelSource, locate
 from models.text.encoder import open_pipeline
 from models.text.model_config import longest_input, read_settings, stated_limit, transformer_path
-from models.training.errors import TrainingError
-from models.training.tuning.batches import Batch, Batches, PaddedTexts, TextReader, restore_order
+from models.training.tuning.batches import Batches, TextReader
 from models.training.tuning.freezing import add_adapters, freeze_lower_layers, freeze_word_embeddings
 from models.training.tuning.lora import merge
 from models.training.tuning.settings import TunerSettings
+from models.training.tuning.tunable_encoder import TunableEncoder, require_same
 
 # Texts whose embeddings in training and after loading must agree.
 PROBES = ("a card", "Where is my order? It should have come on Monday.", "x " * 40, "Ünïcödé, 漢字 and 123")
-_MIN_COSINE = {"float32": 0.9999, "bfloat16": 0.995}
 
 
-class TrainableEncoder(nn.Module):
+class TrainableEncoder(TunableEncoder):
     """A sentence-transformers model that trains.
 
-    It gives embeddings float32 [n, d] of length 1, as in serving. The weights are float32 on any device. BERT's
-    pooler, which pooling never reads, is frozen: it gets no gradient.
+    BERT's pooler, which pooling never reads, is frozen: it gets no gradient.
     """
+
+    reader: TextReader
 
     def __init__(self, source: ModelSource, placement: Placement, settings: TunerSettings) -> None:
         super().__init__()
@@ -70,12 +69,8 @@ class TrainableEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Dimensions of the embedding."""
+        """See TunableEncoder."""
         return int(self.pipeline.get_embedding_dimension() or self.pipeline[0].config.hidden_size)
-
-    def forward(self, parts: Sequence[PaddedTexts], prompt_tokens: int = 0) -> Tensor:
-        """Embeddings of one text column, in its order."""
-        return restore_order(parts, [self._embed(part.features, prompt_tokens) for part in parts])
 
     def _embed(self, part: dict[str, Tensor], prompt_tokens: int) -> Tensor:
         features: dict[str, Any] = dict(part)
@@ -89,15 +84,8 @@ class TrainableEncoder(nn.Module):
                 features = module(features)
             return functional.normalize(features["sentence_embedding"], dim=-1)
 
-    def columns(self, batch: Batch) -> list[Tensor]:
-        """Embeddings [n, d] of each column of a batch."""
-        return [self(column, batch.prompt_tokens) for column in batch.columns]
-
     def save(self, directory: Path) -> Path:
-        """Merge adapters, write a sentence-transformers directory, and check its embeddings.
-
-        The model cannot train afterwards. Raises TrainingError with code `saved_model_differs`.
-        """
+        """Write a sentence-transformers directory; see TunableEncoder."""
         self.eval()
         before = self._probe()
         if self.adapted:
@@ -116,14 +104,6 @@ class TrainableEncoder(nn.Module):
         with torch.inference_mode():
             rows = [self.columns(batches[step].to(device))[0].float().cpu().numpy() for step in range(len(batches))]
             return np.concatenate(rows)
-
-
-def require_same(before: NDArray[np.float32], after: NDArray[np.float32], placement: Placement) -> None:
-    """Raise TrainingError unless rows [n, d] of length 1 agree to the placement's precision."""
-    least = float((before * after).sum(axis=1).min())
-    if not least >= _MIN_COSINE[placement.dtype_name]:
-        message = f"the saved encoder gives other embeddings than the trained one: least cosine {least:.5f}"
-        raise TrainingError("saved_model_differs", message)
 
 
 def _open_float32(source: ModelSource, placement: Placement) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.training.checks.gradient import WATCHED_STEPS, GradientMonitor
 from models.training.checks.loss import MIN_SLOPE_LOSSES, check_loss, check_slope
-from models.training.report import Report, about
+from models.training.report import Report, with_subject
 
 _SLOPE_STEPS = 40
 # The report has checks of the frozen encoder and its head, too.
@@ -43,7 +43,7 @@ class TrainingChecks:
         """Check the loss before the first step."""
         if self._report is not None and not self._losses:
             fresh = self._fresh and not self._resumed
-            self._report.extend(about(_TUNED, check_loss(loss, self._module.named_parameters(), fresh=fresh)))
+            self._report.extend(with_subject(_TUNED, check_loss(loss, self._module.named_parameters(), fresh=fresh)))
             self._report.raise_if_failed("loss")
 
     def before_update(self) -> None:
@@ -58,9 +58,9 @@ class TrainingChecks:
         watching = self._monitor.active
         self._monitor.after()
         if watching and not self._monitor.active:
-            self._report.extend(about(_TUNED, self._monitor.findings()))
+            self._report.extend(with_subject(_TUNED, self._monitor.findings()))
             self._report.raise_if_failed("gradient")
         self._losses.append(loss)
         if not self._resumed and len(self._losses) == self._slope_steps >= MIN_SLOPE_LOSSES:
-            self._report.extend(about(_TUNED, [check_slope(self._losses)]))
+            self._report.extend(with_subject(_TUNED, [check_slope(self._losses)]))
             self._report.raise_if_failed("loss")

@@ -9,7 +9,7 @@ from torch.nn import functional
 from models.training.hyperparameters import Head
 from models.training.tuning.batches import Batch, Batches
 from models.training.tuning.losses import require_vector
-from models.training.tuning.trainable_encoder import TrainableEncoder
+from models.training.tuning.tunable_encoder import TunableEncoder
 
 
 class CosineHead(nn.Module):
@@ -27,7 +27,7 @@ class CosineHead(nn.Module):
 class EncoderWithHead(nn.Module):
     """An encoder and a head on its embeddings."""
 
-    def __init__(self, encoder: TrainableEncoder, head: nn.Module) -> None:
+    def __init__(self, encoder: TunableEncoder, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 
@@ -54,8 +54,8 @@ def build_head(kind: Head, means: Tensor, temperature: float) -> nn.Module:
     return head
 
 
-def label_means(encoder: TrainableEncoder, batches: Batches, labels: int) -> Tensor:
-    """The mean embedding of each label's texts, scaled to length 1: [labels, d]."""
+def label_means(encoder: TunableEncoder, batches: Batches, labels: int) -> Tensor:
+    """The mean embedding of each label's inputs, scaled to length 1: [labels, d]."""
     encoder.eval()
     device = encoder.placement.device
     sums = torch.zeros(labels, encoder.width, device=device)

@@ -66,7 +66,7 @@ async def score(body: AnomalyBody, call: CallDep) -> Response:
     A model that was trained for it knows what is normal; an encoder takes `reference`.
     """
     served = await call.manager.resolve(body.model)
-    if body.has_tensors or isinstance(served, ServedProgram):
+    if body.inputs is not None or body.rows is not None or isinstance(served, ServedProgram):
         return await score_program(body, call)
     if body.images is not None:
         return await score_images(body.images, body, call)

@@ -54,7 +54,7 @@ async def classify(body: ClassifyBody, call: CallDep) -> Response:
 
     An encoder needs `labels`; a trained classifier has its own.
     """
-    if body.has_tensors:
+    if body.inputs is not None or body.rows is not None:
         return await _classify_tensors(body, call)
     if body.images is not None:
         return await _classify_images(body.images, body, call)

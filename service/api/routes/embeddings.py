@@ -41,7 +41,7 @@ _INLINE_IDS = 2_000
 @compute_route(router, "/embeddings", EmbeddingsAnswer, "Embed texts or images", include_in_schema=False)
 async def embeddings(body: EmbeddingsBody, call: CallDep) -> Response:
     """One vector per input, in order. Models of texts and images put both into one space."""
-    if body.has_tensors:
+    if body.inputs is not None or body.rows is not None:
         return await _embed_tensors(body, call)
     if (mixed := body.mixed) is not None:
         return await _embed_images(mixed, body, call)

@@ -15,6 +15,7 @@ from service.api.schemas.models import Info, ModelList, OneModel
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.model_manager import ModelManager
+from service.serving.program_version import ProgramVersion
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable
 
@@ -99,7 +100,11 @@ async def describe_all(manager: ModelManager) -> list[dict[str, Any]]:
 def describe(served: Servable, manager: ModelManager) -> dict[str, Any]:
     """OpenAI's model object with our fields. Reads the disk for a trained model."""
     metadata = served.metadata
-    manifest = served.manifest if isinstance(served, FineTunedModel | FineTunedImages | ServedSensor) else None
+    manifest = (
+        served.manifest
+        if isinstance(served, FineTunedModel | FineTunedImages | ServedSensor | ProgramVersion)
+        else None
+    )
     return {
         "id": metadata.name,
         "object": "model",

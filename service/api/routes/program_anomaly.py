@@ -31,7 +31,7 @@ async def score_program(body: AnomalyBody, call: ComputeCall) -> Response:
 
 
 async def _rows(body: AnomalyBody, served: ServedProgram, call: ComputeCall) -> ProgramRows | ImageOutput:
-    if body.has_tensors:
+    if body.inputs is not None or body.rows is not None:
         return await program_rows(body, served, call)
     if body.images is not None and isinstance(served, ServedImageProgram):
         call.require_inputs(len(body.images), "images")

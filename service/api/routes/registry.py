@@ -231,23 +231,18 @@ def remove_alias(alias: AliasPath, registry: RegistryDep, manager: ManagerDep) -
 def _announce_move(registry: Registry, manager: ModelManager, name: str) -> dict[str, Any]:
     """Have this process follow the registry at once; return the pointer."""
     manager.watcher.poke()
-    now = registry.current(name)
-    return {
-        "object": "model.pointer",
-        "model": name,
-        "version": now.version if now else None,
-        "generation": registry.generation(name),
-        "previous": registry.previous(name),
-    }
+    return {"object": "model.pointer", "model": name, **_pointer(registry, name)}
 
 
 def _trained_object(registry: Registry, name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model.name", "versions": registry.versions(name), **_pointer(registry, name)}
+
+
+def _pointer(registry: Registry, name: str) -> dict[str, int | None]:
+    """The version in service, None without one, and the number of changes so far."""
     now = registry.current(name)
     return {
-        "id": name,
-        "object": "model.name",
         "version": now.version if now else None,
-        "versions": registry.versions(name),
         "generation": registry.generation(name),
         "previous": registry.previous(name),
     }
@@ -272,7 +267,7 @@ def _version_object(
         return {**about, "error": error.message}
     for field in ("created", "task", "base", "base_version", "encoder", "owner", "metrics"):
         about[field] = getattr(manifest, field)
-    job = manifest.job if principal.may_see(manifest.owner) else None
+    job = manifest.job if manifest.job.startswith(JOB_PREFIX) and principal.may_see(manifest.owner) else None
     labels = {metric: metric_label(metric, manifest.task) for metric in manifest.metrics}
     return {**about, "labels": list(manifest.labels), "metric_labels": labels, "job": job}
 

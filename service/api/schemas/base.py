@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from service.errors import InvalidRequest, MissingField
 
+T = TypeVar("T")
 MODEL = Field(description="a served model's name, name:version, or an alias", min_length=1, max_length=256)
 OPTIONAL_MODEL = Field(
     None, description="a served model's name; without it, the first one that does this", min_length=1, max_length=256
@@ -123,6 +124,19 @@ class ResponseBody(BaseModel):
     """An answer, which may have more fields. It only documents: routes build answers as bytes."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_leave_open)
+
+
+class ListAnswer(ResponseBody, Generic[T]):
+    object: Literal["list"]
+    data: list[T]
+    has_more: bool
+
+
+class ListAnswerWithIds(ListAnswer[T]):
+    """A page as OpenAI's clients read it."""
+
+    first_id: str | None
+    last_id: str | None
 
 
 class ErrorBody(ResponseBody):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -47,10 +48,18 @@ class EncodedImage:
             raise InvalidRequest.at(
                 self.param, "expected base64 after the comma of a data URI: data:image/png;base64,…"
             )
+        text = content if comma else head
+        with suppress(ValueError):  # few break lines, and to look for breaks takes a fifth longer
+            return _from_base64(text)
         try:
-            return binascii.a2b_base64("".join((content if comma else head).split()), strict_mode=True)
-        except (binascii.Error, ValueError):
+            return _from_base64("".join(text.split()))
+        except ValueError:
             raise InvalidRequest.at(self.param, "expected an image as base64 or as a data URI") from None
+
+
+def _from_base64(text: str) -> bytes:
+    """Raises ValueError."""
+    return binascii.a2b_base64(text, strict_mode=True)
 
 
 def check_image(value: object, param: str) -> EncodedImage:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from service.api.schemas.base import MODEL, RequestBody, ResponseBody
+from service.api.schemas.base import MODEL, ListAnswer, ListAnswerWithIds, RequestBody, ResponseBody
 from service.api.schemas.fields import to_integer
 
 # PostgreSQL stores every character but NUL.
@@ -44,12 +44,8 @@ class FileObject(ResponseBody):
     owner: Owner
 
 
-class FileList(ResponseBody):
-    object: Literal["list"]
-    data: list[FileObject]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
+class FileList(ListAnswerWithIds[FileObject]):
+    pass
 
 
 class FileDeleted(ResponseBody):
@@ -75,12 +71,8 @@ class FeedbackObject(ResponseBody):
     correct_label: str
 
 
-class FeedbackList(ResponseBody):
-    object: Literal["list"]
-    data: list[FeedbackObject]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
+class FeedbackList(ListAnswerWithIds[FeedbackObject]):
+    pass
 
 
 class Supervised(RequestBody):
@@ -160,10 +152,8 @@ class JobObject(ResponseBody):
     owner: Owner
 
 
-class JobList(ResponseBody):
-    object: Literal["list"]
-    data: list[JobObject]
-    has_more: bool
+class JobList(ListAnswer[JobObject]):
+    pass
 
 
 class JobEventObject(ResponseBody):
@@ -176,10 +166,8 @@ class JobEventObject(ResponseBody):
     data: dict[str, Any] | None
 
 
-class EventList(ResponseBody):
-    object: Literal["list"]
-    data: list[JobEventObject]
-    has_more: bool
+class EventList(ListAnswer[JobEventObject]):
+    pass
 
 
 class CheckpointObject(ResponseBody):
@@ -192,9 +180,5 @@ class CheckpointObject(ResponseBody):
     metrics: dict[str, Any]
 
 
-class CheckpointList(ResponseBody):
-    object: Literal["list"]
-    data: list[CheckpointObject]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
+class CheckpointList(ListAnswerWithIds[CheckpointObject]):
+    pass

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.api.schemas.base import ResponseBody
+from service.api.schemas.base import ListAnswer, ResponseBody
 from service.api.schemas.texts import LabelScore
 
 
@@ -20,9 +20,6 @@ class KeptInputObject(ResponseBody):
     owner: str = Field(description="the API key that sent the text")
 
 
-class KeptInputList(ResponseBody):
-    object: Literal["list"]
-    data: list[KeptInputObject]
-    has_more: bool
+class KeptInputList(ListAnswer[KeptInputObject]):
     kept_per_key: int = Field(description="the setting `--keep-inputs`; 0 keeps none")
     skipped: int = Field(description="texts of all keys that were too long to be kept")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from models.registry.names import NAME_PATTERN
-from service.api.schemas.base import RequestBody, ResponseBody
+from service.api.schemas.base import ListAnswer, RequestBody, ResponseBody
 from service.api.schemas.fields import Count, to_integer
 from service.api.schemas.jobs import Columns
 
@@ -68,8 +68,8 @@ class Version(ResponseBody):
     task: str | None
     base: str | None
     base_version: str | None
-    encoder: Literal["base", "own", "none"] | None = Field(
-        description="the base's encoder, its own, or none: a sensor model"
+    encoder: Literal["base", "own", "none", "program"] | None = Field(
+        description="the base's encoder, its own, none: a sensor model, or program: an exported one"
     )
     labels: list[str]
     metrics: dict[str, float]
@@ -96,10 +96,8 @@ class Trained(ResponseBody):
     previous: int | None = Field(description="what a rollback leads to")
 
 
-class TrainedList(ResponseBody):
-    object: Literal["list"]
-    data: list[Trained]
-    has_more: bool
+class TrainedList(ListAnswer[Trained]):
+    pass
 
 
 class LedgerEntry(ResponseBody):
@@ -160,10 +158,8 @@ class Alias(ResponseBody):
     target: str
 
 
-class AliasList(ResponseBody):
-    object: Literal["list"]
-    data: list[Alias]
-    has_more: bool
+class AliasList(ListAnswer[Alias]):
+    pass
 
 
 class AliasDeleted(ResponseBody):

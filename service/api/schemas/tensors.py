@@ -66,8 +66,3 @@ class TakesTensors(RequestBody):
     rows: Rows | None = Field(
         None, description="of an exported program with one float input [batch, columns]: its rows"
     )
-
-    @property
-    def has_tensors(self) -> bool:
-        """Whether the request is for an exported program."""
-        return self.inputs is not None or self.rows is not None

@@ -60,7 +60,7 @@ async def infer(
     tensors = await in_pool_if(
         size_bytes > INLINE_BYTES, model.served, lambda: read_tensors(body, parts(), with_missing=model.with_missing)
     )
-    output = await model.infer(tensors, wanted, body.options, _asking_as(caller, body.options))
+    output = await model.infer(tensors, wanted, body.options, _with_request_limits(caller, body.options))
     outputs = await in_pool_if(
         any(one.classification and output.tensors[name].values.nbytes > _INLINE_RANKED for name, one in wanted.items()),
         model.served,
@@ -108,7 +108,7 @@ def _require_numbers(name: str, dtype: str) -> None:
         raise InvalidRequest.at(name, f"{dtype} has no best values: leave out classification")
 
 
-def _asking_as(caller: Caller, parameters: InferParameters) -> Caller:
+def _with_request_limits(caller: Caller, parameters: InferParameters) -> Caller:
     """The caller with the priority and the time of a request; of two deadlines the earlier one holds."""
     if (parameters.priority or 0) >= PRIORITY_LEVELS:
         caller = replace(caller, bulk=True)

@@ -19,7 +19,7 @@ ServedT = TypeVar("ServedT", bound=Servable)
 # Names of tensors, with dtype and shape.
 Specs = dict[str, tuple[str, tuple[int | str, ...]]]
 # What an answer says beside its tensors.
-Said = dict[str, str | bool]
+AnswerParameters = dict[str, str | bool]
 # Parameters that are for some kinds of models.
 _OF_KINDS = ("truncate", "prompt_name", "state", "horizon")
 

@@ -18,7 +18,7 @@ from service.api.readings import TimestampColumn, gap_warnings, missing_warnings
 from service.api.routes.sensor_anomaly import require_window
 from service.api.schemas.open_inference import InferParameters
 from service.api.tensors.data import decode_texts
-from service.api.tensors.model import Said, Specs, TensorModel, TensorOutput, make_contract
+from service.api.tensors.model import AnswerParameters, Specs, TensorModel, TensorOutput, make_contract
 from service.errors import InvalidRequest
 from service.serving.program_model import Tensors
 from service.serving.sensor_model import ServedSensor
@@ -74,7 +74,7 @@ class RecordTensors(_ReadingTensors):
         """See TensorModel."""
         readings, warnings = await self._read(tensors)
         scored, timings = await self._score(readings, None, None, wanted, caller)
-        return TensorOutput(_scored_tensors(scored), [timings], _say(warnings) | _say_drift(scored))
+        return TensorOutput(_scored_tensors(scored), [timings], _say(warnings) | _drift_parameters(scored))
 
     async def _score(
         self, readings: Readings, times: Times | None, state: State | None, wanted: Collection[str], caller: Caller
@@ -111,8 +111,8 @@ class SeriesTensors(RecordTensors):
         if times is not None:
             warnings += gap_warnings(times, self.served.signature.period_s, place.of_last_reading_s)
         now = StreamPosition(place.last_s if times is None else float(times[-1]), followed=times is None)
-        said = _say(warnings) | _say_drift(scored) | {"state": seal(scored.state, digest, now)}
-        return TensorOutput(_scored_tensors(scored), [timings], said)
+        extra = _say(warnings) | _drift_parameters(scored) | {"state": seal(scored.state, digest, now)}
+        return TensorOutput(_scored_tensors(scored), [timings], extra)
 
     async def _read_timestamps(self, tensors: Tensors, rows: int, place: StreamPosition) -> TimestampColumn | None:
         """The timestamps, which follow those before; None without. Raises InvalidRequest for the first wrong one."""
@@ -157,7 +157,7 @@ class ForecastTensors(_ReadingTensors):
         return {"mean": ("float64", ("h", self._width)), "quantiles": ("float64", (len(_QUANTILES), "h", self._width))}
 
 
-def _say(warnings: list[str]) -> Said:
+def _say(warnings: list[str]) -> AnswerParameters:
     return {"warnings": "; ".join(warnings)} if warnings else {}
 
 
@@ -168,5 +168,5 @@ def _scored_tensors(scored: Scored) -> Tensors:
     return tensors
 
 
-def _say_drift(scored: Scored) -> Said:
+def _drift_parameters(scored: Scored) -> AnswerParameters:
     return {} if scored.drift is None else {"drift_detected": bool(scored.drift.detected)}

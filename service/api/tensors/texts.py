@@ -16,7 +16,7 @@ from service.api.routes.rerank import score_documents, to_relevance
 from service.api.schemas.fields import check_texts, require_few_scores
 from service.api.schemas.open_inference import InferParameters
 from service.api.tensors.data import bytes_tensor, decode_texts
-from service.api.tensors.model import Said, Specs, TensorModel, TensorOutput, make_contract
+from service.api.tensors.model import AnswerParameters, Specs, TensorModel, TensorOutput, make_contract
 from service.errors import BackendError
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.program_model import Tensors
@@ -143,7 +143,7 @@ def _read_texts(tensor: HostTensor, param: str) -> list[str]:
     return check_texts(decode_texts(tensor, param), param)
 
 
-def _cut_texts(*rows: ModelOutput) -> Said:
+def _cut_texts(*rows: ModelOutput) -> AnswerParameters:
     """A warning where texts were cut."""
     truncated = sum(part.truncated for part in rows)
     return {"warnings": f"{truncated} texts were cut to the model's length"} if truncated else {}

@@ -116,7 +116,7 @@ def test_what_could_run_is_not_accepted_even_with_a_fitting_manifest(
 ) -> None:
     file, content = UNSAFE[name]
     with monkeypatch.context() as careless:
-        careless.setattr("models.registry.artifact._refuse_unsafe", lambda root, files: None)
+        careless.setattr("models.registry.artifact._refuse_unsafe", lambda *given: None)
         publish(staging(tmp_path / "staging", {file: content}), tmp_path / "1", MANIFEST)
     with pytest.raises(ArtifactError):
         verify(tmp_path / "1")

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 
 import pytest
 
-from models.training.events import Heartbeat, ProgressEvents, emit, json_lines, phase
+from models.training.events import Heartbeat, ProgressEvents, emit, json_lines, set_phase
 from tests.support.server import wait_until
 
 
 def test_each_event_is_a_line_of_json() -> None:
     stream = io.StringIO()
     events = json_lines(stream)
-    phase(events, "running")
+    set_phase(events, "running")
     emit(events, "zwei\nZeilen", "warn")
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert first == {"type": "phase", "phase": "running"}

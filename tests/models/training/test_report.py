@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from models.training.errors import CheckFailed
-from models.training.report import STAGES, Choice, Finding, Report, about, named_rows
+from models.training.report import STAGES, Choice, Finding, Report, named_rows, with_subject
 from models.training.report_labels import check_label, metric_label
 from models.training.report_markdown import to_markdown
 
@@ -45,11 +45,11 @@ def test_what_needs_a_look_stands_before_all_checks_failures_first() -> None:
 
 
 def test_checks_of_two_networks_are_told_apart() -> None:
-    report = Report([*about("conv", [FINE]), *about("autoencoder", [FINE])])
+    report = Report([*with_subject("conv", [FINE]), *with_subject("autoencoder", [FINE])])
     assert "- fine: shape (conv)." in to_markdown(report)
     assert "- fine: shape (autoencoder)." in to_markdown(report)
     assert [one["subject"] for one in report.to_json()["rungs"][1]["findings"]] == ["conv", "autoencoder"]
-    failed = Report(about("conv", [STOP]))
+    failed = Report(with_subject("conv", [STOP]))
     with pytest.raises(CheckFailed, match=r"conv: The first loss is NaN\."):
         failed.raise_if_failed("loss")
 
@@ -64,7 +64,7 @@ def test_a_choice_is_shown_with_its_reason_and_the_figures_that_decided() -> Non
 
 
 def test_a_report_is_read_back_as_it_was_written_and_so_is_an_older_one() -> None:
-    report = Report([LOOK, *about("conv", [STOP])])
+    report = Report([LOOK, *with_subject("conv", [STOP])])
     report.choices.append(Choice("Detector", "level", "it is simpler"))
     assert Report.from_json(orjson.loads(report.to_bytes())).to_json() == report.to_json()
     old = {"check": "leaks", "status": "warn", "message": "two", "remedy": "look", "value": None, "rows": [1]}

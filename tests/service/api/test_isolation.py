@@ -256,11 +256,11 @@ def test_the_lists_of_models_and_metrics_name_no_jobs_and_files_of_others(team: 
     [
         (Principal("key-1"), [True, False, False, True]),
         (Principal("key-1", sees_all=True), [True, True, True, True]),
-        (Principal.who_reads_feedback_of("key-1"), [True, False, False, True]),
-        (Principal.who_reads_feedback_of(None), [True, True, True, True]),
+        (Principal.from_feedback_reader("key-1"), [True, False, False, True]),
+        (Principal.from_feedback_reader(None), [True, True, True, True]),
     ],
 )
 def test_a_caller_sees_its_own_and_what_has_no_owner(principal: Principal, seen: list[bool]) -> None:
     owners = ["key-1", "key-2", "anonymous", None]
     assert [principal.may_see(owner) for owner in owners] == seen
-    assert Principal.who_reads_feedback_of(principal.reads_feedback_of).may_see("key-2") == principal.may_see("key-2")
+    assert Principal.from_feedback_reader(principal.reads_feedback_of).may_see("key-2") == principal.may_see("key-2")

@@ -118,6 +118,13 @@ def count(node: Any) -> tuple[int, int, int]:
     return sums[0] + keys, sums[1] + 1, sums[2] + max(len(node) - 1, 0)
 
 
+@pytest.mark.parametrize("least", [1, 2**40])
+def test_upper_bounds_count_what_is_within_strings_too(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_counts, "_LONG_BYTES", least)
+    counts = body_counts._most_counts(orjson.dumps({"a": ["[{,", 1], "b": {}}))
+    assert (counts.strings, counts.lists, counts.values) == (3, 5, 3)
+
+
 @pytest.mark.parametrize("text", ["\\" * 100_001, '"' * 50_000, '\\"' * 50_000])
 def test_counting_strings_full_of_escapes_takes_linear_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_counts, "_WINDOW_BYTES", 4096)

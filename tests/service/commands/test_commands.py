@@ -342,7 +342,7 @@ def test_help_lists_the_commands_beside_those_of_the_server(capsys: pytest.Captu
 def test_a_long_file_goes_in_pieces_and_a_series_keeps_its_state(
     run: Run, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.commands.inference._ROWS", 1)
+    monkeypatch.setattr("service.client.pieces._MAX_ROWS", 1)
     _, out, err = run("anomaly", "--model", "pump", "--file", "live.csv", "--timestamp", "time")
     first, second = service.bodies("POST /v1/anomaly/score")
     assert first["series"] == [{"flow": 2.0, "pressure": 1.0}]

@@ -35,6 +35,7 @@ def test_images_are_counted_too(tmp_path: Path) -> None:
     assert held_out_check._count(json.dumps(bound).encode()) == 6
 
 
+@pytest.mark.usefixtures("executed_program")  # a fork has PyTorch's memory
 def test_a_file_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:
     rows = about(tmp_path / "rows.jsonl", '{"text": "a", "label": "yes"}\n')
     with pytest.raises(InvalidRequest, match="took more than 20,971,520 bytes of memory: bind fewer or smaller rows"):

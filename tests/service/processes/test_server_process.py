@@ -20,7 +20,7 @@ from tests.support.jobs import exists
 from tests.support.processes import children, embed, require_clean_stop, servers, sonde_up
 from tests.support.server import Served, free_port, metric, serving, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.usefixtures("executed_programs")]
 
 MODEL = "all-MiniLM-L6-v2"
 FLAGS = ("--workers", "2", "--cache-mb", "0")

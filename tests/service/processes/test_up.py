@@ -19,7 +19,7 @@ from tests.support.jobs import JobHarness, exists
 from tests.support.processes import sonde_up
 from tests.support.server import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("executed_programs")]
 
 
 def children(pid: int) -> dict[str, int]:

@@ -274,7 +274,7 @@ def test_a_job_on_images_begins_with_an_encoder_of_images(trainer: TestClient, t
         ("tiny", {"task": "embedding"}, "classification or anomaly for images"),
         ("tiny", {"task": "forecast", "hyperparameters": {"horizon": 2}}, "classification or anomaly for images"),
         ("tiny", {"hyperparameters": {"kind": "series"}}, "leave kind out"),
-        ("tiny", {"hyperparameters": {"mode": "lora"}}, "frozen"),
+        ("tiny", {"hyperparameters": {"mode": "frozen", "lora_rank": 4}}, "tunes nothing"),
         ("tiny", {"columns": {"text": "a"}}, "among image, label"),
         ("tiny", {"task": "anomaly", "hyperparameters": {"normal_label": "a", "anomaly_label": "b"}}, "normal_label"),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from models.base import Task
+from models.base import ImageSignature, Task
 from models.errors import DeviceLost, ModelSourceError
 from models.runtime.kept_races import kept_races
 from models.source import ModelSource
@@ -238,6 +238,22 @@ def test_batches_are_as_large_as_the_device_likes_unless_told(
     with empty_manager(**settings) as manager:
         limits = manager.engines.limits(replace(FakeModel("fake").metadata, device=device, pads=items == 7))
     assert (limits.max_tokens, limits.max_items, limits.pads) == (tokens, items, items == 7)
+
+
+@pytest.mark.parametrize(
+    ("device", "task", "settings", "tokens"),
+    [
+        ("cpu", "embedding", {}, 1_024),
+        ("cpu", "embedding", {"max_batch_tokens": 99}, 99),
+        ("cuda", "embedding", {}, 16_384),
+        ("cpu", "ocr", {}, 4_096),
+    ],
+)
+def test_batches_of_images_are_larger_on_a_cpu(device: str, task: Task, settings: dict[str, Any], tokens: int) -> None:
+    image = ImageSignature(224, 224, (0.5,) * 3, (0.5,) * 3, 1 / 255)
+    with empty_manager(**settings) as manager:
+        metadata = replace(FakeModel("fake").metadata, device=device, task=task, image=image)
+        assert manager.engines.limits(metadata).max_tokens == tokens
 
 
 def test_a_model_is_warm_before_it_is_in_service() -> None:

@@ -233,21 +233,30 @@ def test_an_artifact_of_the_first_release_scores_as_it_did() -> None:
 
 
 def test_a_detector_of_a_later_release_is_refused(sensor: AdaptiveDetector, tmp_path: Path) -> None:
-    assert sensor.describe()["settings"]["version"] == 3
-    with pytest.raises(ValueError, match="expected one of 1, 2, 3, got 4; upgrade Sonde"):
-        design_of(4)
+    assert sensor.describe()["settings"]["version"] == 4
+    with pytest.raises(ValueError, match="expected one of 1, 2, 3, 4, got 5; upgrade Sonde"):
+        design_of(5)
     save_sensor(sensor, tmp_path)
     text = (tmp_path / SETTINGS).read_text(encoding="utf-8")
-    (tmp_path / SETTINGS).write_text(text.replace('"version": 3', '"version": 4'), encoding="utf-8")
+    (tmp_path / SETTINGS).write_text(text.replace('"version": 4', '"version": 5'), encoding="utf-8")
     with pytest.raises(ModelSourceError, match="upgrade Sonde"):
         load_sensor(tmp_path)
 
 
-@pytest.mark.parametrize(("columns", "version"), [(4, 3), (5, 1), (9, 1)])
+@pytest.mark.parametrize(("columns", "version"), [(4, 4), (5, 1), (9, 1)])
 def test_wide_groups_have_the_design_that_fits_their_state(columns: int, version: int) -> None:
     found = fit_adaptive([daily(400, columns=columns)], tuple("abcdefghi"[:columns]), 300.0)
     assert found.design.version == version
     assert sum(part.nbytes for part in found.score(live(600, columns)).state.values()) <= 65_536
+
+
+def test_after_a_shift_fewer_normal_readings_look_strange_than_in_version_3() -> None:
+    """The scores are low while the shift is among the highest of the last 2,048 readings, and then as before."""
+    readings = np.concatenate([daily(3000), live(5500) + 10])
+    now, before = (of_design(DESIGNS[version], readings[:1000]).score(readings[1000:]) for version in (4, 3))
+    np.testing.assert_array_equal(now.scores, before.scores)
+    after = slice(4000, 7000)
+    assert (now.p_values[after] <= 0.05).mean() < 0.9 * (before.p_values[after] <= 0.05).mean()
 
 
 def test_a_day_off_is_an_event_of_its_rhythm() -> None:
@@ -326,7 +335,7 @@ def test_running_p_values_count_blocks() -> None:
     memory = share.new_memory()
     first = share.p_values(np.arange(80) / 20, memory)
     assert first[:8].tolist() == [1.0] * 8
-    assert share.blocks(memory) == 10
+    assert share.calibrated_on(memory) == 10
     # Of eighty scores two are at least 3.85, a fortieth of ten blocks, a little more for those that have begun to be
     # forgotten.
     assert share.p_values(np.array([3.85]), memory)[0] == pytest.approx((1 + 0.375) / 11, rel=0.02)

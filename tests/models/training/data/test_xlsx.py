@@ -9,11 +9,13 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from models.training.data.file_limits import MAX_ROWS, FileLimits
 from models.training.data.xlsx import read_sheet
 from models.training.errors import TrainingDataError
 
 ROWS: list[list[object]] = [["a", "b"], [1, 2], [3, 4]]
 SHEET = "xl/worksheets/sheet1.xml"
+LIMITS = FileLimits("training_file", "row", MAX_ROWS, None)
 FAR = '<row r="9999999999"><c r="A9999999999"><v>1</v></c></row>'
 
 
@@ -35,7 +37,7 @@ def workbook(directory: Path, *edits: tuple[str, str], rows: list[list[object]] 
 
 
 def cells(path: Path) -> list[dict[str, str | None]]:
-    found: list[dict[str, str | None]] = read_sheet(path, "training_file")[0].to_pylist()
+    found: list[dict[str, str | None]] = read_sheet(path, LIMITS)[0].to_pylist()
     return found
 
 
@@ -52,7 +54,7 @@ def test_cells_are_read_by_their_columns_in_any_order(tmp_path: Path) -> None:
 
 def test_a_row_beyond_the_last_one_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="expected rows up to 1,048,576"):
-        read_sheet(workbook(tmp_path, ("</sheetData>", f"{FAR}</sheetData>")), "training_file")
+        read_sheet(workbook(tmp_path, ("</sheetData>", f"{FAR}</sheetData>")), LIMITS)
 
 
 def test_cells_beyond_the_header_take_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +65,7 @@ def test_cells_beyond_the_header_take_no_memory(tmp_path: Path, monkeypatch: pyt
         return any(cell is not None for cell in cells)
 
     monkeypatch.setattr("models.training.data.xlsx._has_content", noting)
-    read_sheet(workbook(tmp_path, ("</sheetData>", '<row r="4"><c r="ZZZ4"><v>1</v></c></row></sheetData>')), "file")
+    read_sheet(workbook(tmp_path, ("</sheetData>", '<row r="4"><c r="ZZZ4"><v>1</v></c></row></sheetData>')), LIMITS)
     assert widths[1:] == [2, 2, 2]
 
 
@@ -77,7 +79,7 @@ def test_entities_are_not_read(tmp_path: Path) -> None:
     head = f'<!DOCTYPE a [<!ENTITY x SYSTEM "{secret.as_uri()}">]><worksheet'
     path = workbook(tmp_path, ("<worksheet", head), ("<v>1</v>", "<v>&x;</v>"))
     with pytest.raises(TrainingDataError, match="undefined entity"):
-        read_sheet(path, "training_file")
+        read_sheet(path, LIMITS)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
@@ -89,7 +91,7 @@ def test_a_damaged_archive_is_no_workbook(tmp_path: Path, method: int) -> None:
     content[60:80] = b"\xff" * 20
     path.write_bytes(content)
     with pytest.raises(TrainingDataError, match="expected an XLSX workbook"):
-        read_sheet(path, "training_file")
+        read_sheet(path, LIMITS)
 
 
 def test_an_encrypted_archive_is_no_workbook(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_an_encrypted_archive_is_no_workbook(tmp_path: Path) -> None:
     head, *directory = path.read_bytes().split(b"PK\x01\x02")
     path.write_bytes(b"PK\x01\x02".join([head, *(part[:4] + bytes([part[4] | 1]) + part[5:] for part in directory)]))
     with pytest.raises(TrainingDataError, match="encrypted"):
-        read_sheet(path, "training_file")
+        read_sheet(path, LIMITS)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -105,4 +107,4 @@ def test_rows_whose_numbers_do_not_rise_are_refused(tmp_path: Path, number: int)
     """openpyxl leaves them out, and a job would train on fewer rows than the file has."""
     row = f'<row r="{number}"><c r="A{number}"><v>1</v></c></row></sheetData>'
     with pytest.raises(TrainingDataError, match=f"rows whose numbers rise, got row {number} after row 3"):
-        read_sheet(workbook(tmp_path, ("</sheetData>", row)), "training_file")
+        read_sheet(workbook(tmp_path, ("</sheetData>", row)), LIMITS)

@@ -33,6 +33,11 @@ from tests.support.tiny_image_models import image_encoder, text_image_encoder
 Ran = tuple[Path, list[Mapping[str, Any]]]
 
 
+def mislabelled(wrong: int) -> dict[str, bytes]:
+    """Images of three colours, some blue ones with the label red."""
+    return discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(wrong)}
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_encoder(tmp_path_factory.mktemp("models") / "tiny")
@@ -56,9 +61,9 @@ def failure(directory: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def classified(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A job whose images are of three colours, some of them with a wrong label."""
-    files = discs(30) | {f"discs/red/wrong-{number}.png": disc("blue", 900 + number) for number in range(14)}
     events: list[Mapping[str, Any]] = []
-    directory = image_job(tmp_path_factory.mktemp("classified"), encoder, "classification", files)
+    directory = tmp_path_factory.mktemp("classified")
+    image_job(directory, encoder, "classification", mislabelled(14), hyperparameters={"augmentation": {"use": "off"}})
     assert run(directory, events.append) == 0, read(directory / "error.json")
     return directory, events
 
@@ -120,6 +125,15 @@ def test_flips_that_make_one_label_another_are_measured_and_left_out(encoder: Pa
     assert accuracy["on"] < accuracy["off"]
     pictures = read(tmp_path / "report.json")["pictures"]
     assert [str(one["caption"]).split("/")[0] for one in pictures] == ["left", "right"]
+
+
+def test_views_that_help_out_of_fold_are_kept(encoder: Path, tmp_path: Path) -> None:
+    result = succeed(image_job(tmp_path, encoder, "classification", mislabelled(8)))
+    choice = augmentation_of(tmp_path)
+    accuracy = {name: figures["accuracy out of fold"] for name, figures in choice["candidates"].items()}
+    assert choice["chosen"] == "on"
+    assert accuracy["on"] > accuracy["off"]
+    assert result["metrics"]["macro_f1"] > 0.95
 
 
 def test_augmentation_is_done_or_left_out_as_asked(encoder: Path, tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from models.training.tuning.freezing import freeze_lower_layers
 from models.training.tuning.labelled_tuning import LabelledTuning, default_settings
 from models.training.tuning.lora import add_lora, merge, targets
 from models.training.tuning.settings import Mode, TunerSettings, merge_settings
-from models.training.tuning.trainable_encoder import TrainableEncoder, require_same
+from models.training.tuning.trainable_encoder import TrainableEncoder
 from models.training.tuning.training_heads import build_head
+from models.training.tuning.tunable_encoder import require_same
 from tests.support import tiny_models
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shlex
-from base64 import b64decode, b64encode
+from base64 import b64decode, b64encode, encodebytes
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -77,6 +77,7 @@ def test_an_image_can_be_sent_in_every_way(client: TestClient) -> None:
     part = ("a.png", DATA, "image/png")
     for response in (
         client.post("/v1/classify", json={"model": "vit", "images": BASE64}),
+        client.post("/v1/classify", json={"model": "vit", "images": encodebytes(DATA).decode()}),  # in lines
         client.post("/v1/classify?model=vit", content=DATA, headers={"content-type": "image/png"}),
         client.post("/v1/classify?model=vit", content=DATA, headers={"content-type": "application/octet-stream"}),
         client.post("/v1/classify", data={"model": "vit"}, files={"images": part}),

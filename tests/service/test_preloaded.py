@@ -1,0 +1,32 @@
+"""What processes are forked from has imported all that they need, and touched nothing that a fork must not copy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+_TELL = """
+import json, os, sys, threading
+import service.preloaded
+import torch
+print(json.dumps({
+    "modules": list(sys.modules),
+    "threads": threading.active_count(),
+    "cuda": torch.cuda.is_initialized(),
+    "files": [file for file in map("/proc/self/fd/{}".format, os.listdir("/proc/self/fd"))
+              if file[-2:] not in {"/0", "/1", "/2"} and os.path.exists(file)],
+}))
+"""
+
+
+def test_the_service_is_imported_and_nothing_is_started() -> None:
+    told = json.loads(subprocess.run([sys.executable, "-c", _TELL], capture_output=True, check=True).stdout)
+    loaded = set(told["modules"])
+    assert {"torch", "service.api.app", "service.serving.engine_server", "uvloop", "models.loader"} <= loaded
+    assert not loaded & {"transformers", "sklearn", "pandas", "matplotlib", "grpc"}, "none of them serves texts"
+    assert (told["threads"], told["cuda"], told["files"]) == (1, False, [])
