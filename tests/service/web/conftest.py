@@ -17,7 +17,7 @@ from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Route
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route
 
 AXE = Path(__file__).with_name("axe.json")
 ORIGIN = "http://testserver"
@@ -136,6 +136,13 @@ def pass_on(route: Route, client: TestClient, answers: dict[str, Answer], module
 def says(page: Page, text: str) -> None:
     """Wait until the page shows a text."""
     page.get_by_text(text).first.wait_for(timeout=15_000)
+
+
+def shows(elements: Locator, *texts: str) -> None:
+    """Wait until the elements on the page have these texts: one each, none for no texts."""
+    from playwright.sync_api import expect
+
+    expect(elements).to_have_text(list(texts), timeout=15_000)
 
 
 def run_axe(page: Page, source: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from models.loader import load_images
 from models.runtime.placement import place
 from models.source import locate
 from tests.fakes.model import FakeModel
-from tests.service.web.conftest import Open, run_axe, says, take
+from tests.service.web.conftest import Open, run_axe, says, shows, take
 from tests.support.app import MakeApp
 from tests.support.image_files import archive, discs
 from tests.support.images import encoded, picture
@@ -67,7 +67,7 @@ def test_the_tab_is_there_where_a_model_reads_images_and_the_models_of_texts_are
     assert page.get_by_role("tab", name="Images").count() == 0
     page = console(app).open("playground/classify")
     page.get_by_role("tab", name="Images").wait_for()
-    assert page.get_by_label("Model").locator("option").all_inner_texts() == ["fake", "clip"]
+    shows(page.get_by_label("Model").locator("option"), "fake", "clip")
 
 
 def test_pictures_are_classified_compared_and_judged(console: Open, app: FastAPI, axe: str) -> None:
@@ -152,11 +152,8 @@ def test_a_job_begins_with_a_dropped_archive(console: Open, app: FastAPI, tmp_pa
     chosen = {"name": "parts.zip", "mimeType": "application/zip", "buffer": content}
     page.locator("input[type=file]").set_input_files(chosen)
     says(page, "Images are labelled by the folder that they lie in.")
-    assert page.get_by_label("What for").locator("option").all_inner_texts() == [
-        "Classify images",
-        "Find defects in images",
-    ]
-    assert page.get_by_label("Begin with").locator("option").all_inner_texts() == ["dino"]
+    shows(page.get_by_label("What for").locator("option"), "Classify images", "Find defects in images")
+    shows(page.get_by_label("Begin with").locator("option"), "dino")  # the models come after the file
     with page.expect_response("**/v1/fine_tuning/jobs") as started:
         page.get_by_role("button", name="Check the file and start").click()
         again = page.get_by_role("button", name="Start all the same")  # where the checks have something to say

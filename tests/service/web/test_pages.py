@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from service.auth import Keyring
 from tests.fakes.model import FakeModel
-from tests.service.web.conftest import ORIGIN, Answer, Open, run_axe, says
+from tests.service.web.conftest import ORIGIN, Answer, Open, run_axe, says, shows
 from tests.support.app import MakeApp
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def test_an_upload_has_a_bar(console: Open) -> None:
     bar.wait_for()
     held[0].fulfill(**fail(413, "the file is too large: <b>send less</b>")())
     says(page, "the file is too large: <b>send less</b>")
-    assert bar.count() == 0
+    shows(bar)
 
 
 def test_a_job_is_paused_resumed_and_cancelled(console: Open, make_app: MakeApp) -> None:
@@ -311,7 +311,7 @@ def test_a_restart_of_the_service_is_said_and_ends(console: Open) -> None:
     says(page, "The service does not answer.")
     page.unroute(calls)
     says(page, "None yet. Start a job to train one.")
-    assert page.get_by_role("alert").count() == 0
+    shows(page.get_by_role("alert"))
 
 
 def test_a_job_that_is_gone_is_said(console: Open) -> None:
