@@ -281,8 +281,3 @@ def test_a_tuned_encoder_that_leads_is_published_with_what_serving_needs(tmp_pat
     tuned = load_images(locate(f"own={job / 'result' / 'encoder'}"), place("cpu", "float32"))
     assert tuned is not None
     reproduce(job / "result", manifest_of(job, "classification"), tuned)
-    successor = image_job(
-        tmp_path / "next", resnet, "classification", striped(20), judges, incumbent=str(job / "result")
-    )
-    found = succeed(successor)
-    assert found["incumbent_metrics"]["macro_f1"] == pytest.approx(result["metrics"]["macro_f1"], abs=0.02)
