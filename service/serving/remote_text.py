@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import cast
 
@@ -113,24 +113,25 @@ class RemoteTextSource:
     def open_configured(self) -> Iterator[OpenedModel | OpenedImages]:
         """Wait for the models of `--model`, which the engine loads. The image processors are read here."""
         for index, spec in enumerate(self._settings.text_models):
-            yield self._front_of(self._link.open(partial(OpenConfigured, index=index)), locate(spec))
+            yield self._front_of(self._link.open(partial(OpenConfigured, index=index)), partial(locate, spec))
 
     def open_version(self, source: ModelSource) -> OpenedModel | OpenedImages:
         """Let the engine load an encoder. Raises ModelError."""
         make = partial(
             OpenVersion, name=source.name, path=str(source.path), origin=source.origin, digest=source.version
         )
-        return self._front_of(self._link.open(make), source)
+        return self._front_of(self._link.open(make), lambda: source)
 
     def close(self) -> None:
         """End the waits of other threads."""
         self._link.close()
 
-    def _front_of(self, opened: Opened, source: ModelSource) -> OpenedModel | OpenedImages:
+    def _front_of(self, opened: Opened, locate_it: Callable[[], ModelSource]) -> OpenedModel | OpenedImages:
         if opened.metadata.image is None:
             return RemoteModel(opened), self._engine(opened.metadata)
         from models.loader import read_processor
 
+        source = locate_it()
         processor = read_processor(source)
         model, found = remote_images(opened, processor, source), opened.patches
         if found is None:
