@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule
 
 from models.base import ModelMetadata
 from models.errors import ModelSourceError
@@ -61,8 +62,27 @@ class Program:
     @property
     def has_sizes_by_values(self) -> bool:
         """Whether the values of an input decide how large a tensor within it is, and so its time and memory."""
-        graphs = [module.graph for module in self._module.modules() if isinstance(module, GraphModule)]
-        return any(str(node.target) in _SIZES_BY_VALUES for graph in graphs for node in graph.nodes)
+        return any(str(node.target) in _SIZES_BY_VALUES for graph in self.graphs() for node in graph.nodes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._placement.device
+
+    def graphs(self) -> list[Graph]:
+        """Its graphs; none of compiled code."""
+        return [module.graph for module in self._module.modules() if isinstance(module, GraphModule)]
+
+    def outputs_only(self) -> torch.nn.Module:
+        """A module that gives the contract's outputs alone, in order."""
+        return _OutputsOnly(self._module, self._outputs)
+
+    def with_module(self, module: torch.nn.Module) -> Program:
+        """The same program, computed by a module that gives the contract's outputs alone, in order."""
+        other = copy(self)
+        other._module, other._outputs = module, tuple(range(len(self.contract.outputs)))
+        other._changes = other._count_changes()
+        return other
 
     def weights(self) -> list[torch.Tensor]:
         """All weights."""
@@ -94,3 +114,17 @@ class Program:
     def describe(self, **fields: object) -> None:
         """Record in the metadata what was found at load."""
         self.metadata = replace(self.metadata, **fields)  # type: ignore[arg-type]
+
+
+class _OutputsOnly(torch.nn.Module):
+    """A module without those of its outputs that are no tensors."""
+
+    def __init__(self, module: torch.nn.Module, places: tuple[int, ...]) -> None:
+        super().__init__()
+        self._module = module
+        self._places = places
+
+    def forward(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        """The outputs, in order."""
+        results = self._module.forward(*inputs)
+        return [results[place] for place in self._places]
