@@ -38,7 +38,7 @@ _UP_TO_THE_MODEL = (
     "fake has no prompt",
     "; models that do: ",
     "images: none here",
-    "models that read tensors: none here",
+    "programs that do ",
     "numbers as rows[0] has",
     "goes with images",
     "with images; start one",
