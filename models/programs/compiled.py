@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 import time
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -64,14 +65,15 @@ def compile_program(program: Program, folder: Path) -> Program:
 
 def _compiled(program: Program, folder: Path) -> Program:
     """The program as compiled code, made now or before. Raises NotCompiled."""
-    contract = program.contract
     file = folder / f"{_key(program)}.pt2"
     if not _is_ours(file):
         if not any(shutil.which(name) for name in ("g++", "clang++")):
             raise NotCompiled("there is no C++ compiler (g++ or clang++) here")
         _make(program, file)
     loader = torch._inductor.aoti_load_package(str(file)).loader  # noqa: SLF001  # its only name
-    return program.with_module(NativeModule(loader, contract, program.metadata.name))
+    made = copy(program)
+    made.compute_by(NativeModule(loader, program.contract, program.metadata.name))
+    return made
 
 
 def _key(program: Program) -> str:

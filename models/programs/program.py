@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import replace
 
 import torch
@@ -77,12 +76,10 @@ class Program:
         """A module that gives the contract's outputs alone, in order."""
         return _OutputsOnly(self._module, self._outputs)
 
-    def with_module(self, module: torch.nn.Module) -> Program:
-        """The same program, computed by a module that gives the contract's outputs alone, in order."""
-        other = copy(self)
-        other._module, other._outputs = module, tuple(range(len(self.contract.outputs)))
-        other._changes = other._count_changes()
-        return other
+    def compute_by(self, module: torch.nn.Module) -> None:
+        """Take another module that gives the contract's outputs alone, in order."""
+        self._module, self._outputs = module, tuple(range(len(self.contract.outputs)))
+        self._changes = self._count_changes()
 
     def weights(self) -> list[torch.Tensor]:
         """All weights."""
