@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 
@@ -12,6 +13,7 @@ from models.images.base import ImageModel
 from models.images.processor import ImageProcessor, load_processor
 from models.kinds import ImageKind, image_kind, network_folder
 from models.lite_weights import ARCHITECTURE
+from models.programs.compiled import compile_program
 from models.programs.description import description_file, read_description
 from models.programs.native import is_native, read_native
 from models.programs.program import Program
@@ -83,14 +85,21 @@ def read_processor(source: ModelSource) -> ImageProcessor:
 
 
 def open_programs(
-    specs: Sequence[str], device: DeviceName, dtype: DtypeName, threads: int, trusted: Container[str]
+    specs: Sequence[str],
+    device: DeviceName,
+    dtype: DtypeName,
+    threads: int,
+    *,
+    trusted: Container[str] = (),
+    compiled: Path | None = None,
 ) -> Iterator[Program]:
     """Load the exported programs of `--model`, as `open_models` loads the others. Raises ModelError.
 
-    Compiled code is run for the names that are `trusted`.
+    Compiled code is run for the names that are `trusted`. With a folder `compiled`, programs are compiled into it.
     """
     for source, placement in _located(map(locate_program, specs), device, dtype, threads):
-        yield load_program(source, placement, trusts_native=source.name in trusted)
+        program = load_program(source, placement, trusts_native=source.name in trusted)
+        yield program if compiled is None or not program.graphs() else compile_program(program, compiled)
 
 
 def load_program(source: ModelSource, placement: Placement, *, trusts_native: bool = False) -> Program:

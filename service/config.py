@@ -107,6 +107,9 @@ class Settings(BaseSettings):
         description="names of programs whose compiled code is run; may be repeated (or commas); without any, packages "
         "of AOTInductor are refused",
     )
+    compile: bool = Field(
+        False, description="compile exported programs at the start, where a C++ compiler is here; takes minutes once"
+    )
     max_image_pixels: int = Field(40_000_000, ge=1, description="pixels of one image, before it is scaled")
     cache_mb: int = Field(
         64, ge=0, description="megabytes of cached rows, and again for fitted reference sets; 0 is off"
@@ -236,6 +239,10 @@ class Settings(BaseSettings):
     @property
     def races_file(self) -> Path:
         return self.home / "races.json"
+
+    @property
+    def compiled_directory(self) -> Path:
+        return self.home / "compiled"
 
     @property
     def registry_directory(self) -> Path:

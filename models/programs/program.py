@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule
 
 from models.base import ModelMetadata
 from models.errors import ModelSourceError
@@ -61,8 +61,25 @@ class Program:
     @property
     def has_sizes_by_values(self) -> bool:
         """Whether the values of an input decide how large a tensor within it is, and so its time and memory."""
-        graphs = [module.graph for module in self._module.modules() if isinstance(module, GraphModule)]
-        return any(str(node.target) in _SIZES_BY_VALUES for graph in graphs for node in graph.nodes)
+        return any(str(node.target) in _SIZES_BY_VALUES for graph in self.graphs() for node in graph.nodes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._placement.device
+
+    def graphs(self) -> list[Graph]:
+        """Its graphs; none of compiled code."""
+        return [module.graph for module in self._module.modules() if isinstance(module, GraphModule)]
+
+    def outputs_only(self) -> torch.nn.Module:
+        """A module that gives the contract's outputs alone, in order."""
+        return _OutputsOnly(self._module, self._outputs)
+
+    def compute_by(self, module: torch.nn.Module) -> None:
+        """Take another module that gives the contract's outputs alone, in order."""
+        self._module, self._outputs = module, tuple(range(len(self.contract.outputs)))
+        self._changes = self._count_changes()
 
     def weights(self) -> list[torch.Tensor]:
         """All weights."""
@@ -94,3 +111,17 @@ class Program:
     def describe(self, **fields: object) -> None:
         """Record in the metadata what was found at load."""
         self.metadata = replace(self.metadata, **fields)  # type: ignore[arg-type]
+
+
+class _OutputsOnly(torch.nn.Module):
+    """A module without those of its outputs that are no tensors."""
+
+    def __init__(self, module: torch.nn.Module, places: tuple[int, ...]) -> None:
+        super().__init__()
+        self._module = module
+        self._places = places
+
+    def forward(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        """The outputs, in order."""
+        results = self._module.forward(*inputs)
+        return [results[place] for place in self._places]

@@ -317,7 +317,14 @@ def open_programs(settings: Settings) -> Iterator[Program]:
     """Load the exported programs of the settings into this process. Raises ModelError."""
     from models.loader import open_programs as load_all
 
-    return load_all(settings.programs, settings.device, settings.dtype, settings.threads, settings.trust_native)
+    return load_all(
+        settings.programs,
+        settings.device,
+        settings.dtype,
+        settings.threads,
+        trusted=settings.trust_native,
+        compiled=settings.compiled_directory if settings.compile else None,
+    )
 
 
 def open_program(source: ModelSource, settings: Settings, device_of: Callable[[str], ComputeDevice]) -> Program:

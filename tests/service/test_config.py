@@ -131,7 +131,7 @@ def test_every_field_can_be_set_by_its_variable(name: str) -> None:
     }
     others |= {"max_calibration_error": 0.5, "token_ids": "model", "token_ids_file": "/x.tiktoken"}
     others |= {"cors_origin": ("https://app.example", "http://localhost:5173")}
-    others |= {"allow_urls": ("images.example", "cdn.example:8443"), "trust_native": ("net", "Other")}
+    others |= {"allow_urls": ("images.example", "cdn.example:8443"), "trust_native": ("net", "Other"), "compile": True}
     default = getattr(Settings(), name)
     value = others[name] if name in others else default + 1
     assert getattr(read({}, {f"SONDE_{name.upper()}": as_text(value)}), name) == value

@@ -72,13 +72,13 @@ def test_compiled_code_is_refused_unless_its_name_is_trusted(package: Path) -> N
         with pytest.raises(
             UnsafeModelError, match=r"net\.pt2: it has compiled code in .*, which is not run: .*--trust-native"
         ):
-            list(open_programs([f"net={package}"], "cpu", "float32", 0, trusted))
+            list(open_programs([f"net={package}"], "cpu", "float32", 0, trusted=trusted))
 
 
 def test_trusted_code_computes_within_its_stated_contract(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _loads(monkeypatch, FakeLoader(_double))
     _state(package, task="embedding")
-    [program] = open_programs([f"net={package}"], "cpu", "float32", 0, ("net",))
+    [program] = open_programs([f"net={package}"], "cpu", "float32", 0, trusted=("net",))
     assert program.metadata.architecture == "AOTInductor: native code"
     assert program.metadata.batches.startswith("rows of several requests share a batch")
     assert (program.metadata.task, program.metadata.width) == ("embedding", 4)

@@ -1,0 +1,176 @@
+"""Compiled forms of programs: made by AOTInductor of our own graph, kept, and taken only where they agree and win.
+
+The compiler gets source text, so nothing of a file may name what is in it. Our reader has built the graph anew: its
+values, weights and inputs have names of ours. Texts among the arguments are words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import stat
+import time
+from copy import copy
+from pathlib import Path
+
+import torch
+from torch.export import Dim
+
+from models.errors import SondeError
+from models.filesystem import make_directory
+from models.programs.contract import Contract
+from models.programs.expressions import Expression
+from models.programs.native import NativeModule
+from models.programs.program import Program, Tensors
+from models.programs.row_check import TOLERANCES, find_difference, sample_inputs
+from models.runtime.kept_races import describe_machine
+
+log = logging.getLogger(__name__)
+
+# Rows of the samples: of the comparison, and of the race.
+_COMPARED, _RACED = (1, 3, 17), (1, 16)
+_TRIES = 7
+# A race that is won by less is decided by chance.
+_WORTH_IT = 0.95
+_QUOTIENTS = {"floor_divide", "remainder", "fmod", "gcd", "lcm"}
+_WORD = re.compile(r"[A-Za-z0-9_]*", re.ASCII)
+
+
+class NotCompiled(Exception):
+    """Why a program goes on as it is."""
+
+
+def compile_program(program: Program, folder: Path) -> Program:
+    """The compiled form of a program, else the program itself; its metadata says which, and why. `folder` keeps it."""
+    try:
+        made = _compiled(program, folder)
+        _require_agreement(program, made)
+        plain, compiled = _race(program, made)
+    except SondeError:
+        raise
+    except Exception as error:  # the compiler and PyTorch raise dozens of classes
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        log.warning("program %s is not compiled: %s", program.metadata.name, reason)
+        program.describe(forward=f"as exported; not compiled: {reason}")
+        return program
+    about = f"{compiled * 1e6:.0f} µs for {_RACED} rows, as exported {plain * 1e6:.0f} µs"
+    if compiled > plain * _WORTH_IT:
+        program.describe(forward=f"as exported; compiled it is no faster: {about}")
+        return program
+    made.describe(forward=f"compiled by AOTInductor: {about}")
+    return made
+
+
+def _compiled(program: Program, folder: Path) -> Program:
+    """The program as compiled code, made now or before. Raises NotCompiled."""
+    file = folder / f"{_key(program)}.pt2"
+    if not _is_ours(file):
+        if not any(shutil.which(name) for name in ("g++", "clang++")):
+            raise NotCompiled("there is no C++ compiler (g++ or clang++) here")
+        _make(program, file)
+    loader = torch._inductor.aoti_load_package(str(file)).loader  # noqa: SLF001  # its only name
+    made = copy(program)
+    made.compute_by(NativeModule(loader, program.contract, program.metadata.name))
+    return made
+
+
+def _key(program: Program) -> str:
+    """What the compiled code is for: a file, a device, and this machine with its versions."""
+    parts = (program.metadata.version, program.metadata.device, describe_machine())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file is there that no other user could have written."""
+    try:
+        found = file.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def _make(program: Program, file: Path) -> None:
+    """Compile a program into a file. Inductor's own cache is a private directory that goes away."""
+    from torch._inductor.utils import fresh_cache
+
+    _require_compilable(program)
+    sample = sample_inputs(program.contract, min(3, program.contract.most_rows or 3))
+    if sample is None or program.has_sizes_by_values:
+        raise NotCompiled("its sizes depend on values")
+    make_directory(file.parent)
+    written = file.with_name(f".{os.getpid()}-{file.name}")
+    began = time.perf_counter()
+    try:
+        with fresh_cache(), torch.no_grad():
+            values = tuple(sample[spec.name].to_torch(program.device) for spec in program.contract.inputs)
+            exported = torch.export.export(program.outputs_only(), values, dynamic_shapes=(_shapes(program.contract),))
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(written))  # noqa: SLF001  # as above
+        written.chmod(0o600)
+        written.replace(file)
+    finally:
+        written.unlink(missing_ok=True)
+    log.info("compiled program %s in %.0f s", program.metadata.name, time.perf_counter() - began)
+
+
+def _require_compilable(program: Program) -> None:
+    """Raise NotCompiled for a text that is no word, which the compiler would get, and for quotients of integers.
+
+    Compiled code checks no divisor: a caller's 0 would end the process, where PyTorch raises.
+    """
+    nodes = [node for graph in program.graphs() for node in graph.nodes if node.op == "call_function"]
+    for node in nodes:
+        values = (*node.args, *node.kwargs.values())
+        if not all(_WORD.fullmatch(one) for one in values if isinstance(one, str)):
+            raise NotCompiled("an operator has a text that is no word")
+        name = str(node.target).removeprefix("aten.").partition(".")[0].rstrip("_")
+        if name in _QUOTIENTS or "floor" in values or "trunc" in values:
+            raise NotCompiled("it may divide integers")
+
+
+def _shapes(contract: Contract) -> tuple[dict[int, Dim], ...]:
+    """The sizes that vary, of each input. Raises NotCompiled for arithmetic of sizes."""
+    names = {
+        symbol: Dim(f"size_{at}", min=one.least, max=one.most)
+        for at, (symbol, one) in enumerate(contract.limits.items())
+    }
+    shapes = []
+    for spec in contract.inputs:
+        varying = {at: size for at, size in enumerate(spec.shape) if isinstance(size, Expression)}
+        if contract.conditions or any(size.symbol is None for size in varying.values()):
+            raise NotCompiled("its sizes are arithmetic of others")
+        shapes.append({at: names[str(size.symbol)] for at, size in varying.items()})
+    return tuple(shapes)
+
+
+def _require_agreement(program: Program, made: Program) -> None:
+    for rows in _COMPARED:
+        if (sample := _sample(program, rows)) is None:
+            continue
+        expected = program.run(sample)
+        for name, got in made.run(sample).items():
+            difference = find_difference(got, expected[name]) if got.shape == expected[name].shape else float("inf")
+            if not difference <= TOLERANCES.get(got.dtype, 0.0):
+                raise NotCompiled(f"its output {name} differs by {difference:.3g} of the largest value when compiled")
+
+
+def _race(program: Program, made: Program) -> tuple[float, float]:
+    """The seconds of the program and of its compiled form, in turn, for the samples together."""
+    samples = [sample for rows in _RACED if (sample := _sample(program, rows)) is not None]
+    if not samples:
+        raise NotCompiled("no inputs were found that keep to its contract")
+    best = [[float("inf")] * len(samples) for _ in range(2)]
+    for _ in range(_TRIES):
+        for times, racer in zip(best, (program, made), strict=True):
+            for at, sample in enumerate(samples):
+                began = time.perf_counter()
+                racer.run(sample)
+                times[at] = min(times[at], time.perf_counter() - began)
+    return sum(best[0]), sum(best[1])
+
+
+def _sample(program: Program, rows: int) -> Tensors | None:
+    most = program.contract.most_rows
+    return sample_inputs(program.contract, rows if most is None else min(rows, most))
