@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 from service.api.app import create_app
-from service.api.protocol import TimeoutProtocol
+from service.api.http_protocol import TimeoutProtocol
 from service.auth import Keyring
 from service.config import Settings
 from service.metrics import Metrics
