@@ -20,7 +20,7 @@ from models.programs.program import Program
 from models.programs.reader import read_program
 from models.programs.row_check import check_rows
 from models.runtime.malloc import keep_freed_memory
-from models.runtime.placement import DeviceName, DtypeName, Placement, place
+from models.runtime.placement import DeviceName, DtypeName, Placement, place, require_device
 from models.source import ModelSource, locate_program
 from models.text.base import TextModel
 from models.text.batch_check import check_batches
@@ -127,6 +127,7 @@ def _located(
     sources: Iterable[ModelSource], device: DeviceName, dtype: DtypeName, threads: int
 ) -> Iterator[tuple[ModelSource, Placement]]:
     """The sources, once PyTorch is set up, and the placement of all of them. Without a source, nothing is measured."""
+    require_device(device)
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()

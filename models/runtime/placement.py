@@ -92,6 +92,11 @@ def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
     return Placement(chosen, precision, f"{why_device}; {why_dtype}", int8=dtype == "int8", auto_dtype=dtype == "auto")
 
 
+def require_device(device: DeviceName) -> None:
+    """Raise ModelError when this machine lacks the requested device."""
+    _choose_device(device)
+
+
 def place_sensor(device: DeviceName = "auto") -> Placement:
     """Choose a device with float64 for sensor training; Apple's GPU has none."""
     chosen, why = _choose_device(device)

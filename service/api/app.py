@@ -10,7 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from service.api import error_responses
 from service.api.content_encoding import ContentEncodingMiddleware
-from service.api.head import HeadMiddleware
+from service.api.head_requests import HeadMiddleware
 from service.api.hot_path import HotPath
 from service.api.image_urls import ImageFetcher
 from service.api.middleware import ContextMiddleware, RequestChecks, RequestReports

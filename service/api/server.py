@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from models.base import ModelMetadata
-from service.api.protocol import TimeoutProtocol
+from service.api.http_protocol import TimeoutProtocol
 from service.config import Settings
 from service.errors import ConfigError
 from service.processes.server_process import ServerProcess

@@ -14,9 +14,9 @@ from urllib.parse import quote
 import httpx
 
 from service.bench import arrivals
-from service.bench.ceiling import ceiling, trivial_server
 from service.bench.client import AnyTarget, Target, probe
 from service.bench.flags import changed
+from service.bench.generator_ceiling import ceiling, trivial_server
 from service.bench.load import Run, closed_loop, drive, open_loop
 from service.bench.report import as_json, page, record, table, warnings, write
 from service.bench.summary import Summary

@@ -15,9 +15,9 @@ from service.client import Client
 from service.client.answers import Job
 from service.client.errors import BadInput
 from service.commands.connection import DEFAULT_URL, Json, Key, Url, connect
-from service.commands.following import follow, show_outcome
 from service.commands.report_text import show_report
 from service.commands.screen import Screen
+from service.commands.watch_job import follow, show_outcome
 from service.errors import ConfigError
 
 

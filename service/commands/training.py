@@ -10,9 +10,9 @@ import typer
 from service.client import Client
 from service.client.errors import BadInput
 from service.commands.connection import DEFAULT_URL, Json, Key, Model, Url, choose_model, connect
-from service.commands.following import follow, show_outcome
 from service.commands.screen import Screen, size_text
 from service.commands.settings import Columns, Set, Task, pairs, values
+from service.commands.watch_job import follow, show_outcome
 
 _FEEDBACK = "feedback:"
 _SENSORS, _IMAGES, _ARCHIVE = "sensors", "images", ".zip"

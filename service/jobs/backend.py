@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from service.config import Settings
-from service.jobs.calls import REQUEST_LIMIT_S, CallExecutor, TimeBudget
 from service.jobs.database import Database
 from service.jobs.feedback import Feedback
 from service.jobs.files import Files
 from service.jobs.principal import WORKER, Principal
 from service.jobs.quotas import Quotas
 from service.jobs.store import JobStore
+from service.jobs.timed_calls import REQUEST_LIMIT_S, CallExecutor, TimeBudget
 
 P = ParamSpec("P")
 T = TypeVar("T")

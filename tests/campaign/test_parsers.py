@@ -28,7 +28,7 @@ from models.safety import require_safe
 from models.training.data.dataset import read_rows
 from models.training.data.table import ColumnRoles, read_table
 from models.training.hyperparameter_parser import parse as parse_values
-from service.api.protocol import RequestParser
+from service.api.http_protocol import RequestParser
 from service.api.readings import to_matrix, to_timestamps
 from service.auth import Keyring
 from service.config import Settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import threading
@@ -17,7 +18,7 @@ import pytest
 import uvicorn
 
 from service.api.app import create_app
-from service.api.protocol import TimeoutProtocol
+from service.api.http_protocol import TimeoutProtocol
 from service.auth import Keyring
 from service.config import Settings
 from service.metrics import Metrics
@@ -111,8 +112,8 @@ def test_the_document_is_valid(document: Path, python: Path, tmp_path: Path) -> 
 
 def test_openapi_python_client_makes_calls(document: Path, python: Path, tmp_path: Path, url: str) -> None:
     generator = python.with_name("openapi-python-client")
-    said = run(generator, "generate", "--path", document, "--output-path", tmp_path / "sonde_client", "--meta", "none",
-               cwd=tmp_path)  # fmt: skip
+    command = [generator, "generate", "--path", document, "--output-path", tmp_path / "sonde_client", "--meta", "none"]
+    said = run("sh", "-c", f"{shlex.join(map(str, command))} 2>&1", cwd=tmp_path)
     assert "will not be generated" not in said
     program = f"""
 import json

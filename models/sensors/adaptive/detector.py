@@ -36,7 +36,7 @@ _START = "start."
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveDetector:
-    """Implements `base.Sensor` for series of few columns whose normal behaviour changes.
+    """Implements `base.AnomalyModel` for series of few columns whose normal behaviour changes.
 
     Each reading has the features of its `design`, whose rarity is measured against the stream's own recent blocks
     (`tails`). A column's score is the mean of the three rarest features of the last 5 readings, as powers of ten,

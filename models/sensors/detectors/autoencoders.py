@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.sensors.detectors.base import pieces, windows
-from models.sensors.detectors.matrix_products import as_products
+from models.sensors.detectors.folded_network import as_products
 from models.sensors.detectors.network import MAX_UNITS, NetworkDetector
 
 _ROWS_AT_ONCE = 512

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from models.linalg import shrunk_covariance
 from models.sensors.detectors.base import pieces, windows
-from models.sensors.detectors.matrix_products import as_products
+from models.sensors.detectors.folded_network import as_products
 from models.sensors.detectors.network import MAX_UNITS, NetworkDetector
 from models.sensors.detectors.records import inverse_root
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from models.linalg import shrunk_covariance
 from models.sensors.detectors.base import SensorDetector, require_runs, windows
+from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.detectors.records import inverse_root
-from models.sensors.detectors.switches import switch_scale
 
 LEVEL_WINDOW = 15
 _BLOCK = 20

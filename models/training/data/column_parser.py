@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from models.sensors.base import LARGEST, Doubles
 from models.sensors.timestamps import EXPECTED, require_in_calendar
 from models.training.csv_options import CsvOptions
-from models.training.data.clock import join
 from models.training.data.dates import DateColumn, DateError, read_dates
 from models.training.data.file_reader import FileColumns
 from models.training.data.numbers import MISSING, NumberFormat, cast_plain
+from models.training.data.time_column import join
 from models.training.errors import TrainingDataError, data_error, quote
 
 _NORMAL = ("0", "0.0", "false", "no", "normal", "ok", *MISSING)

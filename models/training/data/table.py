@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from models.sensors.base import Doubles
 from models.training.csv_options import CsvOptions
-from models.training.data.clock import find_clock
 from models.training.data.column_parser import ColumnParser, is_text
-from models.training.data.dialect import plain
+from models.training.data.csv_dialect import plain
 from models.training.data.file_format import find_format
 from models.training.data.file_limits import MAX_ROWS
 from models.training.data.file_reader import FileColumns, FileReader
 from models.training.data.header import require_header
 from models.training.data.numbers import NumberFormat, cast_plain, find_number_format
-from models.training.data.suspects import is_counter, is_empty, never_falls, require_no_sentinels
+from models.training.data.suspicious_values import is_counter, is_empty, never_falls, require_no_sentinels
+from models.training.data.time_column import find_clock
 from models.training.errors import TrainingDataError, data_error, quote
 from models.training.hyperparameters import ForecastHyperparameters, SensorAnomalyHyperparameters
 

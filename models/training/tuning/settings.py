@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from models.training.hyperparameters import Head
-from models.training.tuning.augment import Augmenter
 from models.training.tuning.lora import Layers
+from models.training.tuning.text_augmentation import Augmenter
 
 Mode = Literal["full", "lora"]
 

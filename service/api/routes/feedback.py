@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from service.api.deps import JobsDep, KeptInputsDep, PrincipalDep, requires
+from service.api.dependencies import JobsDep, KeptInputsDep, PrincipalDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, errors
 from service.api.responses import page_object

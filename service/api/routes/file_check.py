@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends
 
 from models.training.errors import TrainingDataError
 from models.training.hyperparameters import IMAGES
-from service.api.deps import JobsDep, requires
+from service.api.dependencies import JobsDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, errors
 from service.api.schemas.jobs import FileCheckBody, FileReport

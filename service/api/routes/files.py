@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse
 
-from service.api.deps import JobsDep, requires
+from service.api.dependencies import JobsDep, requires
 from service.api.multipart import read_upload
 from service.api.openapi import READING, errors
 from service.api.responses import page_object

@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Response
 from pydantic import WithJsonSchema
 
-from service.api.deps import ManagerDep, MetricsDep, requires
+from service.api.dependencies import ManagerDep, MetricsDep, requires
 from service.api.openapi import READING
 from service.api.schemas.models import Health, VersionObject
 

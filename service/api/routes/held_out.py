@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends
 from models.errors import RegistryError
 from models.registry.held_out import HeldOut
 from models.registry.registry import Registry
-from service.api.deps import ContextDep, JobsDep, RegistryDep, SettingsDep, requires
+from service.api.dependencies import ContextDep, JobsDep, RegistryDep, SettingsDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, WRITING, errors
 from service.api.schemas.registry import BoundRows, HeldOutBody, HeldOutDeleted

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import WithJsonSchema
 
-from service.api.deps import ContextDep, JobsDep, ManagerDep, SettingsDep, requires
+from service.api.dependencies import ContextDep, JobsDep, ManagerDep, SettingsDep, requires
 from service.api.job_reports import MEDIA, ReportFormat, read_plot, read_report
 from service.api.json_body import JsonRequest, JsonRoute
 from service.api.new_job import OPENAI_HYPERPARAMETERS, plan_job

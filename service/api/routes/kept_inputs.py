@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from service.api.deps import KeptInputsDep, PrincipalDep, requires
+from service.api.dependencies import KeptInputsDep, PrincipalDep, requires
 from service.api.openapi import READING, errors
 from service.api.schemas.kept_inputs import KeptInputList
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from models.errors import RegistryConflict
 from models.registry.registry import Registry
 from service.api.compute_route import INFER
-from service.api.deps import ContextDep, ManagerDep, RegistryDep, SettingsDep, requires
+from service.api.dependencies import ContextDep, ManagerDep, RegistryDep, SettingsDep, requires
 from service.api.json_body import read_bytes
 from service.api.schemas.open_inference import IndexBody, LoadBody, UnloadBody
 from service.api.tensors.data import decode_body

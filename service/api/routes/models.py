@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from starlette.concurrency import run_in_threadpool
 
-from service.api.deps import ManagerDep, SettingsDep, requires
+from service.api.dependencies import ManagerDep, SettingsDep, requires
 from service.api.openapi import READING, errors
 from service.api.schemas.models import Info, ModelList, OneModel
 from service.serving.fine_tuned import FineTunedModel

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 
 from models.base import ModelMetadata
 from service.api.compute_route import INFER, CallDep, compute_route
-from service.api.deps import ManagerDep
+from service.api.dependencies import ManagerDep
 from service.api.json_body import JsonRoute
 from service.api.openapi import COMPUTING, errors
 from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, vectors_body

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from service.api.compute_route import INFER, CallDep, RawRoute
-from service.api.deps import ManagerDep, MetricsDep, SettingsDep
+from service.api.dependencies import ManagerDep, MetricsDep, SettingsDep
 from service.api.json_body import read_bytes
 from service.api.tensors.data import cut_parts, split_body, write_outputs
 from service.api.tensors.inference import INLINE_BYTES, in_pool_if

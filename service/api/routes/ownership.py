@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path
 
 from models.registry.ownership import Ownership
-from service.api.deps import ContextDep, RegistryDep, requires
+from service.api.dependencies import ContextDep, RegistryDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, WRITING, errors
 from service.api.schemas.registry import KEY_PATTERN, OwnerBody, Owners

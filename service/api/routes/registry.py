@@ -10,7 +10,7 @@ from models.errors import ArtifactError, BadName, NotRegistered, RegistryConflic
 from models.registry.names import ALIAS_PATTERN
 from models.registry.registry import Registry
 from models.training.report_labels import metric_label
-from service.api.deps import ContextDep, ManagerDep, PrincipalDep, RegistryDep, requires
+from service.api.dependencies import ContextDep, ManagerDep, PrincipalDep, RegistryDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, WRITING, errors
 from service.api.schemas.registry import (

@@ -18,7 +18,7 @@ _TENSOR_SCHEMA = {
         "name": {"type": "string", "minLength": 1, "maxLength": 256},
         "datatype": {"type": "string", "minLength": 1, "maxLength": 256},
         "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-        "data": {"type": "array"},
+        "data": {"type": "array", "items": {}},  # generators want `items`
     },
     "required": ["name", "datatype", "shape", "data"],
 }

@@ -23,7 +23,7 @@ from models.images.pixel import PIXEL
 from service.api.app import _COMPUTING
 from service.api.compute_route import TIMEOUT_HEADER, CallDep, ComputeCall, ComputeRoute, compute_route
 from service.api.hot_path import HotPath
-from service.api.protocol import TimeoutProtocol
+from service.api.http_protocol import TimeoutProtocol
 from service.api.schemas.texts import EmbeddingsBody
 from service.auth import Keyring
 from tests.fakes.image import FakeDetector, FakeImages, FakeRecognizer

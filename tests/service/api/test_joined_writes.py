@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from service.api.joined_writes import JoinedWrites
+from service.api.http_protocol import JoinedWrites
 
 
 class Sent(asyncio.Transport):

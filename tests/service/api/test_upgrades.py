@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.protocol import RequestParser
+from service.api.http_protocol import RequestParser
 from tests.support import tiny_models
 from tests.support.server import Served, serving
 

@@ -473,7 +473,7 @@ def test_train_waits_until_a_promoted_model_answers(
         if len(looks) == 2:
             service.answers["GET /v1/models"] = {"data": [MODEL | TEXTS | {"id": JOB["fine_tuned_model"]}]}
 
-    monkeypatch.setattr("service.commands.following.time.sleep", appear)
+    monkeypatch.setattr("service.commands.watch_job.time.sleep", appear)
     assert "ft:fake:local:x:v1 is in service" in run("train", "texts.csv", "--model", "fake")[2]
     assert len(looks) == 2
     service.answers["GET /v1/models"] = {"data": [MODEL | TEXTS]}

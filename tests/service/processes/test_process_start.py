@@ -22,6 +22,7 @@ from tests.support.server import wait_until
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("executed_programs"),
     pytest.mark.skipif(sys.platform != "linux", reason="processes are adopted on Linux alone"),
 ]
 

@@ -12,10 +12,10 @@ import torch
 
 from models.runtime.placement import place
 from models.source import locate
-from models.training.tuning.augment import Augmenter
 from models.training.tuning.batch_plan import by_label, no_duplicates, plan, shuffled
 from models.training.tuning.batches import Batches
 from models.training.tuning.settings import TunerSettings
+from models.training.tuning.text_augmentation import Augmenter
 from models.training.tuning.trainable_encoder import TrainableEncoder
 from tests.support import tiny_models
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
-from models.sensors.detectors.matrix_products import as_products
+from models.sensors.detectors.folded_network import as_products
 from models.sensors.detectors.network import NetworkDetector
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
 

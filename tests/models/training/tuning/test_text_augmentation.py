@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.training.errors import HyperparameterError
-from models.training.tuning.augment import Augmenter
+from models.training.tuning.text_augmentation import Augmenter
 
 TEXTS = [f"please tell me where my card number {number} has gone" for number in range(200)]
 ALL = {"typos": 0.3, "casing": 0.3, "word_dropout": 0.3}

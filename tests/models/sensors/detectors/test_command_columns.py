@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.sensors.base import Readings
-from models.sensors.detectors.switches import switch_scale
+from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.fitting import fit_sensor
 
 COLUMNS = tuple(f"c{number}" for number in range(21))

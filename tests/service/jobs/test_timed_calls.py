@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from service.errors import Unavailable
-from service.jobs.calls import CallExecutor
 from service.jobs.database import Database
 from service.jobs.records import Job
 from service.jobs.store import JobStore
+from service.jobs.timed_calls import CallExecutor
 from tests.support.jobs import new_job
 
 LONG_S = 30.0
