@@ -29,7 +29,7 @@ from models.errors import SondeError
 from models.filesystem import make_directory
 from models.programs.contract import Contract
 from models.programs.expressions import Expression
-from models.programs.native import NativeModule
+from models.programs.native import NativeModule, load_code
 from models.programs.operators import schema_of
 from models.programs.program import Program, Tensors
 from models.programs.row_check import TOLERANCES, find_difference, sample_inputs
@@ -85,9 +85,8 @@ def _compiled(program: Program, folder: Path) -> Program:
         if not any(shutil.which(name) for name in ("g++", "clang++")):
             raise NotCompiled("there is no C++ compiler (g++ or clang++) here")
         _make(program, file)
-    loader = torch._inductor.aoti_load_package(str(file)).loader  # noqa: SLF001  # its only name
     made = copy(program)
-    made.compute_by(NativeModule(loader, program.contract, program.metadata.name))
+    made.compute_by(NativeModule(load_code(file), program.contract, program.metadata.name))
     return made
 
 
@@ -122,7 +121,7 @@ def _make(program: Program, file: Path) -> None:
         with tempfile.TemporaryDirectory() as cache, fresh_cache(dir=cache), torch.no_grad():
             values = tuple(sample[spec.name].to_torch(program.device) for spec in program.contract.inputs)
             exported = torch.export.export(program.outputs_only(), values, dynamic_shapes=(_shapes(program.contract),))
-            torch._inductor.aoti_compile_and_package(exported, package_path=str(written))  # noqa: SLF001  # as above
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(written))  # noqa: SLF001  # its only name
         written.chmod(0o600)
         written.replace(file)
     finally:

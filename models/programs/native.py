@@ -60,6 +60,15 @@ def is_native(path: Path) -> bool:
         return False
 
 
+def load_code(path: Path) -> Any:
+    """Load the code of a package; raises RuntimeError.
+
+    PyTorch's `aoti_load_package` compiles probes of the processor first. That takes seconds, and it runs what lies in a
+    directory of /tmp that another user could have made.
+    """
+    return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)  # noqa: SLF001
+
+
 def read_native(path: Path, stated: StatedContract | None, device: torch.device) -> ReadProgram:
     """Load compiled code with the contract that is stated beside it.
 
@@ -73,7 +82,7 @@ def read_native(path: Path, stated: StatedContract | None, device: torch.device)
     contract = stated.contract(path.name)
     log.warning("running native code of %s, SHA-256 %s", path, sha256_of(path))
     try:
-        loader = torch._inductor.aoti_load_package(str(path)).loader  # noqa: SLF001  # its only public name
+        loader = load_code(path)
     except Exception as error:  # the linker and PyTorch raise a dozen classes
         reason = f"{type(error).__name__}: {error}"[:300]
         raise _wrong(path.name, f"its compiled code cannot be loaded here: {reason}") from error
