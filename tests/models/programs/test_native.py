@@ -186,6 +186,7 @@ def test_only_names_of_programs_can_be_trusted(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # Inductor's imports warn of what PyTorch itself uses
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler is here")
 def test_a_package_of_aotinductor_computes_what_the_module_does(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
