@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -143,6 +144,19 @@ def test_golden_tensors_of_another_contract_refuse_the_swap(serving: Serving) ->
     _with_golden(serving, lambda tensors: tensors.update(extra=tensors["input.x"]))
     assert "golden inputs: expected input.x, output.output, got" in (serving.manager.watcher.problem(NAME) or "")
     assert serving.classify().status_code == 200
+
+
+def test_a_version_that_cannot_read_its_images_leaves_no_engine(serving: Serving, tmp_path: Path) -> None:
+    """Its description divides so finely that the processor's float32 differs from ours."""
+    about = {"task": "classification", "labels": list("abc"), "scores": "logits"}
+    images = {"preprocess": {"height": 8, "width": 8, "std": [1e-9] * 3, "mean": [0.3] * 3}}
+    (tmp_path / "net.sonde.json").write_text(json.dumps(about | images))
+    _register(serving.home, tmp_path, program="picture")
+    before = [thread.name for thread in threading.enumerate()]
+    assert serving.classify(f"{NAME}:v2").status_code == 503
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("engine")] == [
+        name for name in before if name.startswith("engine")
+    ]
 
 
 def test_a_file_that_was_changed_is_not_loaded(serving: Serving) -> None:
