@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -59,6 +60,14 @@ def _register(home: Path, folder: Path, labels: str = "", *flags: str, program: 
     if labels:
         write_description(file, Description(task="classification", labels=tuple(labels), scores="logits"))
     assert main(["register", str(file), "net", "--home", str(home), *flags]) == 0
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Begin with a usual mask, and restore the tests' own."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
@@ -183,6 +192,11 @@ def test_only_programs_have_a_file_of_this_kind(tmp_path: Path) -> None:
     (path / "manifest.json").write_text(json.dumps({**manifest, "encoder": "own"}))
     with pytest.raises(ArtifactError, match=r"model\.pt2: \.pt2 files can run code"):
         verify(path)
+
+
+def test_other_users_read_nothing_that_was_registered(tmp_path: Path) -> None:
+    _register(home := tmp_path / "home", tmp_path, "abcd", "--promote")
+    assert [path for path in (home, *home.rglob("*")) if path.stat().st_mode & 0o077] == []
 
 
 @pytest.mark.parametrize("name", ["a:b", "", "x" * 65])
