@@ -112,6 +112,15 @@ def test_versions_are_swapped_rolled_back_and_named(serving: Serving, tmp_path: 
     assert serving.classify().headers["x-sonde-model"] == f"{NAME}:v1"
 
 
+def test_no_products_are_raced_for_a_program(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file says the dtypes. A front, which loads it too, has raced none before."""
+    _register(serving.home, tmp_path, "wxyz")
+    raced: list[str] = []
+    monkeypatch.setattr("models.runtime.placement.race_products", lambda: raced.append("products"))
+    assert serving.classify(f"{NAME}:v2").status_code == 200
+    assert not raced
+
+
 def test_the_repository_unloads_and_loads_a_program(serving: Serving) -> None:
     assert serving.client.post(f"/v2/repository/models/{NAME}/unload").status_code == 200
     assert serving.classify().status_code == 404
