@@ -36,7 +36,7 @@ class Scaling:
         crop = processor.crop_size if getattr(processor, "do_center_crop", None) else None
         if not processor.do_resize or mode is None or getattr(processor, "do_pad", None):
             return None
-        if not (size.height and size.width) and not size.shortest_edge:
+        if size.longest_edge or (not (size.height and size.width) and not size.shortest_edge):
             return None
         return cls(
             (size.height, size.width) if size.height else None,

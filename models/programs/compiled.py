@@ -7,23 +7,30 @@ values, weights and inputs have names of ours. Texts among the arguments are wor
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import os
 import re
 import shutil
 import stat
+import tempfile
 import time
+from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.export import Dim
+from torch.fx import Graph, Node
 
 from models.errors import SondeError
 from models.filesystem import make_directory
 from models.programs.contract import Contract
 from models.programs.expressions import Expression
 from models.programs.native import NativeModule
+from models.programs.operators import schema_of
 from models.programs.program import Program, Tensors
 from models.programs.row_check import TOLERANCES, find_difference, sample_inputs
 from models.runtime.kept_races import describe_machine
@@ -36,6 +43,12 @@ _TRIES = 7
 # A race that is won by less is decided by chance.
 _WORTH_IT = 0.95
 _QUOTIENTS = {"floor_divide", "remainder", "fmod", "gcd", "lcm"}
+# Arguments that say which places of a tensor are read or written.
+_PLACES = {"index", "indices"}
+_ASSERTIONS = {"_assert_async", "_functional_assert_async"}
+# Operators whose results depend on the shapes of what they are given alone.
+_OF_SHAPES = {"sym_size", "sym_numel", "sym_stride", "zeros_like", "ones_like", "full_like"}
+_OF_SHAPES |= {"new_zeros", "new_ones", "new_full", "rand_like", "randn_like", "randint_like"}
 _WORD = re.compile(r"[A-Za-z0-9_]*", re.ASCII)
 
 
@@ -66,6 +79,7 @@ def compile_program(program: Program, folder: Path) -> Program:
 
 def _compiled(program: Program, folder: Path) -> Program:
     """The program as compiled code, made now or before. Raises NotCompiled."""
+    _require_compilable(program)
     file = folder / f"{_key(program)}.pt2"
     if not _is_ours(file):
         if not any(shutil.which(name) for name in ("g++", "clang++")):
@@ -78,8 +92,9 @@ def _compiled(program: Program, folder: Path) -> Program:
 
 
 def _key(program: Program) -> str:
-    """What the compiled code is for: a file, a device, and this machine with its versions."""
-    parts = (program.metadata.version, program.metadata.device, describe_machine())
+    """What the compiled code is for: a file, a device with the name of a GPU, and this machine with its versions."""
+    gpu = torch.cuda.get_device_name(program.device) if program.device.type == "cuda" else ""
+    parts = (program.metadata.version, program.metadata.device, gpu, describe_machine())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -96,7 +111,6 @@ def _make(program: Program, file: Path) -> None:
     """Compile a program into a file. Inductor's own cache is a private directory that goes away."""
     from torch._inductor.utils import fresh_cache
 
-    _require_compilable(program)
     sample = sample_inputs(program.contract, min(3, program.contract.most_rows or 3))
     if sample is None or program.has_sizes_by_values:
         raise NotCompiled("its sizes depend on values")
@@ -104,7 +118,8 @@ def _make(program: Program, file: Path) -> None:
     written = file.with_name(f".{os.getpid()}-{file.name}")
     began = time.perf_counter()
     try:
-        with fresh_cache(), torch.no_grad():
+        # By itself, `fresh_cache` keeps its directory where the compiler fails.
+        with tempfile.TemporaryDirectory() as cache, fresh_cache(dir=cache), torch.no_grad():
             values = tuple(sample[spec.name].to_torch(program.device) for spec in program.contract.inputs)
             exported = torch.export.export(program.outputs_only(), values, dynamic_shapes=(_shapes(program.contract),))
             torch._inductor.aoti_compile_and_package(exported, package_path=str(written))  # noqa: SLF001  # as above
@@ -116,18 +131,71 @@ def _make(program: Program, file: Path) -> None:
 
 
 def _require_compilable(program: Program) -> None:
-    """Raise NotCompiled for a text that is no word, which the compiler would get, and for quotients of integers.
+    """Raise NotCompiled for a text that is no word, which the compiler would get, and for what ends the process.
 
-    Compiled code checks no divisor: a caller's 0 would end the process, where PyTorch raises.
+    Compiled code checks no divisor, and raises from several threads for a place outside a tensor. A caller's 0, or a
+    caller's index, would end the process, where PyTorch raises.
     """
     nodes = [node for graph in program.graphs() for node in graph.nodes if node.op == "call_function"]
     for node in nodes:
         values = (*node.args, *node.kwargs.values())
         if not all(_WORD.fullmatch(one) for one in values if isinstance(one, str)):
             raise NotCompiled("an operator has a text that is no word")
-        name = str(node.target).removeprefix("aten.").partition(".")[0].rstrip("_")
-        if name in _QUOTIENTS or "floor" in values or "trunc" in values:
+        if _operator(node).rstrip("_") in _QUOTIENTS or "floor" in values or "trunc" in values:
             raise NotCompiled("it may divide integers")
+    for at, graph in enumerate(program.graphs()):
+        _require_known_places(graph, _bounded_ids(program) if at == 0 else set())
+
+
+def _operator(node: Node) -> str:
+    return str(_target(node)).removeprefix("aten.").partition(".")[0]
+
+
+def _target(node: Node) -> Any:
+    """What a node calls, without the check before it."""
+    return inspect.unwrap(node.target) if callable(node.target) else node.target
+
+
+def _bounded_ids(program: Program) -> set[str]:
+    """The placeholders whose ids the contract bounds by the table that they are looked up in."""
+    contract = program.contract
+    return {f"input_{at}" for at, spec in enumerate(contract.inputs) if spec.name in contract.ids}
+
+
+def _require_known_places(graph: Graph, bounded: set[str]) -> None:
+    """Raise NotCompiled where callers' values, other than `bounded` ids of a table, decide which places are read."""
+    given: set[Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            given.add(node)
+        if node.op != "call_function" or _operator(node) in _OF_SHAPES or given.isdisjoint(node.all_input_nodes):
+            continue
+        is_lookup = _operator(node) == "embedding"
+        places = [one for one in _places(node) if not (is_lookup and one.target in bounded)]
+        if not given.isdisjoint(places) or _operator(node) in _ASSERTIONS:
+            raise NotCompiled("inputs decide which places of a tensor it reads")
+        if _writes(node) and node.all_input_nodes[0] not in given:
+            given.update(graph.nodes)  # what is written to may have other names
+        given.add(node)
+
+
+def _writes(node: Node) -> bool:
+    target = _target(node)
+    return isinstance(target, OpOverload) and schema_of(target).is_mutable
+
+
+def _places(node: Node) -> Iterator[Node]:
+    """The nodes by which an operator finds places of a tensor."""
+    if isinstance(target := _target(node), OpOverload):
+        names = [one.name for one in schema_of(target).arguments]
+        for name, value in [*zip(names, node.args, strict=False), *node.kwargs.items()]:
+            if name in _PLACES:
+                yield from _nodes(value)
+
+
+def _nodes(value: Any) -> list[Node]:
+    """The nodes of an argument, which may be a list with gaps."""
+    return [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, Node)]
 
 
 def _shapes(contract: Contract) -> tuple[dict[int, Dim], ...]:

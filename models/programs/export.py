@@ -138,11 +138,7 @@ def _scores_of(program: Program, normal: Path, description: Description) -> tupl
     [spec, *others] = program.contract.inputs
     if others:
         raise _wrong(str(normal), f"expected a program with one input, got {len(others) + 1}", "normal")
-    try:
-        values = np.load(normal, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise _wrong(str(normal), f"expected an array that numpy.save wrote: {error}", "normal") from error
-    inputs = HostTensor.of(torch.from_numpy(values).to(TORCH_DTYPES[spec.dtype]))
+    inputs = _read_array(normal, spec.dtype)
     described = completed(replace(description, calibration=(0.0,)), program.contract, "normal")
     step = program.contract.most_rows or _CALIBRATED_AT_ONCE
     scores: list[float] = []
@@ -150,7 +146,20 @@ def _scores_of(program: Program, normal: Path, description: Description) -> tupl
         rows = {spec.name: inputs.rows(at, at + min(step, _CALIBRATED_AT_ONCE))}
         program.contract.check(rows)
         scores += described.rows_of(program.run(rows))[:, 0].tolist()
+    if not np.isfinite(scores).all():
+        raise _wrong(str(normal), "expected inputs with finite scores, got NaN or infinity for some", "normal")
     return tuple(scores)
+
+
+def _read_array(file: Path, dtype: str) -> HostTensor:
+    """A file of NumPy as rows. Raises ModelSourceError for what is none."""
+    try:
+        values = np.load(file, allow_pickle=False)
+        if not isinstance(values, np.ndarray) or not values.ndim:
+            raise TypeError(f"got {type(values).__name__}")
+        return HostTensor.of(torch.from_numpy(values).to(TORCH_DTYPES[dtype]))
+    except (OSError, EOFError, TypeError, ValueError) as error:
+        raise _wrong(str(file), f"expected an array of rows that numpy.save wrote: {error}", "normal") from error
 
 
 @contextmanager

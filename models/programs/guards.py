@@ -7,6 +7,7 @@ a caller's values: the offsets of `embedding_bag`, and the integers of a divisio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ def guarded(found: OpOverload) -> Callable[..., Any]:
         return found
     names = [argument.name for argument in schema.arguments]
 
+    @wraps(found, assigned=(), updated=())
     def checked(*arguments: Any, **keywords: Any) -> Any:
         if not check(dict(zip(names, arguments, strict=False)) | keywords):
             raise ValueError(f"{name} was given sizes or values that do not fit each other")

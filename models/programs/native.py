@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.errors import ModelSourceError
 from models.filesystem import sha256_of
-from models.programs.contract import Contract
+from models.programs.contract import Contract, TensorSpec
 from models.programs.reader import ReadProgram
 from models.programs.stated_contract import StatedContract
 
@@ -37,11 +37,18 @@ class NativeModule(torch.nn.Module):
     def forward(self, *values: Tensor) -> list[Tensor]:
         """Compute. Raises ModelSourceError where it gives other outputs than are stated."""
         made: list[Tensor] = self._loader.run(list(values))
-        got = [(one.dtype, one.dim()) for one in made]
-        if got != [(getattr(torch, spec.dtype), len(spec.shape)) for spec in self._outputs]:
+        if len(made) != len(self._outputs) or not all(map(_fits, self._outputs, made)):
             shapes = ", ".join(f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in made)
             raise _wrong(self._name, f"contract: expected the outputs that are stated, the program gave {shapes}")
         return made
+
+
+def _fits(spec: TensorSpec, made: Tensor) -> bool:
+    """Whether an output has the dtype, the dimensions and the fixed sizes that are stated."""
+    sizes = zip(spec.shape, made.shape, strict=False)
+    return (made.dtype, made.dim()) == (getattr(torch, spec.dtype), len(spec.shape)) and all(
+        size == got for size, got in sizes if isinstance(size, int)
+    )
 
 
 def is_native(path: Path) -> bool:

@@ -43,6 +43,9 @@ class StatedContract(Struct, frozen=True, forbid_unknown_fields=True):
         """The contract. Raises ModelSourceError for what is none."""
         inputs = tuple(self._spec(one, name) for one in self.inputs)
         outputs = tuple(self._spec(one, name) for one in self.outputs)
+        for one in self.inputs:
+            if one.minimum is not None and one.maximum is None:
+                raise _wrong(name, f"contract: {one.name}: expected a maximum beside the minimum of its ids, got none")
         limits = {size: Limits(one.minimum, one.maximum) for size, one in self.dimensions.items()}
         ids = {one.name: Limits(one.minimum or 0, one.maximum) for one in self.inputs if one.maximum is not None}
         return Contract(inputs, outputs, limits, ids=ids)

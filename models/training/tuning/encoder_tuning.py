@@ -125,4 +125,7 @@ def open_encoder(context: EncoderContext, directory: Path) -> CachedEmbedder:
     model = load_images(source, context.placement)
     if model is None:
         raise ModelSourceError(f"{source.name}: expected an encoder of images, got one of texts")
+    size, expected = ((one.images.signature.height, one.images.signature.width) for one in (model, context.model))
+    if size != expected:  # the store has images as the job's encoder reads them
+        raise ModelSourceError(f"{source.name}: expected an encoder of images of {expected}, got one of {size}")
     return ImageEmbedder(model, context.store, context.cache, context.events)

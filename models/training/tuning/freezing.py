@@ -50,10 +50,11 @@ def freeze_lower_layers(network: Any, share: float) -> None:
 def freeze_up_to(network: nn.Module, share: float) -> None:
     """Freeze the lowest `share` of a network's layers and all before them; at least one layer trains.
 
-    The layers are the first list of modules; what is registered before it comes before it in the network. Raises
-    TrainingError with code `no_layers` for a network without a list.
+    The layers are the first list of modules that trains; what is registered before it comes before it in the network.
+    Raises TrainingError with code `no_layers` for a network without such a list.
     """
-    layers = next((module for module in network.modules() if isinstance(module, nn.ModuleList) and len(module)), None)
+    lists = (module for module in network.modules() if isinstance(module, nn.ModuleList))
+    layers = next((one for one in lists if any(parameter.requires_grad for parameter in one.parameters())), None)
     if layers is None:
         raise TrainingError("no_layers", f"{type(network).__name__} has no list of layers", f"{PARAM}.mode")
     first = next(layers[min(round(share * len(layers)), len(layers) - 1)].parameters())

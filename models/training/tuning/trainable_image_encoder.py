@@ -81,9 +81,9 @@ class TrainableImageEncoder(TunableEncoder):
         self.network.requires_grad_(True)
         if self.adapted:
             add_adapters(self.network, settings)
-        elif settings.frozen_layers:
-            freeze_up_to(self.network, settings.frozen_layers)
         self._freeze_unread()
+        if settings.frozen_layers and not self.adapted:
+            freeze_up_to(self.network, settings.frozen_layers)
 
     def _freeze_unread(self) -> None:
         """Freeze the parameters without a gradient: no vector depends on them."""

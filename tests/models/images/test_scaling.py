@@ -29,6 +29,7 @@ PROCESSORS = {
 OTHERS = {
     "lanczos": ViTImageProcessorPil(resample=1),
     "padded": DetrImageProcessorPil(),
+    "bounded": DetrImageProcessorPil(do_pad=False),
     "not scaled": ViTImageProcessorPil(do_resize=False),
 }
 

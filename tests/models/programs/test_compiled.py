@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from models.programs import compiled
 from models.programs.compiled import compile_program
@@ -85,26 +86,82 @@ def test_without_a_compiler_the_plain_program_serves(
     assert "program mlp is not compiled: there is no C++ compiler" in caplog.text
 
 
-def test_texts_that_are_no_words_do_not_reach_the_compiler(program: Program, tmp_path: Path) -> None:
+def test_texts_that_are_no_words_do_not_reach_the_compiler(program: Program) -> None:
     [graph] = program.graphs()
     node: Any = next(node for node in graph.nodes if node.op == "call_function")
     node.kwargs = {**node.kwargs, "approximate": 'none"); system("true'}
     with pytest.raises(compiled.NotCompiled, match="a text that is no word"):
-        compiled._make(program, tmp_path / "made.pt2")
+        compiled._require_compilable(program)
 
 
 @pytest.mark.parametrize("operator", ["remainder.Tensor", "floor_divide.default", "div.Tensor_mode"])
-def test_quotients_of_integers_are_not_compiled(program: Program, tmp_path: Path, operator: str) -> None:
+def test_quotients_of_integers_are_not_compiled(program: Program, operator: str) -> None:
     [graph] = program.graphs()
     node: Any = next(node for node in graph.nodes if node.op == "call_function")
     name, overload = operator.split(".")
     node.target = getattr(getattr(torch.ops.aten, name), overload)
     node.kwargs = {"rounding_mode": "trunc"} if name == "div" else {}
     with pytest.raises(compiled.NotCompiled, match="it may divide integers"):
-        compiled._make(program, tmp_path / "made.pt2")
+        compiled._require_compilable(program)
 
 
 @pytest.mark.parametrize("name", ["multiples", "doubled"])
 def test_arithmetic_of_sizes_is_not_compiled(name: str) -> None:
     with pytest.raises(compiled.NotCompiled, match="its sizes are arithmetic of others"):
         compiled._shapes(open_program(name).contract)
+
+
+class _Lookup(nn.Module):
+    """Reads places of a table that its input says."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.table = kind, nn.Embedding(100, 4)
+
+    def forward(self, ids: torch.Tensor) -> Any:
+        weight = self.table.weight
+        if self.kind == "ids":
+            return self.table(ids) + self.table(torch.arange(ids.shape[1]))
+        if self.kind == "sums":
+            return self.table(ids + 1)
+        if self.kind == "gather":
+            return weight[:, 0].expand(ids.shape[0], 100).gather(1, ids)
+        if self.kind == "index":
+            return weight[ids]
+        if self.kind == "written":
+            places = torch.zeros_like(ids)
+            places[:, :2].copy_(ids[:, :2])
+            return self.table(places)
+        return torch.zeros(ids.shape[0], 100).scatter(1, ids, 1.0)
+
+
+def _open_lookup(kind: str, folder: Path) -> Program:
+    """The program read back, without the decomposition of operators that write."""
+    batch = torch.export.Dim("batch", min=1)
+    exported = torch.export.export(
+        _Lookup(kind).eval(), (torch.zeros(3, 4, dtype=torch.int64),), dynamic_shapes=({0: batch},)
+    )
+    exported.example_inputs = None
+    torch.export.save(exported, folder / f"{kind}.pt2")
+    return open_program(folder / f"{kind}.pt2")
+
+
+@pytest.mark.parametrize("kind", ["sums", "gather", "index", "written", "scatter"])
+def test_places_that_inputs_decide_are_not_compiled(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(compiled.NotCompiled, match="inputs decide which places of a tensor it reads"):
+        compiled._require_compilable(_open_lookup(kind, tmp_path))
+
+
+def test_ids_with_bounds_in_the_contract_are_compiled(tmp_path: Path) -> None:
+    program = _open_lookup("ids", tmp_path)
+    assert program.contract.ids["ids"].most == 99
+    compiled._require_compilable(program)
+
+
+def test_another_gpu_gets_code_of_its_own(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Program, "device", torch.device("cuda"))
+    keys = set()
+    for name in ("H200", "A100"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        keys.add(compiled._key(program))
+    assert len(keys) == 2

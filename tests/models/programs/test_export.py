@@ -112,9 +112,18 @@ def test_the_task_of_a_program_is_written_beside_it(directory: Path) -> None:
     detects = Description(task="anomaly")
     export_program(f"{directory}:sums", Path("net.pt2"), description=detects, normal=Path("normal.npy"))
     assert read_description(Path("net.pt2")).calibration == (4.0,) * 70
-    Path("normal.npy").write_text("1, 2")
-    with pytest.raises(ModelSourceError, match=r"normal\.npy: expected an array that numpy\.save wrote"):
-        export_program(f"{directory}:sums", Path("net.pt2"), description=detects, normal=Path("normal.npy"))
+    np.savez("rows.npz", np.ones((2, 4)))
+    Path("rows.npz").rename("archive.npy")
+    Path("empty.npy").touch()
+    Path("text.npy").write_text("1, 2")
+    np.save("words.npy", np.array(["one", "two"]))
+    np.save("number.npy", np.ones(()))
+    np.save("infinite.npy", np.full((2, 4), np.inf))
+    expected = dict.fromkeys(("archive", "empty", "text", "words", "number"), "an array of rows that numpy.save wrote")
+    for name, message in {**expected, "infinite": "inputs with finite scores"}.items():
+        with pytest.raises(ModelSourceError, match=rf"{name}\.npy: expected {message}"):
+            export_program(f"{directory}:sums", Path("net.pt2"), description=detects, normal=Path(f"{name}.npy"))
+    assert read_description(Path("net.pt2")).calibration == (4.0,) * 70
 
 
 def test_the_file_must_end_in_pt2(directory: Path) -> None:

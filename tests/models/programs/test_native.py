@@ -107,6 +107,7 @@ def test_code_without_a_contract_is_not_run(package: Path, monkeypatch: pytest.M
     [
         (lambda values: [values[0].double()[:, :4]], r"the program gave float64 \[3, 4\]"),
         (lambda values: [values[0][:, 0]], r"the program gave float32 \[3\]"),
+        (lambda values: [values[0][:, :5]], r"the program gave float32 \[3, 5\]"),
         (lambda values: [values[0]] * 2, r"the program gave float32 \[3, 16\], float32 \[3, 16\]"),
     ],
 )
@@ -143,6 +144,10 @@ def test_code_that_cannot_be_linked_says_why(package: Path) -> None:
         (
             {"inputs": [{"name": "x", "dtype": "float32", "shape": ["__import__('os')"]}]},
             "contract: x: expected .*among dimensions",
+        ),
+        (
+            {"inputs": [{"name": "x", "dtype": "int64", "shape": ["batch"], "minimum": 1}]},
+            "contract: x: expected a maximum beside the minimum of its ids",
         ),
         ({"inputs": []}, "Expected `array` of length >= 1"),
         ({"guards": []}, "unknown field `guards`"),

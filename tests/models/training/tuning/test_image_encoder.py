@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from models.errors import ModelError
+from models.errors import ModelError, ModelSourceError
 from models.images.base import ImageModel
 from models.images.efficientnet_lite import EfficientNetLite0, fold, unfold
 from models.linalg import normalize
@@ -23,6 +25,8 @@ from models.source import ModelSource, locate
 from models.training.errors import TrainingError
 from models.training.heads.linear_head import Examples, fit_plain, linear_logits
 from models.training.images.store import ImageStore
+from models.training.job import ImageContext
+from models.training.tuning.encoder_tuning import open_encoder
 from models.training.tuning.image_networks import open_network
 from models.training.tuning.labelled_tuning import LabelledTuning
 from models.training.tuning.settings import TunerSettings
@@ -88,7 +92,7 @@ def test_adapters_alone_train_and_a_text_tower_never_does(store: ImageStore, tmp
     assert not any("text_model" in name for name in names)
 
 
-@pytest.mark.parametrize("kind", ["vit", "resnet", "lite"])
+@pytest.mark.parametrize("kind", ["vit", "resnet", "lite", "clip"])
 def test_lower_layers_are_frozen_with_all_that_comes_before_them(kind: str, store: ImageStore, tmp_path: Path) -> None:
     base = source(kind, tmp_path)
     whole, part = (
@@ -100,6 +104,7 @@ def test_lower_layers_are_frozen_with_all_that_comes_before_them(kind: str, stor
         "vit": ("embeddings", "layers.3"),
         "resnet": ("embedder", "stages.3"),
         "lite": ("_conv_stem", "_conv_head"),
+        "clip": ("vision_model.embeddings", "vision_model.encoder.layers.1"),
     }[kind]
     assert not any(first in name for name in part)
     assert any(last in name for name in part)
@@ -162,3 +167,14 @@ def test_tuning_learns_what_a_random_encoder_does_not_know(store: ImageStore, tm
     frozen, tuned = accuracy(base.path), accuracy(tuning.under_head())
     assert frozen < 0.7
     assert tuned > 0.85
+
+
+def test_an_encoder_of_another_size_does_not_read_the_jobs_images(store: ImageStore, tmp_path: Path) -> None:
+    """The version in service may have been tuned from a base that was larger then."""
+    base, other, nothing = source("resnet", tmp_path), image_encoder(tmp_path / "other", "resnet"), cast(Any, None)
+    context = ImageContext(nothing, tmp_path, nothing, nothing, base, CPU, None, nothing, served(base.path), store)
+    assert open_encoder(context, other).width == served(other).metadata.width
+    settings = json.loads((other / "preprocessor_config.json").read_text())
+    (other / "preprocessor_config.json").write_text(json.dumps(settings | {"size": {"height": 48, "width": 48}}))
+    with pytest.raises(ModelSourceError, match=r"an encoder of images of \(32, 32\), got one of \(48, 48\)"):
+        open_encoder(context, other)
