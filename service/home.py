@@ -10,7 +10,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_DIRECTORIES = frozenset({"files", "jobs", "models", "cache", "keys.used"})
+_DIRECTORIES = frozenset({"files", "jobs", "models", "cache", "compiled", "keys.used"})
 _FILES = ("keys.", "sonde.sqlite", "queue.sqlite")
 # Other directories that may be in a home of Sonde's own: the hub's cache, and what file systems keep at their root.
 _TOLERATED = frozenset({"hub", "lost+found"})

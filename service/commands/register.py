@@ -10,6 +10,7 @@ import typer
 from service.commands.connection import Json
 from service.commands.screen import Screen
 from service.config import Settings
+from service.home import prepare_home
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,6 +39,7 @@ def register(
     from models.source import locate_program
 
     settings = Settings.read({"home": home})
+    prepare_home(settings.home)
     registry = Registry(settings.registry_directory)
     program = load_program(locate_program(f"{name}={file}"), place("cpu", "float32"))
     full_name, version = register(registry, settings.registry_directory, program, file, settings.org, name)

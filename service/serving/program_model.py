@@ -332,6 +332,6 @@ def open_program(source: ModelSource, settings: Settings, device_of: Callable[[s
     from models.loader import load_program
     from models.runtime.placement import place
 
-    placement = place(settings.device, settings.dtype)
+    placement = place(settings.device, "float32")  # its file has the dtypes, so no race need choose one
     with device_of(str(placement.device)).sharing():
         return load_program(source, placement)

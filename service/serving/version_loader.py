@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,10 +99,13 @@ class VersionLoader:
         if not is_checked:
             program.describe(notes=(UNCHECKED,))
         engine = self._engines.start_program(program)
-        return serve_version(program, engine, manifest, self._context, self._limits)
+        with _closed_at_failure(engine):
+            return serve_version(program, engine, manifest, self._context, self._limits)
 
     def _load_images(self, path: Path, manifest: Manifest) -> FineTunedImages:
         parts = read_image_parts(path, manifest)
+        if manifest.encoder == "own" and parts.detector is not None:
+            raise ArtifactError(f"it detects by patches of {manifest.base}: expected that encoder, got one of its own")
         base = self._open_images(path, manifest) if manifest.encoder == "own" else self._find_base(manifest)
         if not isinstance(base, ReadsImages) or (parts.detector is not None and base.patches is None):
             raise ArtifactError(f"{manifest.base} reads {base.reads}: expected the encoder of images it was trained on")
@@ -171,13 +175,19 @@ def _own_source(path: Path, manifest: Manifest) -> ModelSource:
 
 def _checked(version: V) -> V:
     """A version that reproduces its golden inputs. Raises ArtifactError, and closes an engine of its own."""
-    try:
+    with _closed_at_failure(version.engine) if version.owns_engine else nullcontext():
         version.check_golden()
-    except BaseException:
-        if version.owns_engine:
-            version.engine.close()
-        raise
     return version
+
+
+@contextmanager
+def _closed_at_failure(engine: RowEngine[Any]) -> Iterator[None]:
+    """Close the engine of a version that cannot be served after all: the watcher tries it again and again."""
+    try:
+        yield
+    except BaseException:
+        engine.close()
+        raise
 
 
 class _WithMetadata:

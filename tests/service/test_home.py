@@ -15,6 +15,7 @@ import pytest
 
 from models.registry.registry import Registry
 from service.auth import Keyring
+from service.config import Settings
 from service.home import prepare_home
 from tests.support.artifacts import NAME, numbered, staging
 from tests.support.jobs import JobHarness
@@ -84,6 +85,17 @@ def test_a_directory_with_other_programs_data_keeps_its_mode(tmp_path: Path, cap
     prepare_home(tmp_path)
     assert open_to_others(tmp_path) == sorted([tmp_path.name, ".cache", "hub", "page", "page", "page", "www"])
     assert "keeps its mode: it holds directories that are not Sonde's, such as www" in caplog.text
+
+
+def test_directories_of_our_own_leave_a_home_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings.read({"home": tmp_path})
+    for directory in (settings.compiled_directory, settings.registry_directory):
+        directory.mkdir()
+        (directory / "file").write_text("x")
+    tmp_path.chmod(0o755)
+    prepare_home(tmp_path)
+    assert open_to_others(tmp_path) == []
+    assert "keeps its mode" not in caplog.text
 
 
 def test_links_and_what_others_own_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

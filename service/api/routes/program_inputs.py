@@ -41,6 +41,10 @@ def _read_rows(rows: list[list[float]], served: ServedProgram) -> Tensors:
 
 
 def _read_tensors(inputs: list[object], served: ServedProgram) -> Tensors:
-    read = decode_body(orjson.dumps({"inputs": inputs}), InferBody)
+    try:
+        content = orjson.dumps({"inputs": inputs})
+    except orjson.JSONEncodeError as error:  # it writes fewer lists within lists than it reads
+        raise InvalidRequest.at("inputs", "expected data in lists as deep as its shape, got deeper ones") from error
+    read = decode_body(content, InferBody)
     served.check(describe_inputs(read))
     return read_tensors(read, [None] * len(read.inputs))

@@ -28,6 +28,10 @@ def _check_tensors(value: object) -> list[Any]:
     """Tensors, which are read once the model is known."""
     if not isinstance(value, list) or not value:
         raise InvalidRequest.at("inputs", f"expected a list of at least one tensor, got {kind_of(value)}")
+    for at, one in enumerate(value):
+        if not isinstance(one, dict):
+            expected = "expected a tensor with name, datatype, shape and data"
+            raise InvalidRequest.at(f"inputs[{at}]", f"{expected}, got {kind_of(one)}")
     return value
 
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -193,6 +194,19 @@ def test_a_process_keeps_to_its_part_of_a_quota(
     monkeypatch.setattr(cpu, "quota", lambda: quota)
     monkeypatch.setattr(cpu, "core_of", lambda processor: (0, processor))
     assert server_process(cpu.usable_processors()[:2]).take_share(Settings()).threads == threads
+
+
+def test_a_process_serves_without_a_name_where_it_may_write_none(
+    server_process: Callable[[list[int] | None], ServerProcess], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "comm"
+    monkeypatch.setattr("service.processes.server_process._COMM", file)
+    process = server_process(None)
+    process.show_name()
+    assert file.read_text() == "sonde-server-1"
+    file.unlink()
+    file.mkdir()
+    process.show_name()
 
 
 def test_where_cores_are_too_few_each_computes_with_one_thread(

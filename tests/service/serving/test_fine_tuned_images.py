@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import replace
@@ -238,6 +239,11 @@ def test_a_version_with_an_encoder_of_its_own_needs_no_base_and_has_an_engine(
         served = manager.find(COLOURS)
         assert isinstance(served, FineTunedImages)
         assert served.owns_engine
+    shutil.copytree(jobs[PARTS], directory, dirs_exist_ok=True)
+    detector = publish(manager.registry, PARTS, directory, encoder="own")
+    with pytest.raises(Unservable, match="expected that encoder, got one of its own"):
+        manager.watcher.fetch(PARTS, detector)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(f"engine-{PARTS}")]
     without = publish(manager.registry, COLOURS, jobs[COLOURS], encoder="own", base="elsewhere")
     with pytest.raises(Unservable, match="an encoder of its own, and there is none"):
         manager.watcher.fetch(COLOURS, without)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +62,14 @@ def _register(home: Path, folder: Path, labels: str = "", *flags: str, program: 
     assert main(["register", str(file), "net", "--home", str(home), *flags]) == 0
 
 
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Begin with a usual mask, and restore the tests' own."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[Serving]:
     home = tmp_path / "home"
@@ -100,6 +110,15 @@ def test_versions_are_swapped_rolled_back_and_named(serving: Serving, tmp_path: 
     assert serving.client.post(f"/v1/models/{NAME}/rollback").status_code == 200
     serving.manager.watcher.sync()
     assert serving.classify().headers["x-sonde-model"] == f"{NAME}:v1"
+
+
+def test_no_products_are_raced_for_a_program(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file says the dtypes. A front, which loads it too, has raced none before."""
+    _register(serving.home, tmp_path, "wxyz")
+    raced: list[str] = []
+    monkeypatch.setattr("models.runtime.placement.race_products", lambda: raced.append("products"))
+    assert serving.classify(f"{NAME}:v2").status_code == 200
+    assert not raced
 
 
 def test_the_repository_unloads_and_loads_a_program(serving: Serving) -> None:
@@ -145,6 +164,19 @@ def test_golden_tensors_of_another_contract_refuse_the_swap(serving: Serving) ->
     assert serving.classify().status_code == 200
 
 
+def test_a_version_that_cannot_read_its_images_leaves_no_engine(serving: Serving, tmp_path: Path) -> None:
+    """Its description divides so finely that the processor's float32 differs from ours."""
+    about = {"task": "classification", "labels": list("abc"), "scores": "logits"}
+    images = {"preprocess": {"height": 8, "width": 8, "std": [1e-9] * 3, "mean": [0.3] * 3}}
+    (tmp_path / "net.sonde.json").write_text(json.dumps(about | images))
+    _register(serving.home, tmp_path, program="picture")
+    before = [thread.name for thread in threading.enumerate()]
+    assert serving.classify(f"{NAME}:v2").status_code == 503
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("engine")] == [
+        name for name in before if name.startswith("engine")
+    ]
+
+
 def test_a_file_that_was_changed_is_not_loaded(serving: Serving) -> None:
     path = serving.registry.path(NAME, 1) / "model.sonde.json"
     path.write_text(path.read_text().replace('"a"', '"z"'))
@@ -169,6 +201,11 @@ def test_only_programs_have_a_file_of_this_kind(tmp_path: Path) -> None:
     (path / "manifest.json").write_text(json.dumps({**manifest, "encoder": "own"}))
     with pytest.raises(ArtifactError, match=r"model\.pt2: \.pt2 files can run code"):
         verify(path)
+
+
+def test_other_users_read_nothing_that_was_registered(tmp_path: Path) -> None:
+    _register(home := tmp_path / "home", tmp_path, "abcd", "--promote")
+    assert [path for path in (home, *home.rglob("*")) if path.stat().st_mode & 0o077] == []
 
 
 @pytest.mark.parametrize("name", ["a:b", "", "x" * 65])

@@ -190,6 +190,7 @@ ROW = [0.0] * 16
 BLACK = _colour(0, 0, 0)
 DOUBLES = {"name": "x", "datatype": "FP64", "shape": [1, 16], "data": ROW}
 SHORT = {**DOUBLES, "datatype": "FP32", "data": ROW[1:]}
+DEEP = {**SHORT, "data": json.loads("[" * 300 + "]" * 300)}
 
 
 @pytest.mark.parametrize(
@@ -217,6 +218,8 @@ SHORT = {**DOUBLES, "datatype": "FP32", "data": ROW[1:]}
             "inputs[0]: object missing required field",
         ),
         ("classify", {"model": "classes", "inputs": []}, "inputs: expected a list of at least one tensor"),
+        ("classify", {"model": "classes", "inputs": ["red"]}, "inputs[0]: expected a tensor with name, datatype,"),
+        ("classify", {"model": "classes", "inputs": [DEEP]}, "inputs: expected data in lists as deep as its shape"),
         ("classify", {"model": "pictures", "images": [BLACK] * 65}, "x: expected float32 [batch, 3, 8, 8], got [65"),
         ("classify", {"model": "pictures", "images": ["aGVsbG8="]}, "images[0]"),
         (
@@ -235,6 +238,12 @@ def test_what_does_not_fit_is_named(client: TestClient, path: str, body: dict[st
     answer = client.post(f"/v1/{path}", json=body)
     assert answer.status_code in (415, 422), answer.text
     assert message in answer.json()["error"]["message"]
+
+
+def test_a_file_in_a_form_is_no_tensor(client: TestClient) -> None:
+    answer = client.post("/v1/classify", data={"model": "classes"}, files={"inputs": ("x.png", b"x", "image/png")})
+    assert answer.status_code == 422, answer.text
+    assert "inputs[0]: expected a tensor with name, datatype, shape and data, got" in answer.json()["error"]["message"]
 
 
 def test_a_program_is_no_base_of_a_job(client: TestClient) -> None:
