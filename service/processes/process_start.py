@@ -88,11 +88,13 @@ class NewInterpreters:
 class Forks:
     """Processes are forks of one that has imported `module`, and children of this one, which adopts them. Linux only.
 
-    Where that process cannot import it or has ended, processes are new interpreters, which say what is wrong.
+    Where that process cannot import it or has ended, processes are new interpreters, which say what is wrong. Raises
+    OSError where the system lets this process adopt none.
     """
 
     def __init__(self, module: str) -> None:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1):
+            raise OSError(ctypes.get_errno(), "this process cannot adopt others")
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         with theirs:
@@ -199,4 +201,10 @@ def _interpreter(at_parent_death: signal.Signals, words: Sequence[str], descript
 
 def process_start(module: str) -> ProcessStart:
     """The way to start processes on this system; `module` is imported before it is needed."""
-    return Forks(module) if sys.platform == "linux" else NewInterpreters()
+    if sys.platform != "linux":
+        return NewInterpreters()
+    try:
+        return Forks(module)
+    except OSError as error:
+        log.warning("server processes start as new interpreters: %s", error)
+        return NewInterpreters()

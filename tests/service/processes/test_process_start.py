@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from service.processes.process_start import Forks, NewInterpreters, ProcessStart, RunningProcess
+from service.processes.process_start import Forks, NewInterpreters, ProcessStart, RunningProcess, process_start
 from tests.support.jobs import exists
 from tests.support.server import wait_until
 
@@ -154,3 +154,16 @@ def test_orphans_of_others_are_reaped(forks_of: Start) -> None:
     wait_until(reaped)
     assert process.wait() == -signal.SIGKILL
     channel.close()
+
+
+def test_where_none_can_be_adopted_processes_are_interpreters(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refusing:
+        @staticmethod
+        def prctl(*_: int) -> int:
+            return -1
+
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: Refusing())
+    assert isinstance(process_start("json"), NewInterpreters)
+    assert "cannot adopt others" in caplog.text
