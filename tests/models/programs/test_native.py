@@ -92,6 +92,18 @@ def test_trusted_code_computes_within_its_stated_contract(package: Path, monkeyp
             program.contract.check({"x": wrong})
 
 
+def test_loading_compiles_no_probes_of_the_processor(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take seconds, and are run from a directory of /tmp that another user could have made."""
+
+    def refuse(path: str) -> None:
+        raise AssertionError("Inductor was called")
+
+    monkeypatch.setattr("torch._inductor.aoti_load_package", refuse)
+    _loads(monkeypatch, FakeLoader(_double))
+    _state(package)
+    _open(package)
+
+
 def test_code_without_a_contract_is_not_run(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("it was loaded")
