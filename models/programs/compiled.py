@@ -25,7 +25,6 @@ from torch._ops import OpOverload
 from torch.export import Dim
 from torch.fx import Graph, Node
 
-from models.errors import SondeError
 from models.filesystem import make_directory
 from models.programs.contract import Contract
 from models.programs.expressions import Expression
@@ -62,8 +61,6 @@ def compile_program(program: Program, folder: Path) -> Program:
         made = _compiled(program, folder)
         _require_agreement(program, made)
         plain, compiled = _race(program, made)
-    except SondeError:
-        raise
     except Exception as error:  # the compiler and PyTorch raise dozens of classes
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         log.warning("program %s is not compiled: %s", program.metadata.name, reason)
