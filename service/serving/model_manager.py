@@ -193,9 +193,8 @@ class ModelManager:
         served = await self.resolve(name)
         if isinstance(served, ServedText):
             return served
-        name = served.metadata.name
-        reads = f"{name} reads {served.reads}, not texts"
-        raise WrongTask(f"{reads}; GET /v1/models/{name} has its signature", param="model")
+        reads = f"reads {served.reads}, not texts; GET /v1/models/{served.metadata.name} has its signature"
+        raise WrongTask(f"{served.metadata.name} {reads}", param="model")
 
     async def resolve_images(self, task: Task, name: str | None) -> ReadsImages:
         """Find a model that does `task` with images; without a name, the first one. Raises WrongTask naming others."""
