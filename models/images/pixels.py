@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 # Pixels that cost as much as a token: a patch of most vision transformers.
 _PIXELS_PER_TOKEN = 256
@@ -40,3 +41,8 @@ class Pixels:
     def truncated(self) -> bool:
         """Never: an image is scaled."""
         return False
+
+
+def to_picture(values: NDArray[np.uint8]) -> Image.Image:
+    """Pixels uint8 [3, height, width] as an image of Pillow."""
+    return Image.fromarray(np.ascontiguousarray(values.transpose(1, 2, 0)))

@@ -52,7 +52,7 @@ _WORD = re.compile(r"[A-Za-z0-9_]*", re.ASCII)
 
 
 class NotCompiled(Exception):
-    """Why a program goes on as it is."""
+    """Why a program is not compiled."""
 
 
 def compile_program(program: Program, folder: Path) -> Program:

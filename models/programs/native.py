@@ -1,6 +1,6 @@
 """Programs of AOTInductor: native code with no shapes of its own, run only where the operator trusts the file.
 
-Such a package computes on whatever it is given: fewer columns, another dtype, more rows than it was compiled for. The
+Such a package checks no input: it computes on fewer columns, another dtype, or more rows than it was compiled for. The
 contract that is stated beside it is the only check.
 """
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,8 @@ from models.text.tokens import Tokens
 from models.training.events import Events, ProgressEvents
 
 Floats = NDArray[np.float32]
+# Embeddings [n, d] of texts, or of images by their keys.
+Embed = Callable[[Sequence[str]], Floats]
 
 MAX_BYTES = 2 * 1024**3
 _BATCH_TOKENS = 4096

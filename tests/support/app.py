@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from models.text.base import TextModel
+from service.api.app import create_app
+from service.auth import Keyring
 from service.config import Settings
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
@@ -23,6 +27,17 @@ def open_manager(settings: Settings, metrics: Metrics, *models: TextModel) -> Mo
         manager.add(model)
     manager.opened = True
     return manager
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[tuple[TestClient, ModelManager]]:
+    """A client of an application that serves the models of the settings, and its model manager."""
+    metrics = Metrics()
+    manager = ModelManager(settings, metrics)
+    manager.open()
+    with TestClient(create_app(settings, manager, Keyring(settings.keys_file), metrics)) as client:
+        yield client, manager
+    manager.close()
 
 
 def text_model(manager: ModelManager, name: str) -> ServedText:

@@ -81,7 +81,7 @@ class ForkServer:
         with theirs:
             command = [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())]
             process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
-        process.returncode = 0  # nobody waits for it
+        process.returncode = 0  # no caller waits for this process
         return cls(ours)
 
     def start(self, program: Program, descriptors: Sequence[int]) -> int:

@@ -9,20 +9,14 @@ from itertools import chain
 import numpy as np
 
 from models.linalg import normalize
-from models.training.checks.duplicates import (
-    Vectors,
-    check_duplicates,
-    check_leaks,
-    check_near_duplicates,
-    check_near_leaks,
-)
+from models.training.checks.duplicates import check_duplicates, check_leaks, check_near_duplicates, check_near_leaks
 from models.training.checks.labels import check_class_counts, check_conflicts, check_label_errors
 from models.training.checks.wording import share_text, warn_if
 from models.training.data.baselines import Baseline, majority, word_counts
 from models.training.data.rows import TEXT_COLUMNS, TextRows, normalised
+from models.training.embeddings import Embed
 from models.training.report import Finding, Status
 
-Embed = Callable[[Sequence[str]], Vectors]
 Shares = Callable[[Sequence[str]], Sequence[float]]
 
 MAX_IDENTICAL_PAIRS = 0.05

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch.nn import functional
 
-from models.images.pixels import Pixels
+from models.images.pixels import Pixels, to_picture
 from models.training.augmentation_options import ImageAugmentation
 from models.training.images.store import ImageStore
 
@@ -69,7 +69,7 @@ class AugmentedImages:
         """An image at the upper left, and three of its views."""
         shown = [self.pixels(name).values for name in (key, *view_keys([key], range(3)))]
         rows = [np.concatenate(shown[at : at + 2], axis=2) for at in (0, 2)]
-        return Image.fromarray(np.ascontiguousarray(np.concatenate(rows, axis=1).transpose(1, 2, 0)))
+        return to_picture(np.concatenate(rows, axis=1))
 
 
 def view_keys(keys: Sequence[str], views: range) -> list[str]:
@@ -85,5 +85,5 @@ def _move(image: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
 
 def _blur(values: Values, radius: float) -> Values:
     """An image uint8 [3, h, w] blurred by a Gaussian of a radius in pixels."""
-    image = Image.fromarray(np.ascontiguousarray(values.transpose(1, 2, 0)))
-    return np.ascontiguousarray(np.asarray(image.filter(ImageFilter.GaussianBlur(radius))).transpose(2, 0, 1))
+    blurred = to_picture(values).filter(ImageFilter.GaussianBlur(radius))
+    return np.ascontiguousarray(np.asarray(blurred).transpose(2, 0, 1))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import adaptive_avg_pool2d
 
-from models.images.pixels import Pixels
+from models.images.pixels import Pixels, to_picture
 
 _COLOUR_GRID = 8
 
@@ -78,7 +78,7 @@ class ImageStore:
 
     def picture(self, key: str) -> Image.Image:
         """An image as the network reads it, for people."""
-        return Image.fromarray(np.ascontiguousarray(self.values(key).transpose(1, 2, 0)))
+        return to_picture(self.values(key))
 
     def close(self) -> None:
         """Close the file, which the job's directory keeps."""

@@ -14,7 +14,7 @@ from models.text.lexical_head import load_head
 from models.training.checks.outcome import check_frozen, check_outcome
 from models.training.confusion import Confusion
 from models.training.data.dataset import DataSplit
-from models.training.embeddings import CachedEmbedder
+from models.training.embeddings import CachedEmbedder, Embed
 from models.training.events import emit
 from models.training.heads import detector_selection
 from models.training.hyperparameters import ClassificationHyperparameters
@@ -24,7 +24,7 @@ from models.training.recipes.candidate import Candidate, held_out_metrics
 from models.training.recipes.encoder_comparison import ComparisonResult, EncoderComparison
 from models.training.recipes.frozen_candidate import fit_frozen, refit_frozen
 from models.training.recipes.incumbents import ENCODER, JUDGED, open_incumbent
-from models.training.recipes.text_dataset import Embed, TextDataset
+from models.training.recipes.text_dataset import TextDataset
 from models.training.report import Choice, Finding
 from models.training.report_labels import check_label
 from models.training.tuning.encoder_tuning import EncoderTuning

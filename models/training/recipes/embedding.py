@@ -15,14 +15,14 @@ from models.training.checks.outcome import check_base, check_gain, check_rank
 from models.training.checks.wording import warn_if
 from models.training.data.dataset import DataSplit
 from models.training.data.rows import TextRows
-from models.training.embeddings import Embedder
+from models.training.embeddings import Embed, Embedder
 from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.events import emit
 from models.training.hyperparameters import PARAM, EmbeddingHyperparameters
 from models.training.job import Outcome, TextContext, golden_texts
 from models.training.metrics import in_words
 from models.training.recipes.incumbents import incumbent_encoder
-from models.training.recipes.retrieval_metrics import Embed, RetrievalMetrics, evaluate, sanity, sanity_texts
+from models.training.recipes.retrieval_metrics import RetrievalMetrics, evaluate, sanity, sanity_texts
 from models.training.recipes.tuned_model import tune_and_save, tuner_settings, with_base
 from models.training.report import Finding
 from models.training.tuning import losses

@@ -11,6 +11,7 @@ import torch
 from models.text.detectors.serialization import TextDetector
 from models.text.heads import LinearHead
 from models.training import metrics
+from models.training.embeddings import Embed
 from models.training.errors import TrainingError
 from models.training.events import Level, emit
 from models.training.heads import detector_selection, lexical_head, linear_head
@@ -18,7 +19,7 @@ from models.training.heads.linear_head import Floats, Ints, calibrate, linear_lo
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind, Metric
 from models.training.job import EncoderContext
 from models.training.recipes.candidate import Candidate, calibration_metrics
-from models.training.recipes.text_dataset import Embed, TextDataset
+from models.training.recipes.text_dataset import TextDataset
 from models.training.report import Choice
 from models.training.tuning.encoder_tuning import EncoderTuning, open_encoder
 

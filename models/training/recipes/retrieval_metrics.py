@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from models.training import metrics as measures
 from models.training.data.rows import TextRows, normalised
-from models.training.embeddings import Floats
-
-Embed = Callable[[Sequence[str]], Floats]
+from models.training.embeddings import Embed, Floats
 
 _AT = 10
 _ROWS_AT_ONCE = 1024

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from models.training.data.dataset import DataSplit
+from models.training.embeddings import Embed
 from models.training.errors import TrainingDataError
-from models.training.heads.linear_head import Examples, Floats, Ints
-
-Embed = Callable[[Sequence[str]], Floats]
+from models.training.heads.linear_head import Examples, Ints
 
 # With this number of rows a label or fewer, its name is worth an example: Banking77 gained 1.1 points at 5 a label, 0.4
 # at 10.

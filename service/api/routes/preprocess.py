@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from fastapi import APIRouter, Response
-from PIL import Image
 
 from models.images.data_uri import to_data_uri
-from models.images.pixels import Pixels
+from models.images.pixels import Pixels, to_picture
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.image_urls import fetch_images
 from service.api.responses import list_body, usage
@@ -46,7 +44,7 @@ async def _prepare(images: list[EncodedImage], served: ReadsImages, call: Comput
 def _describe(pixels: Pixels, index: int, served: ReadsImages) -> dict[str, object]:
     metadata, signature = served.metadata, served.images.signature
     tensor = served.images.normalize(torch.from_numpy(pixels.values))
-    picture = Image.fromarray(np.ascontiguousarray(pixels.values.transpose(1, 2, 0)))
+    picture = to_picture(pixels.values)
     return {
         "object": "preprocessed_image",
         "index": index,

@@ -32,7 +32,7 @@ CONTRACT: dict[str, Any] = {
 
 
 class FakeLoader:
-    """What PyTorch gives for a package: it computes on whatever comes."""
+    """PyTorch's loader of a package, which checks no input."""
 
     def __init__(self, compute: Callable[[list[Tensor]], list[Tensor]], device: str = "cpu") -> None:
         self.run = compute

@@ -21,12 +21,10 @@ from models.programs.description import Description, write_description
 from models.programs.golden import GOLDEN, reproduce
 from models.registry.artifact import verify
 from models.registry.registry import Registry
-from service.api.app import create_app
-from service.auth import Keyring
 from service.cli import main
 from service.config import Settings
-from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
+from tests.support.app import served
 from tests.support.programs import host, open_program, program_path
 
 NAME = "ft:program:local:net"
@@ -75,12 +73,8 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
     home = tmp_path / "home"
     _register(home, tmp_path, "abcd", "--promote")
     settings = Settings.read({"home": home, "host": "testserver", "model": [str(program_path("fixed"))]})
-    metrics = Metrics()
-    manager = ModelManager(settings, metrics)
-    manager.open()
-    with TestClient(create_app(settings, manager, Keyring(settings.keys_file), metrics)) as client:
+    with served(settings) as (client, manager):
         yield Serving(home, client, manager)
-    manager.close()
 
 
 def test_a_registered_program_serves_its_task_under_its_name(serving: Serving) -> None:

@@ -11,11 +11,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.app import create_app
-from service.auth import Keyring
 from service.config import Settings
-from service.metrics import Metrics
-from service.serving.model_manager import ModelManager
+from tests.support.app import served
 from tests.support.programs import host, open_program, program_path
 
 HEADER = "Inference-Header-Content-Length"
@@ -26,12 +23,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     names = ("mlp", "convolution", "words", "half", "branches")
     models = [str(program_path(name)) for name in names]
     settings = Settings.read({"home": tmp_path_factory.mktemp("home"), "host": "testserver", "model": models})
-    metrics = Metrics()
-    manager = ModelManager(settings, metrics)
-    manager.open()
-    with TestClient(create_app(settings, manager, Keyring(settings.keys_file), metrics)) as client:
+    with served(settings) as (client, _):
         yield client
-    manager.close()
 
 
 def _x(rows: int = 2) -> np.ndarray[Any, Any]:

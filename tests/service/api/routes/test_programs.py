@@ -14,14 +14,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from models.images.data_uri import to_data_uri
-from service.api.app import create_app
 from service.api.new_job import plan_job
 from service.api.schemas.jobs import JobBody
-from service.auth import Keyring
 from service.config import Settings
 from service.errors import WrongTask
-from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
+from tests.support.app import served
 from tests.support.programs import host, open_program, program_path
 
 LABELS = ["red", "green", "blue", "grey"]
@@ -64,12 +62,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     settings = Settings.read(
         {"home": folder / "home", "host": "testserver", "model": models, "max_request_tokens": 900}
     )
-    metrics = Metrics()
-    manager = ModelManager(settings, metrics)
-    manager.open()
-    with TestClient(create_app(settings, manager, Keyring(settings.keys_file), metrics)) as client:
+    with served(settings) as (client, _):
         yield client
-    manager.close()
 
 
 def _x(rows: int = 2) -> np.ndarray[Any, Any]:
