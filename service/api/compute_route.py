@@ -17,8 +17,8 @@ from pydantic import WithJsonSchema
 from service.api.dependencies import requires
 from service.api.http_protocol import CONNECTION, TimeoutProtocol
 from service.api.json_body import JsonRoute
-from service.api.middleware import RequestContext
 from service.api.openapi import answers
+from service.api.request_context import RequestContext
 from service.api.schemas.base import ErrorEnvelope, RequestBody, ResponseBody
 from service.api.schemas.fields import require_count
 from service.config import Settings

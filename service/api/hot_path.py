@@ -18,10 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import error_responses
 from service.api.compute_route import TIMEOUT_HEADER, ComputeCall, ComputeRoute, RawRoute
-from service.api.content_encoding import accepts_gzip, compressing
-from service.api.foreign_pages import require_own_host
+from service.api.content_encoding import LEAST_BYTES, accepts_gzip, compressing
 from service.api.json_body import image_field, read_json, takes_readings
-from service.api.middleware import RequestChecks, RequestContext, RequestReports
+from service.api.request_context import RequestChecks, RequestContext, RequestReports, require_own_host
 from service.api.schemas.base import RequestBody
 from service.auth import ANYONE
 from service.config import Settings
@@ -122,7 +121,7 @@ class HotPath:
             if context.status >= 400:
                 context.error_code = response.headers["x-sonde-error"]
             response.raw_headers += [(b"x-request-id", context.request_id.encode()), *self._vary]
-            if accepts_gzip(headers.get("accept-encoding", "")):
+            if len(response.body) >= LEAST_BYTES and accepts_gzip(headers.get("accept-encoding", "")):
                 await compressing(response)(scope, receive, send)
             else:
                 await _send(response, send)
