@@ -19,8 +19,7 @@ from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks
 from models.text.padding import Padding
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 
 # Trained with texts that are padded to their longest, and with padding that is read as text.
 _FULL_LENGTH = {"siglip"}

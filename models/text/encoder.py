@@ -21,8 +21,7 @@ from models.text.layer_hooks import LayerHooks
 from models.text.loaded_weights import require_encoder_weights
 from models.text.model_config import input_limits, longest_input, read_settings, stated_limit, transformer_path
 from models.text.padding import Padding
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

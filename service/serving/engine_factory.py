@@ -11,7 +11,7 @@ from models.images.patches import PatchModel
 from models.images.processor import probe_image
 from models.programs.program import Program
 from models.text.base import TextModel
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice

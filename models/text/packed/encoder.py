@@ -28,8 +28,7 @@ from models.text.model_config import read_pipeline
 from models.text.packed.bert import PackedBert
 from models.text.packed.int8 import quantise
 from models.text.packed.packed_batch import PackedBatch
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 
 log = logging.getLogger(__name__)
 

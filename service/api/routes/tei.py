@@ -10,8 +10,7 @@ import orjson
 from fastapi import APIRouter, Response
 
 from models.linalg import normalize
-from models.text.tokenization import Side
-from models.text.tokens import Explained
+from models.text.tokenization import Explained, Side
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.json_body import JsonRoute
 from service.api.routes.classify import classifier_prompt, rank_labels, score_own_labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from fastapi import APIRouter, Response
 
-from models.text.tokens import Explained
+from models.text.tokenization import Explained
 from service.api.compute_route import CallDep, ComputeCall, compute_route
 from service.api.responses import list_body
 from service.api.schemas.tokens import CohereText, CohereTokens, DetokenizeBody, ExplainAnswer, ExplainBody

@@ -18,7 +18,7 @@ from models.errors import ModelSourceError
 from models.registry.registry import Registry
 from models.source import ModelSource
 from models.text.base import TextModel
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.engine import Engine
 from service.engine.frames import Cancel, encode

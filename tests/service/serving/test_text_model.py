@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from models.errors import BadTokens, NoTokens, TextTooLong
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.engine.admission import Admission
 from service.engine.cache import LruCache, RowCache
 from service.engine.device import ComputeDevice

@@ -27,7 +27,7 @@ from models.text.packed.bert import PackedBert
 from models.text.packed.encoder import PROBES, PackedEncoder
 from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantise
 from models.text.packed.packed_batch import PackedBatch
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 
