@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.errors import ModelSourceError
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
@@ -82,7 +83,7 @@ class Encoder:
         return self._placement.memory_bytes()
 
     def _vectors(self, batch: list[Tokens], prompt_tokens: int) -> Tensor:
-        with self._placement.inference_mode():
+        with inference_mode(self._placement.device):
             features: dict[str, Any] = dict(self.padding.collate(batch, self._placement.device))
             if prompt_tokens:
                 features["prompt_length"] = prompt_tokens

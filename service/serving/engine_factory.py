@@ -116,7 +116,7 @@ class EngineFactory:
     def _cpu(self) -> ComputeDevice:
         import torch
 
-        from models.runtime.threads import compute_threads
+        from models.runtime.forward_pass import compute_threads
 
         threads = torch.get_num_threads()
         runners = self._settings.runners or min(threads, _MAX_DEFAULT_RUNNERS)
