@@ -13,7 +13,8 @@ from fastapi import APIRouter, Response
 
 from models.text.detectors.base import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.routes.image_anomaly import score_images
 from service.api.routes.program_anomaly import score_program

@@ -12,7 +12,8 @@ from fastapi import APIRouter, Response
 from models.text.detectors.knn import ReferenceDetector
 from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.responses import list_body, usage
 from service.api.routes.classify_images import score_images
 from service.api.routes.label_scores import LabelScores

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Body, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from service.api.compute_route import INFER, CallDep, ComputeCall, compute_route
+from service.api.compute_route import INFER, CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.json_body import JsonRoute
 from service.api.openapi import path_parameter
 from service.api.routes import huggingface_images, tei

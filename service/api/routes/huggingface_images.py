@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import compute_images
 from service.api.routes.classify_images import score_images
 from service.api.routes.detect import describe_objects, find_objects

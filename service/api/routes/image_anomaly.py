@@ -12,7 +12,7 @@ from models.images.detectors.base import CalibratedImageDetector, ScoredImages
 from models.images.detectors.padim import fit_padim
 from models.images.detectors.patch_core import fit_patch_core
 from models.images.heat_map import draw_map
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import fetch_images
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.schemas.anomaly import AnomalyBody, ImageDetectorName

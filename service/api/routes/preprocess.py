@@ -7,7 +7,8 @@ from fastapi import APIRouter, Response
 
 from models.images.data_uri import to_data_uri
 from models.images.pixels import Pixels, to_picture
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import fetch_images
 from service.api.responses import list_body, usage
 from service.api.schemas.fields import require_count

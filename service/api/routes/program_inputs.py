@@ -8,7 +8,7 @@ import torch
 
 from models.programs.contract import Described
 from models.programs.tensors import TORCH_DTYPES, HostTensor
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.schemas.open_inference import InferBody
 from service.api.schemas.tensors import TakesTensors
 from service.api.tensors.data import decode_body, describe_inputs, read_tensors

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Response
 
 from models.linalg import normalize
 from models.text.tokenization import Explained, Side
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.json_body import JsonRoute
 from service.api.routes.classify import classifier_prompt, rank_labels, score_own_labels
 from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, vectors_body
