@@ -12,7 +12,8 @@ from pydantic import WithJsonSchema
 from service.api.dependencies import requires
 from service.api.hot_path import MAX_TIMEOUT_MS, TIMEOUT_HEADER, ComputeCall, ComputeRoute
 from service.api.openapi import answers
-from service.api.schemas.base import ErrorEnvelope, RequestBody, ResponseBody
+from service.api.schemas.answers import ErrorEnvelope, ResponseBody
+from service.api.schemas.requests import RequestBody
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Coroutine[Any, Any, Response]])
 

@@ -23,8 +23,7 @@ from service.api.content_encoding import LEAST_BYTES, accepts_gzip, compressing
 from service.api.http_protocol import CONNECTION, TimeoutProtocol
 from service.api.json_body import JsonRoute, image_field, read_json, takes_readings
 from service.api.request_context import RequestChecks, RequestContext, RequestReports, require_own_host
-from service.api.schemas.base import RequestBody
-from service.api.schemas.fields import require_count
+from service.api.schemas.requests import RequestBody, require_count
 from service.auth import ANYONE
 from service.config import Settings
 from service.errors import ClientGone

@@ -20,7 +20,7 @@ from service.api.routes.image_anomaly import score_images
 from service.api.routes.program_anomaly import score_program
 from service.api.routes.sensor_anomaly import score_readings
 from service.api.schemas.anomaly import AnomalyAnswer, AnomalyBody
-from service.api.schemas.fields import name_inputs
+from service.api.schemas.requests import name_inputs
 from service.errors import BackendError, InvalidRequest, WrongTask
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.program_model import ServedProgram

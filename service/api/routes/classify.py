@@ -18,8 +18,8 @@ from service.api.responses import list_body, usage
 from service.api.routes.classify_images import score_images
 from service.api.routes.label_scores import LabelScores
 from service.api.routes.program_inputs import program_rows
-from service.api.schemas.fields import name_inputs, require_few_scores, shorten_name
 from service.api.schemas.images import EncodedImage
+from service.api.schemas.requests import name_inputs, require_few_scores, shorten_name
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
 from service.errors import InvalidRequest
 from service.serving.fine_tuned import FineTunedModel

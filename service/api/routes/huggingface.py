@@ -16,8 +16,7 @@ from service.api.json_body import JsonRoute
 from service.api.openapi import path_parameter
 from service.api.routes import huggingface_images, tei
 from service.api.routes.classify import classify_by_labels, rank_labels
-from service.api.schemas.base import RequestBody
-from service.api.schemas.fields import SingleInput, name_inputs, require_few_scores
+from service.api.schemas.requests import RequestBody, SingleInput, name_inputs, require_few_scores
 from service.api.schemas.rerank import TeiRerankBody
 from service.api.schemas.tei import EmbedBody, PredictBody, SimilarityBody, ZeroShotBody
 from service.errors import InvalidRequest

@@ -17,7 +17,7 @@ from service.api.hot_path import ComputeCall
 from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_matrix, to_timestamps
 from service.api.responses import alpha_warnings
 from service.api.schemas.anomaly import AnomalyBody, EventOptions
-from service.api.schemas.fields import require_count
+from service.api.schemas.requests import require_count
 from service.errors import InvalidRequest
 from service.serving.sensor_model import ServedSensor
 from service.serving.stream_state import StreamPosition, seal, unseal

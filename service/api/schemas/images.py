@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from service.api.schemas.fields import MAX_INPUTS, SingleInput, check_text, kind_of
+from service.api.schemas.requests import MAX_INPUTS, SingleInput, check_text, kind_of
 from service.errors import InvalidRequest
 
 IMAGE_SCHEMA: dict[str, Any] = {
