@@ -52,6 +52,14 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def old_objects() -> Iterator[None]:
+    """Leave what a file of tests has imported and cached out of the collections of the next."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def forking() -> Iterator[Forking]:
     """Programs of ours start as forks of one that has imported PyTorch; see `executed_programs`."""
