@@ -48,8 +48,16 @@ _PARENTS = {"serve", "up", "worker", "tests.support.worker_process", popen_boots
 # The interpreter and its libraries read these variables while they load: a program with other values is executed.
 _READ_AT_START = ("PYTHON", "OMP_", "MKL_", "LD_", "MALLOC_", "GLIBC_", "HF_", "HOME", "XDG_", "TORCH")
 _NOT_IMPORTED = "service.rpc"  # gRPC does not survive a fork
-# What training imports where it needs it.
-_LIBRARIES = ("cleanlab.filter", "scipy.signal", "sentence_transformers", "sklearn.feature_extraction.text")
+# What training and the tests import where they need it.
+_LIBRARIES = (
+    "cleanlab.filter",
+    "matplotlib.figure",
+    "openai.resources",
+    "scipy.signal",
+    "scipy.stats",
+    "sentence_transformers",
+    "sklearn.feature_extraction.text",
+)
 _MAX_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 16
 _PR_SET_CHILD_SUBREAPER = 36
