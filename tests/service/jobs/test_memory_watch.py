@@ -87,6 +87,7 @@ def test_a_job_that_takes_too_much_memory_fails_once_and_the_worker_goes_on(harn
         assert harness.until(modest).status == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_job_that_the_kernel_kills_for_memory_is_tried_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,10 @@ def int8() -> Placement:
     return place("cpu", "int8")
 
 
-@pytest.fixture(scope="module", params=["bert", "distilbert", "mpnet"])
+OTHERS = [pytest.param(architecture, marks=pytest.mark.slow) for architecture in ("distilbert", "mpnet")]
+
+
+@pytest.fixture(scope="module", params=["bert", *OTHERS])
 def rough(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
     return locate(
         str(tiny_models.roughen(tiny_models.encoder(tmp_path_factory.mktemp("int8") / "model", request.param), gain=4))
