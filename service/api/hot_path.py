@@ -47,6 +47,7 @@ class ComputeCall:
 
     request: Request
     caller: Caller
+    headers: Mapping[str, str]
 
     @classmethod
     def of(cls, request: Request, headers: Mapping[str, str], timeout_ms: int | None = None) -> ComputeCall:
@@ -57,9 +58,9 @@ class ComputeCall:
         key, address = RequestContext.of(request).key, request.scope["client"]
         client = key.id if key.digest else address[0] if address else ""
         if timeout_ms is not None:
-            return cls(request, Caller(client, time.monotonic() + timeout_ms / 1000))
+            return cls(request, Caller(client, time.monotonic() + timeout_ms / 1000), headers)
         seconds = max(request.app.state.settings.default_timeout_s, _patience_of_client(headers))
-        return cls(request, Caller(client, time.monotonic() + seconds, seconds))
+        return cls(request, Caller(client, time.monotonic() + seconds, seconds), headers)
 
     @property
     def manager(self) -> ModelManager:

@@ -46,5 +46,6 @@ def _read_tensors(inputs: list[object], served: ServedProgram) -> Tensors:
     except orjson.JSONEncodeError as error:  # it writes fewer lists within lists than it reads
         raise InvalidRequest.at("inputs", "expected data in lists as deep as its shape, got deeper ones") from error
     read = decode_body(content, InferBody)
-    served.check(describe_inputs(read))
-    return read_tensors(read, [None] * len(read.inputs))
+    described = describe_inputs(read)
+    served.check(described)
+    return read_tensors(read, described, [None] * len(read.inputs))

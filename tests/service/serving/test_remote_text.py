@@ -33,7 +33,7 @@ from service.serving.fine_tuned import FineTunedModel
 from service.serving.front_connection import FrontConnection
 from service.serving.model_manager import ModelManager
 from service.serving.remote_text import RemoteEngine, RemoteModel, RemoteTextSource
-from service.serving.servable import Caller
+from service.serving.servable import Caller, wait_for_rows
 from service.serving.text_sources import LocalTextSource, Opened, OpenedImages
 from tests.fakes.model import FakeModel
 from tests.support.trained_models import open_fake_encoders, own_encoder, train
@@ -149,7 +149,7 @@ def run(test: Callable[[Bench], Awaitable[None]], *models: FakeModel, **settings
 
 
 async def rows(request: Request) -> np.ndarray[Any, Any]:
-    return await asyncio.wrap_future(request.future)
+    return await wait_for_rows(request)
 
 
 async def until(condition: Callable[[], bool]) -> None:
