@@ -161,7 +161,7 @@ def test_golden_tensors_of_another_contract_refuse_the_swap(serving: Serving) ->
 def test_a_version_that_cannot_read_its_images_leaves_no_engine(
     serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its description divides so finely that the processor's float32 differs from ours, and no check at load says it."""
+    """Its description divides so finely that the processor's float32 differs from ours; no check at load says it."""
     monkeypatch.setattr("models.loader.require_preprocessing", lambda stated, name: None)
     about = {"task": "classification", "labels": list("abc"), "scores": "logits"}
     images = {"preprocess": {"height": 8, "width": 8, "std": [1e-9] * 3, "mean": [0.3] * 3}}
