@@ -21,7 +21,7 @@ from models.source import ModelSource
 from service.config import Settings
 from service.engine.device import ComputeDevice
 from service.engine.row_engine import RowEngine
-from service.errors import InvalidOutput
+from service.errors import InvalidOutput, InvalidRequest
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 
 log = logging.getLogger(__name__)
@@ -226,8 +226,15 @@ class ServedProgram(Servable):
         )
 
     def probabilities(self, rows: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
-        """The probabilities [n, labels] of a classifier's rows: all summing to 1, or each label by itself."""
-        return self.description.probabilities(rows, multi_label=multi_label)
+        """The probabilities [n, labels] of a classifier's rows: all summing to 1, or each label by itself.
+
+        Raises InvalidRequest for `multi_label` where the program computes probabilities that sum to 1.
+        """
+        stated = self.description
+        if multi_label and stated.scores == "probabilities" and not stated.multi_label:
+            states = f"{self.metadata.name} computes probabilities, of which its description states no multi_label"
+            raise InvalidRequest.at("multi_label", f"{states}: leave it out")
+        return stated.probabilities(rows, multi_label=multi_label)
 
     async def _compute(self, items: Sequence[TensorItem], caller: Caller) -> ProgramOutput:
         """Queue items that are admitted, and wait for the outputs."""

@@ -99,6 +99,7 @@ class Bench:
         self.source = FakeSource(self.settings, self.metrics, *models)
         self.server = self._new_server()
         self.failures: list[Exception] = []
+        self.transports: list[asyncio.Transport] = []
         self.asked = 0
 
     def restart(self) -> None:
@@ -110,8 +111,9 @@ class Bench:
         """Do what the supervisor does for `link`."""
         loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
         made = self.process.make()
-        await loop.connect_accepted_socket(lambda: made, theirs)
-        await loop.connect_accepted_socket(lambda: link, ours)
+        for protocol, end in ((made, theirs), (link, ours)):
+            transport, _ = await loop.connect_accepted_socket(lambda protocol=protocol: protocol, end)  # type: ignore[misc]
+            self.transports.append(transport)
         return cast(FrontConnection, made)
 
     def link(self) -> EngineLink:
@@ -144,6 +146,8 @@ def run(test: Callable[[Bench], Awaitable[None]], *models: FakeModel, **settings
             for model in models:
                 model.gate.set()
             await bench.server.close()
+            for transport in bench.transports:  # the loop may end before it has read that the other end is closed
+                transport.abort()
 
     asyncio.run(main())
 

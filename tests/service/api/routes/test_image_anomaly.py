@@ -16,7 +16,9 @@ from models.images.base import ImageModel
 from models.loader import load_images
 from models.runtime.placement import place
 from models.source import locate
+from service.api.schemas import images
 from service.serving.model_manager import ModelManager
+from service.serving.servable import Servable
 from tests.support.app import MakeApp
 from tests.support.images import encoded
 from tests.support.tiny_image_models import image_encoder, text_image_encoder
@@ -67,6 +69,25 @@ def score(client: TestClient, **fields: Any) -> Any:
     response = client.post("/v1/anomaly/score", json=body)
     assert response.status_code == 200, response.text
     return response.json()
+
+
+def test_each_image_is_decoded_and_the_model_found_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, named = list[str](), list[str | None]()
+    decode, resolve = images._from_base64, ModelManager.resolve
+
+    async def count(manager: ModelManager, name: str | None) -> Servable:
+        named.append(name)
+        return await resolve(manager, name)
+
+    def note(text: str) -> bytes:
+        decoded.append(text)
+        return decode(text)
+
+    monkeypatch.setattr(images, "_from_base64", note)
+    monkeypatch.setattr(ModelManager, "resolve", count)
+    score(client)
+    assert sorted(decoded) == sorted(base64(NEW + GOOD))
+    assert named == ["dino"]
 
 
 @pytest.mark.parametrize("model", ["dino", "resnet"])
