@@ -33,7 +33,7 @@ _TORCH_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
     # Two caches of compiled kernels, one kernel per shape. Batches have hundreds of shapes; the default of a thousand
     # kernels takes 200 MB.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
     "LRU_CACHE_CAPACITY": "64",
 }
 
