@@ -38,9 +38,9 @@ def configurations() -> dict[str, Make]:
     found |= {f"residual {lags}": partial(ResidualDetector, lags=lags) for lags in (4, 16)}
     for window, block in product(_WINDOWS, _BLOCKS):
         found[f"statistics {window}, block {block}"] = partial(StatisticsDetector, window=window, block=block)
-    for block, (norm, power), windows in product(_BLOCKS, _NORMS.items(), ((16,), (16, 8))):
+    for block, (norm, power), windows in product(_BLOCKS[1:], _NORMS.items(), ((16,), (16, 8, 4))):
         statistics: list[Make] = [partial(StatisticsDetector, window=window, block=block) for window in windows]
-        named = f"statistics {' and '.join(map(str, windows))}"
+        named = f"statistics {', '.join(map(str, windows))}"
         two, three = [*statistics, ResidualDetector], [*statistics, LevelDetector, ResidualDetector]
         found[f"{named}; residual; block {block}, {norm}"] = partial(_Ensemble, members=two, norm=power)
         found[f"{named}; level; residual; block {block}, {norm}"] = partial(_Ensemble, members=three, norm=power)

@@ -17,7 +17,7 @@ _LOW, _HIGH = 0.5, 0.99
 _BEND = 0.1
 _SMALLEST = 1e-9
 # By version of the ensemble: the readings in each window of statistics, and the norm of the members' scores.
-_VERSIONS = {1: ((16,), 2.0), 2: ((16, 8), 4.0)}
+_VERSIONS = {1: ((16,), 2.0), 2: ((16, 8, 4), 4.0)}
 _NEWEST = max(_VERSIONS)
 
 
@@ -86,7 +86,7 @@ class CombinedSeries(Combined):
 
 
 class EnsembleSeries(Combined):
-    """Statistics of the last 16 and the last 8 readings, level and prediction error: the 4-norm of their scores.
+    """Statistics of the last 16, 8 and 4 readings, level and prediction error: the 4-norm of their scores.
 
     Scores below their normal median count as almost 0. So the members that see no fault do not outvote the one that
     does. Artifacts of version 1 have the statistics of 16 readings alone, and the root of the mean square.
