@@ -75,4 +75,4 @@ def _shared_with(image: Image.Image) -> Tensor:
         values = pa.array(image).values
     except ValueError:
         return torch.from_numpy(np.array(image))
-    return torch.from_dlpack(values).view(image.height, image.width, 4)
+    return torch.utils.dlpack.from_dlpack(values).view(image.height, image.width, 4)

@@ -73,17 +73,17 @@ def score(client: TestClient, **fields: Any) -> Any:
 
 def test_each_image_is_decoded_and_the_model_found_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded, named = list[str](), list[str | None]()
-    decode, resolve = images._from_base64, ModelManager.resolve
+    decode, resolve = images.b64decode, ModelManager.resolve
 
     async def count(manager: ModelManager, name: str | None) -> Servable:
         named.append(name)
         return await resolve(manager, name)
 
-    def note(text: str) -> bytes:
+    def note(text: str, *, validate: bool) -> bytes:
         decoded.append(text)
-        return decode(text)
+        return decode(text, validate=validate)
 
-    monkeypatch.setattr(images, "_from_base64", note)
+    monkeypatch.setattr(images, "b64decode", note)
     monkeypatch.setattr(ModelManager, "resolve", count)
     score(client)
     assert sorted(decoded) == sorted(base64(NEW + GOOD))
