@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.dlpack import from_dlpack
 
 _MODES: dict[int, Literal["bilinear", "bicubic"]] = {
     Image.Resampling.BILINEAR: "bilinear",
@@ -75,4 +76,4 @@ def _shared_with(image: Image.Image) -> Tensor:
         values = pa.array(image).values
     except ValueError:
         return torch.from_numpy(np.array(image))
-    return torch.utils.dlpack.from_dlpack(values).view(image.height, image.width, 4)
+    return from_dlpack(values).view(image.height, image.width, 4)
