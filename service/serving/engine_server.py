@@ -18,13 +18,13 @@ from models.base import Computable
 from models.images.patches import PatchFeatures
 from models.source import ModelSource
 from service.config import Settings
-from service.engine.admission import Admission
 from service.engine.frames import Draining, OpenConfigured, Opened, OpenedPatches, OpenVersion, failure
 from service.engine.row_engine import RowEngine
 from service.errors import ConfigError
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.front_connection import FrontConnection
+from service.serving.servable import Admission
 from service.serving.text_sources import LocalTextSource, OpenedImages, TextSource
 from service.serving.text_sources import Opened as OpenedModel
 

@@ -20,7 +20,6 @@ from models.runtime import cpu
 from models.source import ModelSource, parse_spec
 from models.text.base import TextModel
 from service.config import Settings
-from service.engine.admission import Admission
 from service.engine.cache import LruCache, Sized
 from service.errors import ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
@@ -32,7 +31,7 @@ from service.serving.model_names import require_free_name, require_known
 from service.serving.program_model import ServedProgram, open_program, open_programs
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
-from service.serving.servable import Servable, ServingContext
+from service.serving.servable import Admission, Servable, ServingContext
 from service.serving.text_model import ServedText
 from service.serving.text_recognition import ServedRecognizer
 from service.serving.text_sources import LocalTextSource, OpenedImages, TextSource
