@@ -32,7 +32,6 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Coroutine[Any, Any, Response]
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _MAX_TIMEOUT_MS = 3_600_000
 _CLIENT_TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
-_MILLISECONDS = ("tokenize_ms", "queue_ms", "inference_ms")
 _HUNG_UP = "the caller hung up"
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
@@ -111,7 +110,8 @@ class ComputeCall:
         """An answer with the model, the times and the number of cut inputs in its headers."""
         facts = facts_of(served, parts)
         RequestContext.of(self.request).facts.update(facts)
-        timing = b"tokenize;dur=%.2f, queue;dur=%.2f, inference;dur=%.2f" % tuple(facts[name] for name in _MILLISECONDS)
+        times = facts["tokenize_ms"], facts["queue_ms"], facts["inference_ms"]
+        timing = b"tokenize;dur=%.2f, queue;dur=%.2f, inference;dur=%.2f" % times
         return _Computed(
             body,
             [
@@ -126,13 +126,22 @@ class ComputeCall:
 
 def facts_of(served: Servable, parts: Sequence[Timings]) -> dict[str, Any]:
     """What the log says of a computation: its model, sizes and times."""
-    times = (1000 * max(seconds) for seconds in zip((0.0,) * 3, *map(_times, parts), strict=True))
+    inputs = tokens = truncated = 0
+    tokenize_s = queue_s = inference_s = 0.0
+    for one in parts:
+        inputs += one.inputs
+        tokens += one.token_count
+        truncated += one.truncated
+        tokenize_s, queue_s = max(tokenize_s, one.tokenize_s), max(queue_s, one.queue_s)
+        inference_s = max(inference_s, one.inference_s)
     return {
         "model": served.label,
-        "inputs": sum(rows.inputs for rows in parts),
-        "tokens": sum(rows.token_count for rows in parts),
-        "truncated": sum(rows.truncated for rows in parts),
-        **{name: round(milliseconds, 3) for name, milliseconds in zip(_MILLISECONDS, times, strict=True)},
+        "inputs": inputs,
+        "tokens": tokens,
+        "truncated": truncated,
+        "tokenize_ms": round(1000 * tokenize_s, 3),
+        "queue_ms": round(1000 * queue_s, 3),
+        "inference_ms": round(1000 * inference_s, 3),
     }
 
 
@@ -153,10 +162,6 @@ def _patience_of_client(headers: Mapping[str, str]) -> float:
         if given and _SECONDS.fullmatch(given):
             return min(float(given), _MAX_TIMEOUT_MS / 1000)
     return 0.0
-
-
-def _times(rows: Timings) -> tuple[float, float, float]:
-    return rows.tokenize_s, rows.queue_s, rows.inference_s
 
 
 async def _cancel_when_disconnected(request: Request, working: asyncio.Task[Any] | None) -> None:
