@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -39,6 +40,9 @@ _HUNG_UP = "the caller hung up"
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 # Headers of requests that take the general way: deadlines, packed bodies and web pages.
 _GENERAL = {TIMEOUT_HEADER.lower(), "content-encoding", "origin", "sec-fetch-site"}
+
+# Paths with parameters whose route and parameters are kept, and the most characters of one.
+_KEPT_PATHS, _SHORT_PATH = 256, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,7 @@ class HotPath:
         compute = [route for route in routes if isinstance(route, ComputeRoute) and "{" not in route.path]
         self._routes = {route.path: _json_route(route) for route in compute}
         self._raw_routes = [route for route in routes if isinstance(route, RawRoute)]
+        self._find_short = lru_cache(_KEPT_PATHS)(self._match)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
@@ -230,6 +235,9 @@ class HotPath:
         found = self._routes.get(path)
         if found is not None:
             return found
+        return self._find_short(path) if len(path) <= _SHORT_PATH else self._match(path)
+
+    def _match(self, path: str) -> _RawRoute | None:
         for route in self._raw_routes:
             if match := route.path_regex.match(path):
                 return _RawRoute(route, match.groupdict())
