@@ -34,7 +34,6 @@ class Request:
     __slots__ = (
         "_clock",
         "_ending",
-        "_patience_s",
         "_spans",
         "bulk",
         "client",
@@ -45,6 +44,7 @@ class Request:
         "items",
         "missing",
         "number",
+        "patience_s",
         "rows",
         "started",
         "submitted",
@@ -73,7 +73,7 @@ class Request:
         self.missing = len(items)
         self.finished = False
         self._clock = clock
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._spans: list[tuple[float, float]] = []
         self._ending = threading.Lock()
         self.future: Future[NDArray[np.float32]] = Future()
@@ -99,8 +99,8 @@ class Request:
         """Record that a batch with items of this request has just been computed, in `seconds`."""
         with self._ending:
             ended = self._clock()
-            if self._patience_s is not None:
-                self.deadline = ended + self._patience_s
+            if self.patience_s is not None:
+                self.deadline = ended + self.patience_s
             began = ended - seconds
             while self._spans and self._spans[-1][1] > began:
                 began = min(began, self._spans.pop()[0])

@@ -34,6 +34,7 @@ from service.engine.frames import (
 )
 from service.engine.request import Request
 from service.errors import BodyTooLarge, Unavailable
+from service.serving.tensor_frames import give_outputs
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,8 @@ class EngineLink(asyncio.Protocol):
         if found is None:  # its caller has gone
             return
         model, request = found
+        if frame.outputs:
+            give_outputs(request.items, frame.outputs)
         request.rows[...] = np.frombuffer(frame.rows, dtype=np.float32).reshape(request.rows.shape)
         self.tokens_per_s[model] = frame.tokens_per_s
         request.answer(request.rows, frame.queue_s, frame.inference_s)

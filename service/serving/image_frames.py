@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.images.pixels import Pixels
-from service.engine.frames import SubmitImages
+from service.engine.frames import SubmitImages, header
 from service.engine.request import Request
 
 
-def image_submission(model: str, request: Request, items: Sequence[Pixels], patience_s: float | None) -> SubmitImages:
+def image_submission(model: str, request: Request) -> SubmitImages:
     """The frame that submits the images of a request to the engine's `model`."""
+    items = cast(Sequence[Pixels], request.items)
     shapes = np.array([item.values.shape[1:] for item in items], np.int32)
     return SubmitImages(
-        request.number,
-        model,
-        request.client,
-        request.deadline,
-        patience_s,
+        *header(model, request),
         b"".join(item.values.data for item in items),
         shapes[:, 0].tobytes(),
         shapes[:, 1].tobytes(),
         np.array([item.steps for item in items], np.int32).tobytes(),
-        request.bulk,
     )
 
 

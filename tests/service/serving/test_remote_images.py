@@ -148,7 +148,7 @@ def test_a_version_has_its_own_encoder_in_the_engine(specs: list[str], here: lis
 
 def a_submission() -> SubmitImages:
     items = [Pixels(np.full((3, 4, 5), 7, np.uint8), steps=2), Pixels(np.zeros((3, 2, 2), np.uint8))]
-    return image_submission("model", Request(items, 1), items, None)
+    return image_submission("model", Request(items, 1))
 
 
 def test_images_come_back_as_they_were() -> None:
