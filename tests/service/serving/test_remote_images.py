@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from models.errors import ModelSourceError
 from models.images.base import ImageItem, ImageModel
 from models.images.patches import PatchEncoder, PatchModel
 from models.images.pixels import Pixels
@@ -141,6 +142,28 @@ def test_a_version_has_its_own_encoder_in_the_engine(specs: list[str], here: lis
         np.testing.assert_allclose(await computed(opened.engine, [pixels]), here[1].forward([pixels]), atol=1e-5)
         opened.engine.close()
         await asyncio.wait_for(until(lambda: bench.server.find("tuned:abc") is None), TIMEOUT_S)
+        await bench.server.close()
+
+    asyncio.run(main())
+
+
+def test_a_version_whose_processor_cannot_be_read_leaves_the_engine(
+    specs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: ModelSource) -> None:
+        raise ModelSourceError("no processor")
+
+    monkeypatch.setattr("models.loader.read_processor", fail)
+
+    async def main() -> None:
+        bench = ImageBench(specs[:1])
+        bench.source.open_configured = lambda: iter(())  # type: ignore[method-assign]
+        bench.server.start()
+        front = await bench.remote()
+        source = ModelSource("tuned", locate(specs[1]).path, "trained", "abc")
+        with pytest.raises(ModelSourceError, match="no processor"):
+            await asyncio.wait_for(asyncio.to_thread(front.open_version, source), TIMEOUT_S)
+        await asyncio.wait_for(until(lambda: bench.server.find("tuned:abc") is None), 10)
         await bench.server.close()
 
     asyncio.run(main())
