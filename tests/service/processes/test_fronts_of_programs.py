@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 
 from service.cli import main
+from service.config import Settings
+from service.errors import CannotListen
+from service.processes.supervisor import supervise
 from tests.support.jobs import exists
 from tests.support.processes import servers
 from tests.support.programs import host, open_program, program_path
@@ -120,6 +123,14 @@ def _ask_grpc(port: int) -> np.ndarray[Any, Any]:
         )
         answer = call(request, timeout=30)
     return np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(3, 4)
+
+
+def test_a_second_service_cannot_share_the_grpc_port(fronts: Fronts, tmp_path: Path) -> None:
+    """Processes share it by SO_REUSEPORT, by which another service could take a part of the calls."""
+    settings = Settings.read({"home": tmp_path, "fronts": 2, "port": 0, "grpc_port": fronts.grpc_port})
+    with pytest.raises(CannotListen, match="--grpc-port takes another") as refused:
+        supervise(settings, [], "service.preloaded")
+    assert refused.value.param == "grpc_port"
 
 
 def test_an_engine_that_is_killed_comes_back_with_its_programs(fronts: Fronts) -> None:
