@@ -92,7 +92,7 @@ class FreeEngine:
     ) -> Request:
         """Answer with rows that are there already."""
         request = Request(items, WIDTH, client=client, deadline=deadline, patience_s=patience_s, bulk=bulk)
-        encode(submission(NAME, request))
+        encode(submission(NAME, request, items))
         answer = encode(Rows(request.number, _ROWS[: len(items)].tobytes(), 0.0, 0.0, 1.0))
         asyncio.get_running_loop().call_soon(self._answer, request, bytes(answer[4:]))
         return request

@@ -54,17 +54,18 @@ class CloseModel(Frame):
 
 
 class Submission(Frame):
-    """A request for rows of the engine's `model`."""
+    """Items of a request for rows of the engine's `model`. With `more`, others of its number follow."""
 
     model: str
     client: str
     deadline: float | None
     patience_s: float | None
     bulk: bool
+    more: bool
 
 
 class Submit(Submission):
-    """Token ids of one request, int32, one after the other; `lengths` int32 and `prompt_tokens` int32 are per item.
+    """Token ids, int32, one after the other; `lengths` int32 and `prompt_tokens` int32 are per item.
 
     `types`, int32 like `ids`, is empty where no item has token types.
     """
@@ -76,7 +77,7 @@ class Submit(Submission):
 
 
 class SubmitImages(Submission):
-    """Pixels of one request, uint8 [3, height, width] each, one after the other.
+    """Pixels, uint8 [3, height, width] each, one after the other.
 
     `heights`, `widths` and `steps` are int32 and per image.
     """
@@ -97,7 +98,7 @@ class TensorPart(msgspec.Struct, array_like=True, gc=False):
 
 
 class SubmitTensors(Submission):
-    """The inputs of each item of one request, by name."""
+    """The inputs of each item, by name."""
 
     items: tuple[tuple[TensorPart, ...], ...]
 
@@ -185,9 +186,9 @@ _ERRORS: dict[str, type[SondeError]] = {
 }
 
 
-def header(model: str, request: Request) -> tuple[int, str, str, float | None, float | None, bool]:
+def header(model: str, request: Request, *, more: bool) -> tuple[int, str, str, float | None, float | None, bool, bool]:
     """The fields that all submissions begin with."""
-    return request.number, model, request.client, request.deadline, request.patience_s, request.bulk
+    return request.number, model, request.client, request.deadline, request.patience_s, request.bulk, more
 
 
 class FrameTooLong(Exception):

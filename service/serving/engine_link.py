@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import cast
 
@@ -85,13 +85,13 @@ class EngineLink(asyncio.Protocol):
             with contextlib.suppress(_EngineGone):
                 return answer.result()
 
-    def submit(self, frame: Submission, request: Request) -> None:
+    def submit(self, model: str, frames: Iterable[Submission], request: Request) -> None:
         """Send a request; its future gets the answer. Raises BodyTooLarge for more than a frame has room for."""
         try:
-            content = encode(frame)
+            contents = [encode(frame) for frame in frames]
         except FrameTooLong as error:
             raise BodyTooLarge(f"the request's inputs take {error}: send fewer inputs a request") from error
-        self._on_loop(self._send_submission, frame.model, content, request)
+        self._on_loop(self._send_submission, model, contents, request)
 
     def cancel(self, request: Request) -> None:
         """Let the engine drop what waits of a request."""
@@ -221,13 +221,13 @@ class EngineLink(asyncio.Protocol):
         self._opening[number] = make, answer
         self._write(make(number))
 
-    def _send_submission(self, model: str, content: bytes, request: Request) -> None:
+    def _send_submission(self, model: str, contents: list[bytearray], request: Request) -> None:
         if self._transport is None or self._leaving:
             request.fail(Unavailable(_GONE, retry_after_s=2))
             return
         if not request.finished:
             self._open[request.number] = model, request
-            self._transport.write(content)
+            self._transport.writelines(contents)
 
     def _send_cancel(self, number: int) -> None:
         if self._open.pop(number, None) is not None:

@@ -48,6 +48,7 @@ class FrontConnection(asyncio.Protocol):
         self._buffer = FrameBuffer()
         self._transport: asyncio.WriteTransport | None = None
         self._loop = asyncio.get_running_loop()
+        self._begun: dict[int, list[Item]] = {}  # the items of submissions of which more must come
         self._open: dict[int, _Submission] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -107,7 +108,11 @@ class FrontConnection(asyncio.Protocol):
             self._server.open(self, frame)
 
     def _submit(self, frame: Submit | SubmitImages | SubmitTensors) -> None:
-        items = _items_of(frame)
+        items = self._begun.pop(frame.number, [])
+        items += _items_of(frame)
+        if frame.more:
+            self._begun[frame.number] = items
+            return
         found = self._server.find(frame.model)
         if found is None:
             self.send(failure(frame.number, Unavailable(f"{frame.model} is not loaded", retry_after_s=2)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,11 @@ from service.engine.frames import SubmitImages, header
 from service.engine.request import Request
 
 
-def image_submission(model: str, request: Request) -> SubmitImages:
-    """The frame that submits the images of a request to the engine's `model`."""
-    items = cast(Sequence[Pixels], request.items)
+def image_submission(model: str, request: Request, items: Sequence[Pixels], *, more: bool = False) -> SubmitImages:
+    """The frame that submits images of a request to the engine's `model`."""
     shapes = np.array([item.values.shape[1:] for item in items], np.int32)
     return SubmitImages(
-        *header(model, request),
+        *header(model, request, more=more),
         b"".join(item.values.data for item in items),
         shapes[:, 0].tobytes(),
         shapes[:, 1].tobytes(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,9 @@ from service.serving.tensor_frames import tensor_submission
 from service.serving.text_sources import Opened as OpenedModel
 from service.serving.text_sources import OpenedImages, OpenedProgram
 from service.serving.token_frames import submission
+
+# Large requests travel in parts: each is copied some times on its way, and the engine reads others in between.
+_PART_BYTES = 8 * 2**20
 
 
 class RemoteModel:
@@ -84,7 +88,7 @@ class RemoteEngine:
         if self._link.lost is not None:
             raise Unavailable(str(self._link.lost), retry_after_s=2)
         request = Request(items, self.width, client=client, deadline=deadline, patience_s=patience_s, bulk=bulk)
-        self._link.submit(_submission(self._label, request), request)
+        self._link.submit(self._label, _submissions(self._label, request), request)
         return request
 
     def cancel(self, request: Request, error: SondeError) -> int:
@@ -162,8 +166,31 @@ def _opening(kind: type[OpenVersion], source: ModelSource) -> Callable[[int], Op
     return lambda number: kind(number, source.name, str(source.path), source.origin, source.version)
 
 
-def _submission(model: str, request: Request) -> Submission:
-    """The frame for a request, whose items are of one kind."""
-    if isinstance(request.items[0], Pixels):
-        return image_submission(model, request)
-    return tensor_submission(model, request) if isinstance(request.items[0], TensorItem) else submission(model, request)
+def _submissions(model: str, request: Request) -> Iterator[Submission]:
+    """The frames for a request, whose items are of one kind."""
+    first = request.items[0]
+    make: Callable[..., Submission] = submission
+    if not isinstance(first, Tokens):
+        make = image_submission if isinstance(first, Pixels) else tensor_submission
+    ends = list(_ends_of_parts(request.items))
+    for begin, end in pairwise([0, *ends]):
+        yield make(model, request, request.items[begin:end], more=end < ends[-1])
+
+
+def _ends_of_parts(items: Sequence[Item]) -> Iterator[int]:
+    """Where each part of a request's items ends: one of `_PART_BYTES`, or a larger item alone."""
+    bytes_ = 0
+    for at, item in enumerate(items):
+        size = _bytes_of(item)
+        if bytes_ and bytes_ + size > _PART_BYTES:
+            yield at
+            bytes_ = 0
+        bytes_ += size
+    yield len(items)
+
+
+def _bytes_of(item: Item) -> int:
+    """The bytes of an item that may have many."""
+    if isinstance(item, Pixels):
+        return item.values.nbytes
+    return sum(one.values.nbytes for one in item.tensors.values()) if isinstance(item, TensorItem) else 0

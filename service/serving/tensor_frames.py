@@ -62,10 +62,11 @@ def _read_spec(spec: _Spec) -> TensorSpec:
     return TensorSpec(spec.name, spec.dtype, tuple(sizes))
 
 
-def tensor_submission(model: str, request: Request) -> SubmitTensors:
-    """The frame that submits the tensors of a request to the engine's `model`."""
-    items = cast(Sequence[TensorItem], request.items)
-    return SubmitTensors(*header(model, request), tuple(_parts_of(item.tensors) for item in items))
+def tensor_submission(
+    model: str, request: Request, items: Sequence[TensorItem], *, more: bool = False
+) -> SubmitTensors:
+    """The frame that submits tensors of a request to the engine's `model`."""
+    return SubmitTensors(*header(model, request, more=more), tuple(_parts_of(item.tensors) for item in items))
 
 
 def tensors_of(frame: SubmitTensors) -> list[TensorItem]:

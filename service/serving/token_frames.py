@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +13,11 @@ from service.engine.frames import Submit, header
 from service.engine.request import Request
 
 
-def submission(model: str, request: Request) -> Submit:
-    """The frame that submits the tokens of a request to the engine's `model`."""
-    items = cast(Sequence[Tokens], request.items)
+def submission(model: str, request: Request, items: Sequence[Tokens], *, more: bool = False) -> Submit:
+    """The frame that submits tokens of a request to the engine's `model`."""
     typed = any(item.types is not None for item in items)
     return Submit(
-        *header(model, request),
+        *header(model, request, more=more),
         b"".join(item.ids.tobytes() for item in items),
         _int32([item.count for item in items]),
         _int32([item.prompt_tokens for item in items]),

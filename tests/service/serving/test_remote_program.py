@@ -21,7 +21,7 @@ from models.programs.tensors import NUMPY_DTYPES, HostTensor
 from models.source import ModelSource
 from service.engine.frames import SubmitTensors, TensorPart, encode, to_engine
 from service.engine.request import Request
-from service.errors import InvalidOutput
+from service.errors import BodyTooLarge, InvalidOutput
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.model_manager import ModelManager
@@ -126,6 +126,25 @@ def test_two_fronts_share_one_copy_and_a_large_request_is_several_items(tmp_path
     run(tmp_path, test, "words")
 
 
+def test_a_request_larger_than_a_frame_travels_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = host(np.arange(60 * 16).reshape(60, 16) % 50, "int64")
+
+    async def test(bench: ProgramBench) -> None:
+        manager = await bench.manager()
+        monkeypatch.setattr("service.engine.frames.MAX_FRAME_BYTES", 5000)
+        with pytest.raises(BodyTooLarge, match="5000 are allowed"):
+            await infer(manager, "words", ids=ids)
+        monkeypatch.setattr("service.serving.remote_text._PART_BYTES", 4096)
+        made = (await infer(manager, "words", ids=ids)).tensors
+        expected = open_program("words").run({"ids": ids})["output_1"].values
+        np.testing.assert_allclose(made["output_1"].values, expected, rtol=1e-5, atol=1e-6)
+        [front] = bench.server._fronts
+        assert not front._begun
+        await asyncio.to_thread(manager.close)
+
+    run(tmp_path, test, "words")
+
+
 def test_errors_of_a_front_and_of_the_engine_are_those_of_one_process(tmp_path: Path) -> None:
     async def test(bench: ProgramBench) -> None:
         manager = await bench.manager()
@@ -210,7 +229,7 @@ def test_tensors_come_back_as_they_were(dtype: str, shape: tuple[int, ...]) -> N
     values = np.arange(6).astype(NUMPY_DTYPES[dtype])[: int(np.prod(shape))].reshape(shape)
     item = TensorItem({"x": HostTensor(dtype, values)}, 1)
     request = Request([item, item], 1, client="me", bulk=True)
-    frame = tensor_submission("net:1", request)
+    frame = tensor_submission("net:1", request, [item, item])
     read = tensors_of(cast(SubmitTensors, to_engine.decode(encode(frame)[4:])))
     for one in read:
         assert (one.tensors["x"].dtype, one.tensors["x"].values.tolist()) == (dtype, values.tolist())
@@ -226,7 +245,7 @@ def test_tensors_come_back_as_they_were(dtype: str, shape: tuple[int, ...]) -> N
     ],
 )
 def test_values_that_do_not_fit_are_refused(part: TensorPart) -> None:
-    frame = SubmitTensors(1, "net:1", "", None, None, False, ((part,),))
+    frame = SubmitTensors(1, "net:1", "", None, None, False, False, ((part,),))
     with pytest.raises(ValueError, match=r"reshape|tensor of object|multiple of element size"):
         tensors_of(frame)
 
@@ -234,6 +253,6 @@ def test_values_that_do_not_fit_are_refused(part: TensorPart) -> None:
 def test_a_frame_without_tensors_and_outputs_of_other_items_are_refused() -> None:
     for items in ((), ((),)):
         with pytest.raises(ValueError, match="expected items with tensors"):
-            tensors_of(SubmitTensors(1, "net:1", "", None, None, False, items))
+            tensors_of(SubmitTensors(1, "net:1", "", None, None, False, False, items))
     with pytest.raises(ValueError, match="shorter"):
         give_outputs([TensorItem({"x": X}, 1), TensorItem({"x": X}, 1)], [()])
