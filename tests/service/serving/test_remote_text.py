@@ -34,7 +34,7 @@ from service.serving.front_connection import FrontConnection
 from service.serving.model_manager import ModelManager
 from service.serving.remote_text import RemoteEngine, RemoteModel, RemoteTextSource
 from service.serving.servable import Caller, wait_for_rows
-from service.serving.text_sources import LocalTextSource, Opened, OpenedImages
+from service.serving.text_sources import LocalTextSource, Opened, OpenedImages, OpenedProgram
 from tests.fakes.model import FakeModel
 from tests.support.trained_models import open_fake_encoders, own_encoder, train
 
@@ -56,6 +56,9 @@ class FakeSource:
 
     def open_configured(self) -> Iterator[Opened]:
         yield from map(self._start, self.models)
+
+    def open_program(self, source: ModelSource) -> OpenedProgram:
+        raise NotImplementedError
 
     def open_version(self, source: ModelSource) -> Opened | OpenedImages:
         self.loads += 1
