@@ -28,7 +28,7 @@ from models.text.packed.bert import PackedBert
 from models.text.packed.encoder import PROBES, PackedEncoder
 from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantise
 from models.text.packed.packed_batch import PackedBatch
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 
@@ -40,7 +40,10 @@ def int8() -> Placement:
     return place("cpu", "int8")
 
 
-@pytest.fixture(scope="module", params=["bert", "distilbert", "mpnet"])
+OTHERS = [pytest.param(architecture, marks=pytest.mark.slow) for architecture in ("distilbert", "mpnet")]
+
+
+@pytest.fixture(scope="module", params=["bert", *OTHERS])
 def rough(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
     return locate(
         str(tiny_models.roughen(tiny_models.encoder(tmp_path_factory.mktemp("int8") / "model", request.param), gain=4))
