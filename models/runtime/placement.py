@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
 
-from models.errors import DeviceLost, ModelError, ModelOutOfMemory
+from models.errors import ModelError
 from models.runtime.fbgemm import FBGEMM, has_fbgemm
-from models.runtime.memory import is_out_of_memory
 from models.runtime.product_race import ProductRace, race_products
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
@@ -51,29 +49,6 @@ class Placement:
     def memory_bytes(self) -> int:
         """Bytes that tensors of all models hold on the device."""
         return allocated_bytes(self.device)
-
-    @contextmanager
-    def inference_mode(self) -> Iterator[None]:
-        """Run a forward pass without autograd.
-
-        Raises ModelOutOfMemory and DeviceLost instead of PyTorch's errors.
-        """
-        try:
-            with torch.inference_mode():
-                yield
-        except torch.OutOfMemoryError as error:
-            self._free_cached_memory()
-            raise ModelOutOfMemory(f"the batch does not fit the memory of {self.device}") from error
-        except torch.AcceleratorError as error:
-            raise DeviceLost(f"{self.device} stopped answering: {type(error).__name__}") from error
-        except (MemoryError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise ModelOutOfMemory("the batch does not fit this machine's memory") from error
-            raise
-
-    def _free_cached_memory(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def allocated_bytes(device: torch.device) -> int:
@@ -117,6 +92,7 @@ def place_sensor(device: DeviceName = "auto") -> Placement:
     return Placement(chosen, torch.float64, f"{why}; float64 as readings are")
 
 
+@cache
 def has_amx() -> bool:
     """Whether the processor has AMX for bfloat16."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))

@@ -12,8 +12,8 @@ from models.training.data.row_layout import check_columns, check_image_columns
 from models.training.errors import TrainingDataError
 from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import IMAGES, PARAM
-from service.api.schemas.fields import kind_of
 from service.api.schemas.jobs import JobBody, Supervised
+from service.api.schemas.requests import kind_of
 from service.config import Settings
 from service.errors import FileMissing, InvalidRequest, WrongTask
 from service.jobs.backend import JobBackend

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import TypeVar, cast
 
 from models.base import Task
@@ -20,7 +19,6 @@ from models.runtime import cpu
 from models.source import ModelSource, parse_spec
 from models.text.base import TextModel
 from service.config import Settings
-from service.engine.admission import Admission
 from service.engine.cache import LruCache, Sized
 from service.errors import ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
@@ -29,13 +27,13 @@ from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages
 from service.serving.image_program import serve_program
 from service.serving.model_names import require_free_name, require_known
-from service.serving.program_model import ServedProgram, open_program, open_programs
+from service.serving.program_model import ServedProgram
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
-from service.serving.servable import Servable, ServingContext
+from service.serving.servable import Admission, Servable, ServingContext
 from service.serving.text_model import ServedText
 from service.serving.text_recognition import ServedRecognizer
-from service.serving.text_sources import LocalTextSource, OpenedImages, TextSource
+from service.serving.text_sources import LocalTextSource, OpenedImages, OpenedProgram, TextSource
 from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
@@ -80,9 +78,8 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines, located)
-        open_one = partial(open_program, settings=settings, device_of=self.engines.device)
         shared = self.registry, self.engines, self._texts, self.context
-        loader = VersionLoader(*shared, self._find_configured, open_one, self._image_limits)
+        loader = VersionLoader(*shared, self._find_configured, self._image_limits)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
         self.opened = False
@@ -121,11 +118,10 @@ class ModelManager:
         for opened in self._texts.open_configured():
             if isinstance(opened, OpenedImages):
                 self._serve(serve_images(opened, self.context, self._image_limits))
+            elif isinstance(opened, OpenedProgram):
+                self._serve(serve_program(opened, self.context, self._image_limits))
             else:
                 self._serve(ServedText(*opened, self.context))
-        for program in open_programs(self._settings):
-            engine = self.engines.start_program(program)
-            self._serve(serve_program(program, engine, self.context, self._image_limits))
         self.watcher.open()
         for alias in set(self.watcher.aliases) & set(self._configured):
             target = self.watcher.aliases[alias]

@@ -13,13 +13,14 @@ from fastapi import APIRouter, Response
 
 from models.text.detectors.base import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.routes.image_anomaly import score_images
 from service.api.routes.program_anomaly import score_program
 from service.api.routes.sensor_anomaly import score_readings
 from service.api.schemas.anomaly import AnomalyAnswer, AnomalyBody
-from service.api.schemas.fields import name_inputs
+from service.api.schemas.requests import name_inputs
 from service.errors import BackendError, InvalidRequest, WrongTask
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.program_model import ServedProgram

@@ -12,13 +12,14 @@ from fastapi import APIRouter, Response
 from models.text.detectors.knn import ReferenceDetector
 from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.responses import list_body, usage
 from service.api.routes.classify_images import score_images
 from service.api.routes.label_scores import LabelScores
 from service.api.routes.program_inputs import program_rows, refuse_text_fields
-from service.api.schemas.fields import name_inputs, require_few_scores, shorten_name
 from service.api.schemas.images import EncodedImage
+from service.api.schemas.requests import name_inputs, require_few_scores, shorten_name
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
 from service.errors import InvalidRequest
 from service.serving.fine_tuned import FineTunedModel

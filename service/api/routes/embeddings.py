@@ -15,11 +15,12 @@ from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
 from models.linalg import normalize, quantize, shorten
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import fetch_images
 from service.api.routes.program_inputs import program_rows, refuse_text_fields
-from service.api.schemas.fields import check_text, name_inputs
 from service.api.schemas.images import EncodedImage
+from service.api.schemas.requests import check_text, name_inputs
 from service.api.schemas.texts import EmbeddingsAnswer, EmbeddingsBody
 from service.errors import InvalidRequest
 from service.serving.image_model import ImageOutput, ReadsImages

@@ -12,13 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import compute_images
 from service.api.routes.classify_images import score_images
 from service.api.routes.detect import describe_objects, find_objects
 from service.api.routes.ocr import read_pages
-from service.api.schemas.fields import SingleInput, require_few_scores
 from service.api.schemas.images import EncodedImage
+from service.api.schemas.requests import SingleInput, require_few_scores
 from service.api.schemas.tei import PredictParameters
 from service.api.schemas.vision import (
     DetectionParameters,

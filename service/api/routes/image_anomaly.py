@@ -12,12 +12,12 @@ from models.images.detectors.base import CalibratedImageDetector, ScoredImages
 from models.images.detectors.padim import fit_padim
 from models.images.detectors.patch_core import fit_patch_core
 from models.images.heat_map import draw_map
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import fetch_images
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.schemas.anomaly import AnomalyBody, ImageDetectorName
-from service.api.schemas.fields import require_count
 from service.api.schemas.images import EncodedImage, name_images
+from service.api.schemas.requests import require_count
 from service.errors import InvalidRequest
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.image_model import FitImages, ImageOutput, ReadsImages, ServedPatches

@@ -6,7 +6,7 @@ import torch
 from fastapi import Response
 
 from models.calibration import conformal_p_values, conformal_threshold
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import compute_images
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.routes.program_inputs import program_rows, refuse_text_fields

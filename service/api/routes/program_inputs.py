@@ -8,9 +8,9 @@ import torch
 
 from models.programs.contract import Described
 from models.programs.tensors import TORCH_DTYPES, HostTensor
-from service.api.compute_route import ComputeCall
-from service.api.schemas.base import RequestBody
+from service.api.hot_path import ComputeCall
 from service.api.schemas.open_inference import InferBody
+from service.api.schemas.requests import RequestBody
 from service.api.schemas.tensors import TakesTensors
 from service.api.tensors.data import decode_body, describe_inputs, read_tensors
 from service.errors import InvalidRequest
@@ -61,5 +61,6 @@ def _read_tensors(inputs: list[object], served: ServedProgram) -> Tensors:
     except orjson.JSONEncodeError as error:  # it writes fewer lists within lists than it reads
         raise InvalidRequest.at("inputs", "expected data in lists as deep as its shape, got deeper ones") from error
     read = decode_body(content, InferBody)
-    served.check(describe_inputs(read))
-    return read_tensors(read, [None] * len(read.inputs))
+    described = describe_inputs(read)
+    served.check(described)
+    return read_tensors(read, described, [None] * len(read.inputs))

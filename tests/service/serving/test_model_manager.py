@@ -18,7 +18,7 @@ from models.base import ImageSignature, Task
 from models.errors import DeviceLost, ModelSourceError
 from models.runtime.kept_races import kept_races
 from models.source import ModelSource
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.config import Settings
 from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, WrongTask
 from service.metrics import Metrics

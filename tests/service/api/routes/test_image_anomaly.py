@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pybase64
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -16,7 +17,6 @@ from models.images.base import ImageModel
 from models.loader import load_images
 from models.runtime.placement import place
 from models.source import locate
-from service.api.schemas import images
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Servable
 from tests.support.app import MakeApp
@@ -72,18 +72,17 @@ def score(client: TestClient, **fields: Any) -> Any:
 
 
 def test_each_image_is_decoded_and_the_model_found_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded, named = list[str](), list[str | None]()
-    decode, resolve = images._from_base64, ModelManager.resolve
+    decoded, named, resolve = list[str](), list[str | None](), ModelManager.resolve
 
     async def count(manager: ModelManager, name: str | None) -> Servable:
         named.append(name)
         return await resolve(manager, name)
 
-    def note(text: str) -> bytes:
+    def note(text: str, *, validate: bool) -> bytes:
         decoded.append(text)
-        return decode(text)
+        return pybase64.b64decode(text, validate=validate)
 
-    monkeypatch.setattr(images, "_from_base64", note)
+    monkeypatch.setattr("service.api.schemas.images.b64decode", note)
     monkeypatch.setattr(ModelManager, "resolve", count)
     score(client)
     assert sorted(decoded) == sorted(base64(NEW + GOOD))
