@@ -14,7 +14,7 @@ from models.sensors.fitting import fit_sensor
 def wandering(rows: int, seed: int = 0) -> Doubles:
     """A column that wanders slowly, a steady one, and a switch."""
     random = np.random.default_rng(seed)
-    slow = 2 * np.sin(np.arange(rows) / 400)
+    slow = 2 * np.sin(np.arange(rows) / 1000)
     return np.column_stack([slow + 0.3 * random.standard_normal(rows), random.standard_normal(rows), slow > 0])
 
 
