@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import IO, Any, TypeVar
@@ -151,9 +152,12 @@ def rerank(query: str, documents: Sequence[str], *, model: str, top_n: int | Non
     return _post("/v2/rerank", Ranking, {"model": model, "query": query, "documents": documents, "top_n": top_n})
 
 
-def feedback(text: str, *, model: str, correct_label: str, label: str | None = None) -> Call[Feedback]:
-    """Keep the label that a text should have had."""
-    body = {"model": model, "text": text, "correct_label": correct_label, "label": label}
+def feedback(
+    text: str | None = None, *, model: str, correct_label: str, label: str | None = None, image: bytes | None = None
+) -> Call[Feedback]:
+    """Keep the label that a text should have had, or an image, by the bytes of its file."""
+    encoded = None if image is None else b64encode(image).decode()
+    body = {"model": model, "text": text, "image": encoded, "correct_label": correct_label, "label": label}
     return _post("/v1/feedback", Feedback, body, repeatable=False)
 
 
