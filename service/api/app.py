@@ -105,7 +105,9 @@ def create_app(
     app.add_middleware(ContentEncodingMiddleware)
     app.add_middleware(ContextMiddleware, settings=settings, checks=checks, reports=reports)
     routers = [module.router for module in _COMPUTING]
-    app.add_middleware(HotPath, routers=routers, settings=settings, checks=checks, reports=reports)
+    build = app.build_middleware_stack
+    # Before the middleware of FastAPI and Starlette, which the hot path does not need.
+    app.build_middleware_stack = lambda: HotPath(build(), routers, settings, checks, reports)  # type: ignore[method-assign]
     describe(app, settings)
     return app
 

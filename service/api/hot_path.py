@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -40,6 +41,9 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 # Headers of requests that take the general way: deadlines, packed bodies and web pages.
 _GENERAL = {TIMEOUT_HEADER.lower(), "content-encoding", "origin", "sec-fetch-site"}
 
+# Paths with parameters whose route and parameters are kept, and the most characters of one.
+_KEPT_PATHS, _SHORT_PATH = 256, 128
+
 
 @dataclass(frozen=True, slots=True)
 class ComputeCall:
@@ -47,6 +51,7 @@ class ComputeCall:
 
     request: Request
     caller: Caller
+    headers: Mapping[str, str]
 
     @classmethod
     def of(cls, request: Request, headers: Mapping[str, str], timeout_ms: int | None = None) -> ComputeCall:
@@ -57,9 +62,9 @@ class ComputeCall:
         key, address = RequestContext.of(request).key, request.scope["client"]
         client = key.id if key.digest else address[0] if address else ""
         if timeout_ms is not None:
-            return cls(request, Caller(client, time.monotonic() + timeout_ms / 1000))
+            return cls(request, Caller(client, time.monotonic() + timeout_ms / 1000), headers)
         seconds = max(request.app.state.settings.default_timeout_s, _patience_of_client(headers))
-        return cls(request, Caller(client, time.monotonic() + seconds, seconds))
+        return cls(request, Caller(client, time.monotonic() + seconds, seconds), headers)
 
     @property
     def manager(self) -> ModelManager:
@@ -203,6 +208,7 @@ class HotPath:
         compute = [route for route in routes if isinstance(route, ComputeRoute) and "{" not in route.path]
         self._routes = {route.path: _json_route(route) for route in compute}
         self._raw_routes = [route for route in routes if isinstance(route, RawRoute)]
+        self._find_short = lru_cache(_KEPT_PATHS)(self._match)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
@@ -229,6 +235,9 @@ class HotPath:
         found = self._routes.get(path)
         if found is not None:
             return found
+        return self._find_short(path) if len(path) <= _SHORT_PATH else self._match(path)
+
+    def _match(self, path: str) -> _RawRoute | None:
         for route in self._raw_routes:
             if match := route.path_regex.match(path):
                 return _RawRoute(route, match.groupdict())

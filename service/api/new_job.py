@@ -22,7 +22,7 @@ from service.jobs.records import JOB_PREFIX, NewJob
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.image_model import ReadsImages
-from service.serving.model_manager import SENSORS
+from service.serving.model_names import SENSORS
 from service.serving.program_model import ServedProgram
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable

@@ -172,6 +172,10 @@ class RequestChecks:
     def admit(self, key: Key) -> None:
         """Raise Unavailable in a shutdown, and RateLimited above the key's limits."""
         self._admit()
+        self.limit(key)
+
+    def limit(self, key: Key) -> None:
+        """Raise RateLimited above the key's limits."""
         if key is not ANYONE:
             self._limits.admit(key)
 

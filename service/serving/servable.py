@@ -159,7 +159,7 @@ class Servable:
             items, client=caller.client, deadline=deadline, patience_s=patience_s, bulk=caller.bulk
         )
         try:
-            values = await _wait(request)
+            values = await wait_for_rows(request)
         except TimeoutError:
             self.engine.cancel(request, DeadlineExceeded("the request's time ran out"))
             raise DeadlineExceeded("the request's time ran out before its answer was there") from None
@@ -169,7 +169,7 @@ class Servable:
         return values, request.queue_s, request.inference_s
 
 
-async def _wait(request: Request) -> NDArray[np.float32]:
+async def wait_for_rows(request: Request) -> NDArray[np.float32]:
     """The rows of a request. Raises TimeoutError at its deadline, which moves with each batch of a patient caller."""
     loop, thread = asyncio.get_running_loop(), threading.get_ident()
     ended: asyncio.Future[None] = loop.create_future()
@@ -187,7 +187,6 @@ async def _wait(request: Request) -> NDArray[np.float32]:
         return request.future.result()
     finally:
         timer.stop()
-        request.future.cancel()
 
 
 class _Timer:

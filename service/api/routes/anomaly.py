@@ -68,12 +68,12 @@ async def score(body: AnomalyBody, call: CallDep) -> Response:
     """
     served = await call.manager.resolve(body.model)
     if body.inputs is not None or body.rows is not None or isinstance(served, ServedProgram):
-        return await score_program(body, call)
+        return await score_program(body, call, call.manager.require_program(served, "anomaly"))
     if body.images is not None:
-        return await score_images(body.images, body, call)
+        return await score_images(body.images, body, call, served)
     if isinstance(served, ServedSensor) and served.metadata.task == "anomaly":
         return await score_readings(body, call, served)
-    return await _score_texts(body, call, await call.manager.resolve_texts(body.model))
+    return await _score_texts(body, call, call.manager.require_texts(served))
 
 
 async def _score_texts(body: AnomalyBody, call: ComputeCall, served: ServedText) -> Response:

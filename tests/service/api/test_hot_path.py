@@ -322,6 +322,7 @@ def test_a_hang_up_cancels_the_work_on_both_paths(
             await wait_for_items(app, 1)
             tasks = len(asyncio.all_tasks())
             writer.close()
+            await writer.wait_closed()
             await wait_for_items(app, 0)
         return tasks
 

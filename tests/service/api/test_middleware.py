@@ -42,6 +42,7 @@ def test_without_keys_anyone_may_call(client: TestClient) -> None:
 OPEN_PAGES = {"/console", "/console/{path:path}", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 
 
+@pytest.mark.slow
 def test_every_route_but_the_probes_and_pages_needs_a_key_once_there_is_one(make_app: MakeApp) -> None:
     app = make_app()
     make_key(app, "infer")
