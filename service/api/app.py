@@ -13,8 +13,9 @@ from service.api.content_encoding import ContentEncodingMiddleware
 from service.api.head_requests import HeadMiddleware
 from service.api.hot_path import HotPath
 from service.api.image_urls import ImageFetcher
-from service.api.middleware import ContextMiddleware, RequestChecks, RequestReports
+from service.api.middleware import ContextMiddleware
 from service.api.openapi import describe
+from service.api.request_context import RequestChecks, RequestReports
 from service.api.routes import (
     anomaly,
     azure,

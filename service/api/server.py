@@ -95,14 +95,16 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen before models load, so that probes see a service that is alive and not ready.
 
-        One of several processes does not listen: its parent sends it connections.
+        One of several processes does not listen: its parent sends it connections, while others are loading to those
+        that are ready. The other server's connections come from the kernel, so it listens once models are loaded.
         """
         await super().startup(sockets)
         if self._member is not None:
             self._member.take_connections(self._make_protocol)
-        if self._other is not None:
+        elif self._other is not None:
             await self._other.start()
-        threading.Thread(target=self._open, name="open-models", daemon=True).start()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._open, args=(loop,), name="open-models", daemon=True).start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close all connections."""
@@ -127,9 +129,11 @@ class Server(uvicorn.Server):
         kind: type[asyncio.Protocol] = self.config.http_protocol_class
         return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
 
-    def _open(self) -> None:
+    def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             self._manager.start_opening().result()
+            if self._member is not None and self._other is not None and not self._manager.draining:
+                asyncio.run_coroutine_threadsafe(self._other.start(), loop).result()
         except Exception as error:  # the end of the thread: any failure must end the process
             message = getattr(error, "message", None)
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)

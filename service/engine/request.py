@@ -96,7 +96,6 @@ class Request:
     __slots__ = (
         "_clock",
         "_lock",
-        "_patience_s",
         "_spans",
         "bulk",
         "client",
@@ -106,6 +105,7 @@ class Request:
         "items",
         "missing",
         "number",
+        "patience_s",
         "rows",
         "started",
         "submitted",
@@ -133,7 +133,7 @@ class Request:
         self.rows = np.empty((len(items), width), dtype=np.float32)
         self.missing = len(items)
         self._clock = clock
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._spans: list[tuple[float, float]] = []
         self._lock = threading.Lock()
         self.future = Outcome(self._lock)
@@ -164,8 +164,8 @@ class Request:
         """Record that a batch with items of this request has just been computed, in `seconds`."""
         with self._lock:
             ended = self._clock()
-            if self._patience_s is not None:
-                self.deadline = ended + self._patience_s
+            if self.patience_s is not None:
+                self.deadline = ended + self.patience_s
             began = ended - seconds
             while self._spans and self._spans[-1][1] > began:
                 began = min(began, self._spans.pop()[0])

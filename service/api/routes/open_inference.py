@@ -9,8 +9,9 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api.compute_route import INFER, CallDep, RawRoute
+from service.api.compute_route import INFER, CallDep
 from service.api.dependencies import ManagerDep, MetricsDep, SettingsDep
+from service.api.hot_path import RawRoute
 from service.api.json_body import read_bytes
 from service.api.tensors.data import cut_parts, split_body, write_outputs
 from service.api.tensors.inference import INLINE_BYTES, in_pool_if

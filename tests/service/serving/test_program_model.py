@@ -15,7 +15,7 @@ from models.programs.program import Program
 from models.programs.row_check import check_rows
 from models.programs.tensors import HostTensor
 from service.config import Settings
-from service.errors import ConfigError, InvalidOutput, InvalidRequest, WrongTask
+from service.errors import InvalidOutput, InvalidRequest, WrongTask
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 from service.serving.program_model import (
@@ -187,8 +187,6 @@ def test_what_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
         open_one("nowhere.pt2")
     with pytest.raises(ModelSourceError, match="changes them as it runs"):
         open_one(str(program_path("training")))
-    with pytest.raises(ConfigError, match="--fronts: expected 0 with exported programs"):
-        Settings.read({"model": ["net.pt2"], "fronts": 2})
 
 
 def test_the_backend_reads_programs() -> None:
