@@ -243,7 +243,8 @@ class Queue:
         with self._lock:
             while not self.closed:
                 others_computing = self._runners - len(self._idle) - 1
-                if self._has_work_beside(others_computing) and (batch := self._next_batch()):
+                if self._has_work_beside(others_computing) and (batch := self._next_batch(self._fair_share())):
+                    self._wake_for_work()
                     return batch
                 self._wait_for_work(first)
         return None
@@ -251,7 +252,14 @@ class Queue:
     def take_urgent(self) -> list[QueuedItem]:
         """A batch of interactive requests; empty when none waits."""
         with self._lock:
-            return self._next_batch(interactive_only=True)
+            batch = self._next_batch(self._fair_share(), interactive_only=True)
+            self._wake_for_work()
+        return batch
+
+    def take_some(self, most_tokens: int) -> list[QueuedItem]:
+        """A batch of interactive requests, which ends once it has `most_tokens`. It wakes no runner for the others."""
+        with self._lock:
+            return self._next_batch(most_tokens, interactive_only=True)
 
     def close(self) -> None:
         """Give out nothing more."""
@@ -267,12 +275,11 @@ class Queue:
             self._mark_urgent()
         return waiting
 
-    def _next_batch(self, *, interactive_only: bool = False) -> list[QueuedItem]:
+    def _next_batch(self, most_tokens: int, *, interactive_only: bool = False) -> list[QueuedItem]:
         self._expire()
-        batch = self._scheduler.next_batch(interactive_only=interactive_only, most_tokens=self._fair_share())
+        batch = self._scheduler.next_batch(interactive_only=interactive_only, most_tokens=most_tokens)
         self._mark_urgent()
         self._mark_started(batch)
-        self._wake_for_work()
         return batch
 
     def _fair_share(self) -> int:
