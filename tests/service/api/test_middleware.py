@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute, Route
 
-from service.api.middleware import OPEN_PATHS, PROBE_ALIASES
+from service.api.request_context import OPEN_PATHS, PROBE_ALIASES
 from service.auth import Keyring, Scope
 from service.key_use import KeyUse
 from tests.fakes.model import FakeModel
