@@ -25,8 +25,7 @@ from models.base import ModelMetadata
 from models.errors import SondeError
 from models.preemption import NO_PREEMPTION, Preemption
 from models.source import ModelSource
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 from service import logs
 from service.api.app import create_app
 from service.api.server import Server, serve

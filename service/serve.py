@@ -31,9 +31,9 @@ _TORCH_ENVIRONMENT = {
     # Threads wait for each other a hundred times in one forward pass, and by default spin for milliseconds. Where
     # another process (such as a training job) uses the cores too, each wait then costs a time slice.
     "GOMP_SPINCOUNT": "10000",
-    # Two caches of compiled kernels, one kernel per shape. Batches have hundreds of shapes; the default of a thousand
-    # kernels takes 200 MB.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    # Two caches of compiled kernels, one kernel per shape. Batches of texts have hundreds of shapes; the default of a
+    # thousand kernels takes 200 MB. A network of convolutions needs 160 for batches of one to five images.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
     "LRU_CACHE_CAPACITY": "64",
 }
 

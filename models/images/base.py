@@ -18,7 +18,7 @@ from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.loaded_weights import require_weights
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 
 # What one batch may hold: a model of texts and images computes both.
 ImageItem = Pixels | Tokens
@@ -80,7 +80,7 @@ def load_network(source: ModelSource, path: Path, auto_class: str, placement: Pl
 def to_tensor(batch: Sequence[Pixels], images: ImageProcessor, placement: Placement) -> Tensor:
     """What a network reads of images of one shape, [n, 3, h, w] on the device and in its dtype."""
     pixels = torch.from_numpy(np.stack([item.values for item in batch])).to(placement.device, non_blocking=True)
-    return images.normalize(pixels).to(placement.dtype)
+    return images.normalize(pixels, placement.dtype)
 
 
 def by_shape(batch: Sequence[ImageItem]) -> dict[tuple[int, ...] | None, list[int]]:

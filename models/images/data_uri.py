@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from base64 import b64decode, b64encode
 from typing import Literal
 
 from PIL import Image
+from pybase64 import b64decode, b64encode
 
 
 def to_data_uri(image: Image.Image, side: int, kind: Literal["JPEG", "PNG"] = "JPEG") -> str:

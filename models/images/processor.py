@@ -18,6 +18,7 @@ from models.images.pixels import Pixels
 from models.images.reader import ImageLimits, read_image
 from models.images.scaling import Scaling
 from models.source import ModelSource
+from models.text.packed.torchscript import as_written, script
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +79,10 @@ class ImageProcessor:
         values = self._scaling(image) if self._scaling is not None else None
         return Pixels(self._by_processor(image) if values is None else values, image.size)
 
-    def normalize(self, values: Tensor) -> Tensor:
-        """Pixels uint8 [n, 3, h, w] → what the network reads, float32 of that shape."""
-        return values.float() * self._factor.to(values.device) - self._offset.to(values.device)
+    def normalize(self, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Pixels uint8 [n, 3, h, w] → what the network reads, of that shape and a dtype."""
+        with as_written():
+            return _normalize(values, self._factor, self._offset, dtype)
 
     def _by_processor(self, image: Image.Image) -> NDArray[np.uint8]:
         values = self.processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
@@ -109,6 +111,12 @@ class ImageProcessor:
                 f"{name}: expected a processor that scales, crops and normalizes, got {kind}, which does more",
                 param="model",
             )
+
+
+@script
+def _normalize(values: Tensor, factor: Tensor, offset: Tensor, dtype: torch.dtype) -> Tensor:
+    """Computed in float32. One call for all steps, after each of which Python's lock would have to be won back."""
+    return (values.float() * factor.to(values.device) - offset.to(values.device)).to(dtype)
 
 
 def _differ_little(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> bool:

@@ -26,6 +26,8 @@ from service.serving.model_manager import ModelManager
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
+# Some hundred requests make so many, nearly all of which are gone by then.
+_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 # Clients cannot connect to the address that stands for all addresses of a machine.
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -140,6 +142,7 @@ class Server(uvicorn.Server):
         # PyTorch and the models are a million objects that stay. One traversal of them takes 0.1 s, so they are
         # excluded from garbage collection.
         gc.freeze()
+        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
         gc.enable()
         self._announce(self._url(), [served.metadata for served in self._manager.all()])
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from models.errors import SondeError
 from models.registry.registry import Registry
-from service.api.middleware import RequestChecks, RequestContext, RequestReports
+from service.api.request_context import RequestChecks, RequestContext, RequestReports
 from service.api.tensors.inference import INLINE_BYTES
 from service.auth import Scope
 from service.config import Settings

@@ -18,7 +18,6 @@ from models.base import Computable
 from models.images.patches import PatchFeatures
 from models.source import ModelSource
 from service.config import Settings
-from service.engine.admission import Admission
 from service.engine.frames import Draining, OpenConfigured, Opened, OpenedPatches, OpenProgram, OpenVersion, failure
 from service.engine.row_engine import RowEngine
 from service.errors import ConfigError
@@ -26,6 +25,7 @@ from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.front_connection import FrontConnection
 from service.serving.program_model import DescribedProgram
+from service.serving.servable import Admission
 from service.serving.tensor_frames import write_facts
 from service.serving.text_sources import LocalTextSource, OpenedImages, OpenedProgram, TextSource
 from service.serving.text_sources import Opened as OpenedModel

@@ -31,7 +31,7 @@ class ServedImageProgram(ServedProgram, ReadsImages):
         super().__init__(program, engine, context)
         if self.description.preprocess is None:
             raise ValueError(f"{program.metadata.name}: its description says nothing of images")
-        self.images = stated_processor(self.description.preprocess, program.metadata.name)
+        self.images = stated_processor(self.description.preprocess)
         self.image_limits = limits
 
     async def image_rows(

@@ -14,8 +14,7 @@ from models.errors import SondeError
 from models.images.pixels import Pixels
 from models.preemption import NO_PREEMPTION, Preemption
 from models.source import ModelSource, locate
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 from service.config import Settings
 from service.engine.frames import OpenConfigured, Opened, OpenProgram, OpenVersion, Submission
 from service.engine.request import Item, Request

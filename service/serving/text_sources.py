@@ -10,7 +10,7 @@ from models.images.base import ImageModel
 from models.images.patches import PatchEncoder, PatchFeatures, PatchModel
 from models.source import ModelSource, locate
 from models.text.base import TextModel
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory

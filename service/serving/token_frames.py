@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.engine.frames import Submit, header
 from service.engine.request import Request
 

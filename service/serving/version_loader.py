@@ -20,7 +20,7 @@ from models.registry.registry import Registry
 from models.source import ModelSource
 from models.text.base import TextModel
 from models.text.golden import ModelParts, read_parts
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion

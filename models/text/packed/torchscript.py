@@ -1,4 +1,4 @@
-"""Modules that run outside the Python interpreter."""
+"""Modules and functions that run outside the Python interpreter."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ import torch
 from torch import nn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+CodeT = TypeVar("CodeT", bound=Callable[..., object])  # a module or a function
 _LAST_SUPPORTED_PYTHON = (3, 13)
 
 
-def script(module: ModuleT) -> ModuleT:
-    """Compile a module to TorchScript where this Python supports it.
+def script(code: CodeT) -> CodeT:
+    """Compile a module or a function to TorchScript where this Python supports it.
 
     Its operations then run without the interpreter's lock. Otherwise each would have to win it back from the threads
     that serve HTTP. PyTorch advises torch.compile and torch.export instead, which need a C++ compiler where they run
     (docs/decisions/0015-layers-as-torchscript.md).
     """
     if sys.version_info[:2] > _LAST_SUPPORTED_PYTHON:
-        return module
+        return code
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.script` is", category=Warning)
-        return cast("ModuleT", torch.jit.script(module))
+        return cast("CodeT", torch.jit.script(code))
 
 
 def script_in_one(module: ModuleT, *methods: str) -> ModuleT:

@@ -7,8 +7,6 @@ as those of texts are.
 from __future__ import annotations
 
 import hashlib
-from binascii import Error as Base64Error
-from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
+from pybase64 import b64decode
 
 from models.errors import ImageError
 from models.images.pixels import Pixels
@@ -173,8 +172,8 @@ class _Records:
         if isinstance(value, str):
             head, comma, content = value.partition(",")
             try:
-                return a2b_base64(content if comma else head, strict_mode=True), ""
-            except (Base64Error, ValueError):
+                return b64decode(content if comma else head, validate=True), ""
+            except ValueError:
                 value = f"the text {quote(value)}"
         return self._checked(value, line), ""
 

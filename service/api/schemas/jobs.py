@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from service.api.schemas.base import MODEL, ListAnswer, ListAnswerWithIds, RequestBody, ResponseBody
-from service.api.schemas.fields import to_integer
+from service.api.schemas.answers import ListAnswer, ListAnswerWithIds, ResponseBody
+from service.api.schemas.requests import MODEL, RequestBody, to_integer
 
 # PostgreSQL stores every character but NUL.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"^[^\x00]*$")]

@@ -179,6 +179,7 @@ def _open_lookup(kind: str, folder: Path) -> Program:
 
 
 @pytest.mark.parametrize("kind", ["sums", "gather", "index", "written", "scatter"])
+@pytest.mark.slow
 def test_places_that_inputs_decide_are_not_compiled(kind: str, tmp_path: Path) -> None:
     with pytest.raises(compiled.NotCompiled, match="inputs decide which places of a tensor it reads"):
         compiled._require_compilable(_open_lookup(kind, tmp_path))

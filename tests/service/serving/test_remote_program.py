@@ -27,7 +27,7 @@ from service.serving.engine_factory import EngineFactory
 from service.serving.model_manager import ModelManager
 from service.serving.program_model import ProgramOutput, ServedProgram, TensorItem
 from service.serving.remote_text import RemoteTextSource
-from service.serving.servable import Caller
+from service.serving.servable import Caller, wait_for_rows
 from service.serving.tensor_frames import give_outputs, read_facts, tensor_submission, tensors_of, write_facts
 from service.serving.text_sources import LocalTextSource
 from tests.service.serving.test_remote_text import Bench, until
@@ -200,7 +200,7 @@ def test_a_registered_program_is_loaded_once_and_unloaded_with_the_last_front(tm
             assert one.program.metadata == found[0].metadata
             assert one.program.description.labels == tuple("abcd")
             item = TensorItem({"x": X}, 1)
-            await asyncio.wrap_future(one.engine.submit([item]).future)
+            await wait_for_rows(one.engine.submit([item]))
             expected = open_program("mlp").run({"x": X})["output"].values
             np.testing.assert_allclose(item.finished()["output"].values, expected, rtol=1e-5, atol=1e-6)
             one.engine.close()
