@@ -24,7 +24,7 @@ from models.runtime.placement import DeviceName, DtypeName, place
 from models.source import locate
 from models.text.base import TextModel
 from models.text.encoder import Encoder
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.bench.workload import NAMED, Texts
 
 MODEL = "all-MiniLM-L6-v2"

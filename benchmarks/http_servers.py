@@ -25,8 +25,7 @@ from models.base import ModelMetadata
 from models.errors import SondeError
 from models.preemption import NO_PREEMPTION, Preemption
 from models.source import ModelSource
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 from service import logs
 from service.api.app import create_app
 from service.api.server import Server, serve
@@ -38,7 +37,7 @@ from service.metrics import Metrics
 from service.processes.sockets import open_sockets
 from service.serving.engine_factory import EngineFactory
 from service.serving.model_manager import ModelManager
-from service.serving.text_sources import Opened
+from service.serving.text_sources import Opened, OpenedProgram
 from service.serving.token_frames import submission
 
 NAME, WIDTH = "free", 384
@@ -92,9 +91,9 @@ class FreeEngine:
     ) -> Request:
         """Answer with rows that are there already."""
         request = Request(items, WIDTH, client=client, deadline=deadline, patience_s=patience_s, bulk=bulk)
-        encode(submission(NAME, request, items, patience_s))
+        encode(submission(NAME, request, items))
         answer = encode(Rows(request.number, _ROWS[: len(items)].tobytes(), 0.0, 0.0, 1.0))
-        asyncio.get_running_loop().call_soon(self._answer, request, answer[4:])
+        asyncio.get_running_loop().call_soon(self._answer, request, bytes(answer[4:]))
         return request
 
     def cancel(self, request: Request, error: SondeError) -> int:
@@ -130,6 +129,10 @@ class FreeTextSource:
 
     def open_version(self, source: ModelSource) -> Opened:
         """Nothing is trained here."""
+        raise NotImplementedError
+
+    def open_program(self, source: ModelSource) -> OpenedProgram:
+        """Nothing is registered here."""
         raise NotImplementedError
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ import torch
 from benchmarks import tables
 from benchmarks.families.tables import choice, families
 from benchmarks.plot import bars
+from benchmarks.records.report import records
 from service.bench.report import processor
 
 HERE = Path(__file__).parent
@@ -44,6 +45,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "gpu": ("On a GPU", tables.gpu),
     "families": ("Sensor detectors on families of plants", families),
     "choice": ("A configuration chosen without each family", choice),
+    "records": ("Detectors of records on kinds of tables", records),
     "scaling": ("Ways to calibrate a classifier", tables.scaling),
 }
 

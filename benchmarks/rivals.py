@@ -24,7 +24,7 @@ from benchmarks import environment
 from models.loader import load
 from models.runtime.placement import place
 from models.source import locate
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 
 VENV = Path(".venv-rivals")
 PINS = Path(__file__).with_name("rivals.txt")

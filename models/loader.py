@@ -11,6 +11,7 @@ from models.errors import ModelError, ModelSourceError
 from models.filesystem import read_json
 from models.images.base import ImageModel
 from models.images.processor import ImageProcessor, load_processor
+from models.images.stated_processor import require_preprocessing
 from models.kinds import ImageKind, image_kind, network_folder
 from models.lite_weights import ARCHITECTURE
 from models.programs.compiled import compile_program
@@ -20,7 +21,7 @@ from models.programs.program import Program
 from models.programs.reader import read_program
 from models.programs.row_check import check_rows
 from models.runtime.malloc import keep_freed_memory
-from models.runtime.placement import DeviceName, DtypeName, Placement, place, require_device
+from models.runtime.placement import DeviceName, DtypeName, Placement, choose_device, place_on
 from models.source import ModelSource, locate_program
 from models.text.base import TextModel
 from models.text.batch_check import check_batches
@@ -104,15 +105,17 @@ def open_programs(
 
 def load_program(source: ModelSource, placement: Placement, *, trusts_native: bool = False) -> Program:
     """Load the exported program of a file, with what is described beside it. Raises ModelError."""
-    description = read_description(source.path)
+    description, beside = read_description(source.path), description_file(source.path).name
     if trusts_native and is_native(source.path):
         read = read_native(source.path, description.contract, placement.device)
     elif description.contract is not None and not is_native(source.path):
-        about = f"{description_file(source.path).name}: contract is for compiled code, and the program has its own"
+        about = f"{beside}: contract is for compiled code, and the program has its own"
         raise ModelSourceError(f"{about}: leave it out", param="model")
     else:
         read = read_program(source.path, placement.device)
-    return check_rows(Program(source, read, placement, description))
+    program = Program(source, read, placement, description)
+    require_preprocessing(program.description.preprocess, beside)
+    return check_rows(program)
 
 
 def open_models(
@@ -127,9 +130,9 @@ def _located(
     sources: Iterable[ModelSource], device: DeviceName, dtype: DtypeName, threads: int
 ) -> Iterator[tuple[ModelSource, Placement]]:
     """The sources, once PyTorch is set up, and the placement of all of them. Without a source, nothing is measured."""
-    require_device(device)
+    chosen = choose_device(device)
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
     for source in sources:
-        yield source, place(device, dtype)
+        yield source, place_on(chosen, dtype)

@@ -61,6 +61,7 @@ class Keyring:
     Without a file, anyone may call if `open_without_keys`. With one, callers need a key, even after the last key is
     revoked. While the file is gone or cannot be read, the keys read before stay in force. Its lock file shows a new
     process that keys were made here, so a service without its keys does not start open; `made_before` tells it so too.
+    What was read is taken for `fresh_s` more, because each look at a file is a call of the system.
     """
 
     def __init__(
@@ -69,14 +70,16 @@ class Keyring:
         *,
         open_without_keys: bool = True,
         made_before: bool = False,
+        fresh_s: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path, self._clock = path, clock
         self._file, self._lock = str(path), str(self._lock_file)
         self._made_before = made_before
         self._open_without_keys = open_without_keys
+        self._fresh_s, self._fresh_until = fresh_s, 0.0
         self._stamp: tuple[int, int] | None = None
-        self._was_read = False
+        self._was_read = self._made = False
         self._keys: tuple[Key, ...] = ()
         self._last_problem = ""
 
@@ -102,7 +105,7 @@ class Keyring:
     def were_made(self) -> bool:
         """Whether there are or were keys here, so that callers need one. Raises ConfigError."""
         self._refresh()
-        return self._were_made()
+        return self._made
 
     @property
     def are_stale(self) -> bool:
@@ -112,7 +115,7 @@ class Keyring:
     def authenticate(self, secret: str | None) -> Key:
         """The key of a secret. Compares with all keys in constant time. Raises MissingKey and ExpiredKey."""
         keys = self.keys
-        if self._open_without_keys and not self._were_made():
+        if self._open_without_keys and not self._made:
             return ANYONE
         if not secret:
             raise MissingKey("an API key is needed: send 'Authorization: Bearer …', 'X-API-Key: …' or 'api-key: …'")
@@ -163,14 +166,18 @@ class Keyring:
         return True
 
     def _refresh(self) -> None:
+        now = self._clock()
+        if self._fresh_until - self._fresh_s <= now < self._fresh_until:  # a clock may be set back
+            return
+        self._made = self._were_made()
         stamp = self._read_stamp()
         if stamp is None and self._was_read:
             raise ConfigError(f"{self._path} is gone: restore it, or create new keys")
         if stamp is not None and stamp != self._stamp:
             keys = _read(self._path)
             self._log_change(keys)
-            self._keys, self._stamp, self._was_read = keys, stamp, True
-        self._last_problem = ""
+            self._keys, self._stamp, self._was_read, self._made = keys, stamp, True, True
+        self._last_problem, self._fresh_until = "", now + self._fresh_s
 
     def _log_change(self, keys: tuple[Key, ...]) -> None:
         before, now = ({key.id for key in each} for each in (self._keys, keys))
@@ -191,6 +198,7 @@ class Keyring:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with os.fdopen(os.open(self._lock_file, os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
+                self._fresh_until = 0.0
                 yield
         except OSError as error:
             raise ConfigError(f"{self._path} cannot be written: {error.strerror}; see --home") from error

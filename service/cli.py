@@ -158,10 +158,16 @@ _SERVICES: dict[Callable[[argparse.Namespace], int], tuple[str, Collection[str],
 }
 
 
+# A busy service takes hundreds of requests in this time.
+_KEYS_FRESH_S = 0.01
+
+
 def _keyring(settings: Settings, *, made_before: bool = False) -> Keyring:
     """The API keys. Raises ConfigError when there is none and other machines can call."""
     open_without_keys = settings.loopback or settings.insecure
-    keyring = Keyring(settings.keys_file, open_without_keys=open_without_keys, made_before=made_before)
+    keyring = Keyring(
+        settings.keys_file, open_without_keys=open_without_keys, made_before=made_before, fresh_s=_KEYS_FRESH_S
+    )
     if not keyring.keys and not open_without_keys and not made_before:
         raise ConfigError(
             f"--host {settings.host} is reachable from other machines and there is no API key: make one with"

@@ -309,9 +309,6 @@ class Settings(BaseSettings):
         if settings.fronts and settings.workers > 1:
             message = f"--fronts or --workers: expected one of them, got {settings.fronts} and {settings.workers}"
             raise ConfigError(message, param="fronts")
-        if settings.fronts and settings.programs:
-            message = f"--fronts: expected 0 with exported programs, got {settings.fronts}: take --workers"
-            raise ConfigError(message, param="fronts")
         return settings
 
 

@@ -35,7 +35,6 @@ _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _ATTEMPT = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
 _SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75)
 
-MOST_KEYS = 100
 TASKS = ("embedding", "classification", "anomaly", "rerank", "forecast", "detection", "ocr", "inference")
 SHED_REASONS = ("items", "tokens", "not_ready")
 QUOTA_REASONS = ("key_jobs", "total_jobs", "key_bytes", "total_bytes", "key_feedback", "total_feedback")
@@ -83,7 +82,6 @@ class Metrics:
             "sonde_key_requests", "Requests by API key and outcome; the keys beyond 100 are `other`", ["key", "outcome"]
         )
         self.key_tokens = counter("sonde_key_tokens", "Tokens of answered requests by API key", ["key"])
-        self._known_keys: set[str] = set()
         self.client_gone = counter("sonde_client_gone", "Requests whose caller hung up before the answer")
         self.deadline_missed = counter("sonde_deadline_missed", "Requests that ran out of time")
 
@@ -160,15 +158,6 @@ class Metrics:
             self.truncated.labels(model, task)
         for kind in BATCH_FAULTS:
             self.batch_faults.labels(model, kind)
-
-    def count_key(self, key: str, status: int, tokens: int, *, limited: bool) -> None:
-        """Count an answered request for its key. At most `MOST_KEYS` keys get series of their own."""
-        if key in self._known_keys or len(self._known_keys) < MOST_KEYS:
-            self._known_keys.add(key)
-        else:
-            key = "other"
-        self.key_requests.labels(key, "limited" if limited else "ok" if status < 400 else "failed").inc()
-        self.key_tokens.labels(key).inc(tokens)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The metrics in the format that an Accept header asks for, and its media type. Blocks for milliseconds."""

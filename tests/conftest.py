@@ -1,30 +1,16 @@
-"""Fixtures of all tests: databases, applications over fake models, and a real server process."""
+"""How the tests run: their options, their order, and the processes that run them."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
-from models.text.base import TextModel
-from service.api.app import create_app
-from service.auth import Keyring
-from service.config import Settings
-from service.jobs.database import Database
-from service.metrics import Metrics
-from tests.fakes.model import FakeModel
-from tests.support.app import MakeApp, open_manager
-from tests.support.databases import Postgres, postgres
 from tests.support.fork_server import Forking
-from tests.support.server import Served, serving
-from tests.support.size import Size
 
 # `make test` draws the same examples in every run; `make test-properties` draws anew. A busy machine is no finding.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -48,22 +34,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in real)
 
 
-def pytest_configure() -> None:
-    """Collect no garbage while the tests are imported."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Fork the processes that run the tests, and leave what those import to them. Collect no garbage meanwhile."""
     gc.disable()
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        forking = Forking()
+        forking.install()
+        config.add_cleanup(forking.close)
+    else:
+        config.pluginmanager.import_plugin("tests.support.fixtures")
 
 
 def pytest_collection_finish() -> None:
     """Leave what the imports made out of collections, which took a fifth of the tests' processor time."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(7_000)
     gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def old_objects() -> Iterator[None]:
+    """Leave what a file of tests has imported and cached out of the collections of the next."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def forking() -> Iterator[Forking]:
     """Programs of ours start as forks of one that has imported PyTorch; see `executed_programs`."""
-    with closing(Forking()) as forking:
+    with closing(Forking.current or Forking()) as forking:
         forking.install()
         yield forking
 
@@ -80,61 +81,3 @@ def executed_program(forking: Forking) -> Iterator[None]:
     """For a test of how a program starts or ends: it is executed, as in production."""
     with forking.suspended():
         yield
-
-
-@pytest.fixture
-def size(pytestconfig: pytest.Config) -> Size:
-    return Size(full=pytestconfig.getoption("--full"))
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    made = Database(
-        request.getfixturevalue("postgresql").new_database() if request.param == "postgresql" else "", tmp_path
-    )
-    made.migrate()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def make_app(tmp_path: Path) -> Iterator[MakeApp]:
-    """A function that builds applications over fakes: `make_app(FakeModel(…), max_inputs=3)`."""
-    with ExitStack() as stack:
-
-        def make(*models: TextModel, **settings: object) -> FastAPI:
-            chosen = Settings.read({"home": tmp_path, "host": "testserver", **settings})  # as TestClient calls it
-            metrics = Metrics()
-            manager = open_manager(chosen, metrics, *models)
-            stack.callback(manager.close)
-            return create_app(chosen, manager, Keyring(chosen.keys_file), metrics)
-
-        yield make
-
-
-@pytest.fixture
-def client(make_app: MakeApp) -> Iterator[TestClient]:
-    """A client of an application with one fake encoder called `fake`."""
-    with TestClient(make_app()) as client:
-        yield client
-
-
-@pytest.fixture(scope="session")
-def openapi_document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The OpenAPI document of an application over a fake encoder. Writing it takes longer than most tests."""
-    settings, metrics = Settings.read({"home": tmp_path_factory.mktemp("document")}), Metrics()
-    with closing(open_manager(settings, metrics, FakeModel("all-MiniLM-L6-v2"))) as manager:
-        return create_app(settings, manager, Keyring(settings.keys_file), metrics).openapi()
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A real server with the real MiniLM, shared by all tests that change nothing about it."""
-    with serving(tmp_path_factory.mktemp("server"), "--cache-mb", "16") as served:
-        yield served

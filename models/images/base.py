@@ -18,7 +18,7 @@ from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.loaded_weights import require_weights
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 
 # What one batch may hold: a model of texts and images computes both.
 ImageItem = Pixels | Tokens

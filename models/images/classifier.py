@@ -12,6 +12,7 @@ from models.images.base import ImageItem, compute_by_shape, image_metadata, load
 from models.images.pixels import Pixels
 from models.images.processor import load_processor
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks
@@ -40,7 +41,7 @@ class ImageClassifier:
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Logits float32 [n, labels]."""
-        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
+        with inference_mode(self._placement.device), self._layer_hooks.calling(preempt):
             return compute_by_shape(batch, self.metadata.width, self._logits)
 
     def memory_bytes(self) -> int:

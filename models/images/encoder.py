@@ -13,6 +13,7 @@ from models.images.base import ImageItem, compute_by_shape, image_metadata, load
 from models.images.pixels import Pixels
 from models.images.processor import load_processor, probe_image
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks
@@ -26,7 +27,7 @@ class ImageEncoder:
         self._placement = placement
         self._layer_hooks = LayerHooks(self._network)
         self.images = load_processor(source, source.path)
-        with placement.inference_mode():
+        with inference_mode(placement.device):
             width = self._vectors([self.images.prepare(probe_image(64, 64))]).shape[1]
         self.metadata = image_metadata(
             source,
@@ -39,12 +40,12 @@ class ImageEncoder:
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], not normalised."""
-        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
+        with inference_mode(self._placement.device), self._layer_hooks.calling(preempt):
             return compute_by_shape(batch, self.metadata.width, self._vectors)
 
     def maps(self, images: Sequence[Pixels], preempt: Preemption = NO_PREEMPTION) -> list[Tensor]:
         """Two maps of the middle layers, float32 [n, channels, h, w], the finer first."""
-        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
+        with inference_mode(self._placement.device), self._layer_hooks.calling(preempt):
             pixels = to_tensor(images, self.images, self._placement)
             layers = self._network(pixel_values=pixels, output_hidden_states=True).hidden_states
         middle = len(layers) // 2

@@ -15,6 +15,7 @@ from models.images.pixels import Pixels
 from models.images.processor import load_processor
 from models.lite_weights import ARCHITECTURE
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.packed.torchscript import as_written
@@ -41,7 +42,7 @@ class LiteEncoder:
         """Vectors float32 [n, 1280], not normalised."""
 
         def compute(images: list[Pixels]) -> Tensor:
-            with self._placement.inference_mode(), as_written():
+            with inference_mode(self._placement.device), as_written():
                 vectors: Tensor = self._network(to_tensor(images, self.images, self._placement))
             preempt()
             return vectors
@@ -50,7 +51,7 @@ class LiteEncoder:
 
     def maps(self, images: Sequence[Pixels], preempt: Preemption = NO_PREEMPTION) -> list[Tensor]:
         """The maps of three stages, float32 [n, channels, h, w]."""
-        with self._placement.inference_mode(), as_written():
+        with inference_mode(self._placement.device), as_written():
             found = self._network.maps(to_tensor(images, self.images, self._placement), max(_MIDDLE))
         preempt()
         return [found[at].float() for at in _MIDDLE]

@@ -14,6 +14,7 @@ from models.images.base import ImageItem, compute_by_shape, image_metadata, load
 from models.images.pixels import Pixels
 from models.images.processor import load_processor, probe_image
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks
@@ -38,7 +39,7 @@ class ObjectDetector:
             kind = type(self.images.processor).__name__
             message = f"{source.name}: expected an image processor that reads boxes, got {kind}"
             raise ModelSourceError(message, param="model")
-        with placement.inference_mode():
+        with inference_mode(placement.device):
             width = self._rows([self.images.prepare(probe_image(640, 480))]).shape[1]
         config = self._network.config
         self.metadata = image_metadata(
@@ -53,7 +54,7 @@ class ObjectDetector:
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Objects float32 [n, objects * 6]: score, label, and left, top, right and bottom as shares of the sides."""
-        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
+        with inference_mode(self._placement.device), self._layer_hooks.calling(preempt):
             return compute_by_shape(batch, self.metadata.width, self._rows)
 
     def memory_bytes(self) -> int:

@@ -15,12 +15,12 @@ from models.images.pixels import Pixels
 from models.images.processor import load_processor
 from models.kinds import network_folder
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks
 from models.text.padding import Padding
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 
 # Trained with texts that are padded to their longest, and with padding that is read as text.
 _FULL_LENGTH = {"siglip"}
@@ -79,7 +79,7 @@ class TextImageEncoder:
 
     def _text_vectors(self, batch: Sequence[ImageItem]) -> Tensor:
         texts = [item for item in batch if isinstance(item, Tokens)]
-        with self._placement.inference_mode():
+        with inference_mode(self._placement.device):
             features = self.padding.collate(texts, self._placement.device, at_least=self._full_length)
             if self._full_length:
                 del features["attention_mask"]
@@ -88,7 +88,7 @@ class TextImageEncoder:
 
     def _image_vectors(self, batch: Sequence[ImageItem]) -> Tensor:
         images = [item for item in batch if isinstance(item, Pixels)]
-        with self._placement.inference_mode():
+        with inference_mode(self._placement.device):
             return image_vectors(self._network, to_tensor(images, self.images, self._placement))
 
 

@@ -19,6 +19,7 @@ from models.images.base import ImageItem, ImageModel, compute_by_shape, image_me
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor, load_processor
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks
@@ -112,7 +113,7 @@ class TextRecognizer:
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Tokens and their log-probabilities, float32 [n, 2 * most tokens]. Calls `preempt` between layers."""
-        with self._placement.inference_mode(), ExitStack() as hooks:
+        with inference_mode(self._placement.device), ExitStack() as hooks:
             for one in self._layer_hooks:
                 hooks.enter_context(one.calling(preempt))
             return compute_by_shape(batch, self.metadata.width, self._rows)

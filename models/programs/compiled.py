@@ -6,6 +6,7 @@ values, weights and inputs have names of ours. Texts among the arguments are wor
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import inspect
 import logging
@@ -16,6 +17,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from torch._ops import OpOverload
 from torch.export import Dim
 from torch.fx import Graph, Node
 
-from models.filesystem import make_directory
+from models.filesystem import TEMPORARY, make_directory, remove_temporary, temporary_in
 from models.programs.contract import Contract
 from models.programs.expressions import Expression
 from models.programs.native import NativeModule, load_code
@@ -36,6 +38,7 @@ from models.runtime.kept_races import describe_machine
 
 log = logging.getLogger(__name__)
 
+_LOCK = "lock"
 # Rows of the samples: of the comparison, and of the race.
 _COMPARED, _RACED = (1, 3, 17), (1, 16)
 _TRIES = 7
@@ -81,9 +84,11 @@ def _compiled(program: Program, folder: Path) -> Program:
     if not _is_ours(file):
         if not any(shutil.which(name) for name in ("g++", "clang++")):
             raise NotCompiled("there is no C++ compiler (g++ or clang++) here")
-        _make(program, file)
+        with _compiling_in(folder):
+            if not _is_ours(file):  # another process may have made it meanwhile
+                _make(program, file)
     made = copy(program)
-    made.compute_by(NativeModule(load_code(file), program.contract, program.metadata.name))
+    made.compute_by(NativeModule(load_code(file, program.device), program.contract, program.metadata.name))
     return made
 
 
@@ -103,6 +108,16 @@ def _is_ours(file: Path) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
+@contextmanager
+def _compiling_in(folder: Path) -> Iterator[None]:
+    """Let one process at a time compile into a folder. Others wait for it; unfinished files of killed ones go away."""
+    make_directory(folder)
+    with (folder / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        remove_temporary(folder)
+        yield
+
+
 def _make(program: Program, file: Path) -> None:
     """Compile a program into a file. Inductor's own cache is a private directory that goes away."""
     from torch._inductor.utils import fresh_cache
@@ -110,12 +125,15 @@ def _make(program: Program, file: Path) -> None:
     sample = sample_inputs(program.contract, min(3, program.contract.most_rows or 3))
     if sample is None or program.has_sizes_by_values:
         raise NotCompiled("its sizes depend on values")
-    make_directory(file.parent)
-    written = file.with_name(f".{os.getpid()}-{file.name}")
+    written = temporary_in(file.parent).with_suffix(".pt2")
     began = time.perf_counter()
     try:
         # By itself, `fresh_cache` keeps its directory where the compiler fails.
-        with tempfile.TemporaryDirectory() as cache, fresh_cache(dir=cache), torch.no_grad():
+        with (
+            tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=file.parent) as cache,
+            fresh_cache(dir=cache),
+            torch.no_grad(),
+        ):
             values = tuple(sample[spec.name].to_torch(program.device) for spec in program.contract.inputs)
             exported = torch.export.export(program.outputs_only(), values, dynamic_shapes=(_shapes(program.contract),))
             torch._inductor.aoti_compile_and_package(exported, package_path=str(written))  # noqa: SLF001  # its only name

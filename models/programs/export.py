@@ -140,15 +140,23 @@ def _scores_of(program: Program, normal: Path, description: Description) -> tupl
         raise _wrong(str(normal), f"expected a program with one input, got {len(others) + 1}", "normal")
     inputs = _read_array(normal, spec.dtype)
     described = completed(replace(description, calibration=(0.0,)), program.contract, "normal")
-    step = program.contract.most_rows or _CALIBRATED_AT_ONCE
+    fixed = spec.shape[0] if program.contract.batch is None else None
     scores: list[float] = []
-    for at in range(0, len(inputs.values), min(step, _CALIBRATED_AT_ONCE)):
-        rows = {spec.name: inputs.rows(at, at + min(step, _CALIBRATED_AT_ONCE))}
-        program.contract.check(rows)
-        scores += described.rows_of(program.run(rows))[:, 0].tolist()
+    for rows in _batches(inputs, program.contract.most_rows, fixed if isinstance(fixed, int) else None):
+        program.contract.check({spec.name: rows})
+        scores += described.rows_of(program.run({spec.name: rows}))[:, 0].tolist()
+    del scores[len(inputs.values) :]
     if not np.isfinite(scores).all():
         raise _wrong(str(normal), "expected inputs with finite scores, got NaN or infinity for some", "normal")
     return tuple(scores)
+
+
+def _batches(inputs: HostTensor, most: int | None, fixed: int | None) -> Iterator[HostTensor]:
+    """The rows in batches that a program takes; with a fixed size, the last one is filled up with the first rows."""
+    count, step = len(inputs.values), fixed or min(most or _CALIBRATED_AT_ONCE, _CALIBRATED_AT_ONCE)
+    for begin in range(0, count, step):
+        end = begin + step if fixed else min(begin + step, count)
+        yield HostTensor(inputs.dtype, inputs.values[np.arange(begin, end) % count])
 
 
 def _read_array(file: Path, dtype: str) -> HostTensor:

@@ -61,8 +61,12 @@ class NotInGrammar(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Arithmetic of sizes. `symbols` are the names in it; a size of an input is called `input[dimension]`."""
+    """Arithmetic of sizes. `symbols` are the names in it; a size of an input is called `input[dimension]`.
 
+    `text` is for people, and `parse` reads `source`.
+    """
+
+    source: str
     text: str
     symbols: frozenset[str]
     _node: ast.expr
@@ -86,7 +90,7 @@ def parse(text: str) -> Expression:
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise NotInGrammar(f"expected arithmetic of sizes, got {text[:80]!r}") from error
     names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
-    return Expression(ast.unparse(node), frozenset(names - _FUNCTIONS.keys()), node)
+    return Expression(text, ast.unparse(node), frozenset(names - _FUNCTIONS.keys()), node)
 
 
 def _plain(node: ast.expr) -> ast.expr:

@@ -6,7 +6,10 @@ contract that is stated beside it is the only check.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -22,6 +25,9 @@ from models.programs.stated_contract import StatedContract
 
 log = logging.getLogger(__name__)
 
+_MAPS = Path("/proc/self/maps")
+# The directory that a package is extracted to, where a part of it is mapped.
+_EXTRACTED = re.compile(r" (/.*/aotinductor_\w+)/.+/data/aotinductor/")
 _NATIVE_FOLDER = "/data/aotinductor/"
 
 
@@ -60,13 +66,26 @@ def is_native(path: Path) -> bool:
         return False
 
 
-def load_code(path: Path) -> Any:
+def load_code(path: Path, device: torch.device) -> Any:
     """Load the code of a package; raises RuntimeError.
 
     PyTorch's `aoti_load_package` compiles probes of the processor first. That takes seconds, and it runs what lies in a
     directory of /tmp that another user could have made.
     """
-    return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)  # noqa: SLF001
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)  # noqa: SLF001
+    if device.type == "cpu":  # kernels of a GPU are read when they are first needed
+        _remove_extracted()
+    return loader
+
+
+def _remove_extracted() -> None:
+    """Remove the files that PyTorch extracted loaded code to: a process that is killed would leave them.
+
+    The code is mapped into this process by then, and needs no file.
+    """
+    with contextlib.suppress(FileNotFoundError):  # only Linux shows what is mapped
+        for folder in set(_EXTRACTED.findall(_MAPS.read_text())):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_native(path: Path, stated: StatedContract | None, device: torch.device) -> ReadProgram:
@@ -82,7 +101,7 @@ def read_native(path: Path, stated: StatedContract | None, device: torch.device)
     contract = stated.contract(path.name)
     log.warning("running native code of %s, SHA-256 %s", path, sha256_of(path))
     try:
-        loader = load_code(path)
+        loader = load_code(path, device)
     except Exception as error:  # the linker and PyTorch raise a dozen classes
         reason = f"{type(error).__name__}: {error}"[:300]
         raise _wrong(path.name, f"its compiled code cannot be loaded here: {reason}") from error

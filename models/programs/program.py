@@ -13,6 +13,7 @@ from models.errors import ModelSourceError
 from models.programs.description import NO_TASK, Description, completed, description_file, width_of
 from models.programs.reader import ReadProgram
 from models.programs.tensors import HostTensor
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 
@@ -91,7 +92,7 @@ class Program:
         Raises ModelOutOfMemory when they do not fit, DeviceLost when the device is gone, ModelSourceError once it has
         changed its weights, by which requests would change each other's answers, and what PyTorch raises.
         """
-        with self._placement.inference_mode():
+        with inference_mode(self._placement.device):
             device = self._placement.device
             values = [tensors[spec.name].to_torch(device) for spec in self.contract.inputs]
             results = self._module.forward(*values)  # calling the module would load the compiler to report a failure

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cache
+from typing import Literal, NamedTuple
 
 import torch
 
-from models.errors import DeviceLost, ModelError, ModelOutOfMemory
+from models.errors import ModelError
 from models.runtime.fbgemm import FBGEMM, has_fbgemm
-from models.runtime.memory import is_out_of_memory
 from models.runtime.product_race import ProductRace, race_products
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
@@ -49,35 +47,24 @@ class Placement:
         return replace(self, dtype=torch.float32, reason=f"{self.reason}; float32 since {why}", auto_dtype=False)
 
     def memory_bytes(self) -> int:
-        """Bytes that tensors hold on the device; 0 where the device shares the process's memory."""
-        if self.device.type == "cuda":
-            return int(torch.cuda.memory_allocated(self.device))
-        if self.device.type == "mps":
-            return int(torch.mps.current_allocated_memory())
-        return 0
+        """Bytes that tensors of all models hold on the device."""
+        return allocated_bytes(self.device)
 
-    @contextmanager
-    def inference_mode(self) -> Iterator[None]:
-        """Run a forward pass without autograd.
 
-        Raises ModelOutOfMemory and DeviceLost instead of PyTorch's errors.
-        """
-        try:
-            with torch.inference_mode():
-                yield
-        except torch.OutOfMemoryError as error:
-            self._free_cached_memory()
-            raise ModelOutOfMemory(f"the batch does not fit the memory of {self.device}") from error
-        except torch.AcceleratorError as error:
-            raise DeviceLost(f"{self.device} stopped answering: {type(error).__name__}") from error
-        except (MemoryError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise ModelOutOfMemory("the batch does not fit this machine's memory") from error
-            raise
+def allocated_bytes(device: torch.device) -> int:
+    """Bytes that tensors hold on a device; 0 where it shares the process's memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    if device.type == "mps":
+        return int(torch.mps.current_allocated_memory())
+    return 0
 
-    def _free_cached_memory(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+
+class ChosenDevice(NamedTuple):
+    """A device, and why it was chosen."""
+
+    device: torch.device
+    reason: str
 
 
 def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
@@ -85,26 +72,27 @@ def place(device: DeviceName = "auto", dtype: DtypeName = "auto") -> Placement:
 
     Raises ModelError when this machine lacks the requested device or does not support int8.
     """
-    chosen, why_device = _choose_device(device)
+    return place_on(choose_device(device), dtype)
+
+
+def place_on(chosen: ChosenDevice, dtype: DtypeName) -> Placement:
+    """Choose a dtype for a device, or check a requested one. Raises ModelError where int8 is not supported."""
+    device, why_device = chosen
     if dtype == "int8":
-        _require_int8(chosen)
-    precision, why_dtype = _choose_dtype(chosen, dtype)
-    return Placement(chosen, precision, f"{why_device}; {why_dtype}", int8=dtype == "int8", auto_dtype=dtype == "auto")
-
-
-def require_device(device: DeviceName) -> None:
-    """Raise ModelError when this machine lacks the requested device."""
-    _choose_device(device)
+        _require_int8(device)
+    precision, why_dtype = _choose_dtype(device, dtype)
+    return Placement(device, precision, f"{why_device}; {why_dtype}", int8=dtype == "int8", auto_dtype=dtype == "auto")
 
 
 def place_sensor(device: DeviceName = "auto") -> Placement:
     """Choose a device with float64 for sensor training; Apple's GPU has none."""
-    chosen, why = _choose_device(device)
+    chosen, why = choose_device(device)
     if chosen.type == "mps":
         return Placement(torch.device("cpu"), torch.float64, "Apple's GPU has no float64")
     return Placement(chosen, torch.float64, f"{why}; float64 as readings are")
 
 
+@cache
 def has_amx() -> bool:
     """Whether the processor has AMX for bfloat16."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
@@ -122,18 +110,19 @@ def _require_int8(device: torch.device) -> None:
         )
 
 
-def _choose_device(asked: DeviceName) -> tuple[torch.device, str]:
+def choose_device(asked: DeviceName) -> ChosenDevice:
+    """Choose a device, or check a requested one. Raises ModelError when this machine lacks it."""
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked != "auto":
         if not present[asked]:
             visible = ", ".join(name for name, is_present in present.items() if is_present)
             raise ModelError(f"device {asked!r} was asked for, but PyTorch sees only: {visible}", param="device")
-        return torch.device(asked), f"device {asked} as asked"
+        return ChosenDevice(torch.device(asked), f"device {asked} as asked")
     if present["cuda"]:
-        return torch.device("cuda"), "a CUDA device is present"
+        return ChosenDevice(torch.device("cuda"), "a CUDA device is present")
     if present["mps"]:
-        return torch.device("mps"), "no CUDA device, Apple's GPU is present"
-    return torch.device("cpu"), "no CUDA device and no Apple GPU is visible to PyTorch"
+        return ChosenDevice(torch.device("mps"), "no CUDA device, Apple's GPU is present")
+    return ChosenDevice(torch.device("cpu"), "no CUDA device and no Apple GPU is visible to PyTorch")
 
 
 def _choose_dtype(device: torch.device, asked: DtypeName) -> tuple[torch.dtype, str]:

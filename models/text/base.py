@@ -12,8 +12,7 @@ from models.base import Computable, ModelMetadata
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.placement import Placement
 from models.source import ModelSource
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 
 
 class TextModel(Computable, Protocol):

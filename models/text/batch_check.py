@@ -18,7 +18,7 @@ from models.text.base import TextModel
 from models.text.encoder import Encoder
 from models.text.packed.encoder import PackedEncoder
 from models.text.sequence_classifier import SequenceClassifier
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.errors import ModelSourceError
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
@@ -21,8 +22,7 @@ from models.text.layer_hooks import LayerHooks
 from models.text.loaded_weights import require_encoder_weights
 from models.text.model_config import input_limits, longest_input, read_settings, stated_limit, transformer_path
 from models.text.padding import Padding
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -83,7 +83,7 @@ class Encoder:
         return self._placement.memory_bytes()
 
     def _vectors(self, batch: list[Tokens], prompt_tokens: int) -> Tensor:
-        with self._placement.inference_mode():
+        with inference_mode(self._placement.device):
             features: dict[str, Any] = dict(self.padding.collate(batch, self._placement.device))
             if prompt_tokens:
                 features["prompt_length"] = prompt_tokens

@@ -17,7 +17,7 @@ from models.text.detectors.serialization import TextDetector, load_detector
 from models.text.heads import UNCALIBRATED, LinearHead
 from models.text.lexical_head import load_head
 from models.text.sequence_classifier import relevance
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 
 
 @dataclass(frozen=True, slots=True)

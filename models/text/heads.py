@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.errors import ModelSourceError
 from models.text.confidence import Confidence
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 
 WEIGHTS, SETTINGS = "head.safetensors", "head.json"
 UNCALIBRATED = Confidence()

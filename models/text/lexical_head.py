@@ -17,7 +17,7 @@ from torch.nn.functional import embedding_bag
 from models.errors import ModelSourceError
 from models.text.confidence import Confidence
 from models.text.heads import SETTINGS, UNCALIBRATED, LinearHead
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 
 MAX_FEATURES = 4000
 _MIN_TEXTS = 2

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 
 PaddingSide = Literal["right", "left"]
 

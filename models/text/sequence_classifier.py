@@ -14,6 +14,7 @@ from models.errors import ModelSourceError
 from models.filesystem import read_json
 from models.kinds import is_classifier
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata
@@ -21,8 +22,7 @@ from models.text.layer_hooks import LayerHooks
 from models.text.loaded_weights import require_weights
 from models.text.model_config import longest_input, read_settings, stated_limit
 from models.text.padding import Padding
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -56,7 +56,7 @@ class SequenceClassifier:
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Logits float32 [n, labels]."""
-        with self._placement.inference_mode(), self._layer_hooks.calling(preempt):
+        with inference_mode(self._placement.device), self._layer_hooks.calling(preempt):
             features = self.padding.collate(batch, self._placement.device)
             logits: NDArray[np.float32] = self._model(**features).logits.float().cpu().numpy()
             return logits

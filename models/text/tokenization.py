@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from models.errors import BadTokens, ModelError
-from models.text.tokens import Explained, Tokens
+from models.errors import BadTokens, ModelError, NoTokens, TextTooLong
 
 Side = Literal["left", "right"]
 # Of a very long text this many characters a token are read at first; English has about 4.
@@ -23,6 +24,45 @@ _MOST_CHARACTERS_PER_TOKEN = 256
 _WHITESPACE = re.compile(r"[ \t\n\r]")
 # A single text of up to this many characters is tokenised under the GIL: winning it back can take longer than the text.
 _SHORT_CHARACTERS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One tokenised text, or pair of texts, ready for a model.
+
+    `ids` is int32 [n]. Pairs have `types` int32 [n], too, and so have texts whose special tokens are of another type.
+    Pooling that excludes the prompt skips the first `prompt_tokens` tokens. `available` is the number of tokens before
+    truncation, for a very long text a lower bound.
+    """
+
+    ids: NDArray[np.int32]
+    available: int
+    types: NDArray[np.int32] | None = None
+    prompt_tokens: int = 0
+    key: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        types = self.types.tobytes() if self.types is not None else b""
+        object.__setattr__(self, "key", b"%d:%b:%b" % (self.prompt_tokens, self.ids.tobytes(), types))
+
+    @property
+    def count(self) -> int:
+        return len(self.ids)
+
+    @property
+    def truncated(self) -> bool:
+        return self.available > len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A text with its prompt, and its tokens with their offsets in it."""
+
+    text: str
+    ids: list[int]
+    tokens: list[str]
+    special: list[bool]
+    offsets: list[tuple[int, int]]
 
 
 @contextmanager
@@ -213,6 +253,28 @@ class TextProcessor:
     def _prompt_tokens(self, prompt: str) -> int:
         """The leading tokens of a prompt, with the special ones before it."""
         return len(self._prefix) + len(self._tokenizer.encode(prompt, add_special_tokens=False))
+
+
+def require_tokens(tokens: Sequence[Tokens], named: Callable[[int], str] = "input[{}]".format) -> None:
+    """Raise NoTokens for the first text without tokens; `named` gives the name for its index."""
+    for index, item in enumerate(tokens):
+        if not item.count:
+            name = named(index)
+            raise NoTokens(
+                f"{name} has no tokens for this model: expected a text with characters that it reads", param=name
+            )
+
+
+def require_untruncated(tokens: Sequence[Tokens], named: Callable[[int], str] = "input[{}]".format) -> None:
+    """Raise TextTooLong for the first truncated text; `named` gives the name for its index."""
+    for index, item in enumerate(tokens):
+        if item.truncated:
+            name = named(index)
+            raise TextTooLong(
+                f"{name} has at least {item.available} tokens, the limit is {item.count}: shorten it, or let it "
+                f"be cut (truncate)",
+                param=name,
+            )
 
 
 def _available(encoding: Encoding, limit: int, is_whole: bool) -> int:

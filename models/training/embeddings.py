@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models.base import ModelMetadata
 from models.linalg import normalize
 from models.text.base import TextModel
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from models.training.events import Events, ProgressEvents
 
 Floats = NDArray[np.float32]

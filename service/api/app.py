@@ -13,8 +13,9 @@ from service.api.content_encoding import ContentEncodingMiddleware
 from service.api.head_requests import HeadMiddleware
 from service.api.hot_path import HotPath
 from service.api.image_urls import ImageFetcher
-from service.api.middleware import ContextMiddleware, RequestChecks, RequestReports
+from service.api.middleware import ContextMiddleware
 from service.api.openapi import describe
+from service.api.request_context import RequestChecks, RequestReports
 from service.api.routes import (
     anomaly,
     azure,
@@ -104,7 +105,9 @@ def create_app(
     app.add_middleware(ContentEncodingMiddleware)
     app.add_middleware(ContextMiddleware, settings=settings, checks=checks, reports=reports)
     routers = [module.router for module in _COMPUTING]
-    app.add_middleware(HotPath, routers=routers, settings=settings, checks=checks, reports=reports)
+    build = app.build_middleware_stack
+    # Before the middleware of FastAPI and Starlette, which the hot path does not need.
+    app.build_middleware_stack = lambda: HotPath(build(), routers, settings, checks, reports)  # type: ignore[method-assign]
     describe(app, settings)
     return app
 

@@ -17,7 +17,7 @@ from service.errors import MalformedBody, UnsupportedMedia
 # Bytes that are unpacked at a time: the reader of the body counts them, and stops at its limit.
 _PIECE_BYTES = 256 * 1024
 # Smaller answers gain less than the work costs. Larger ones than the second size are compressed in a thread.
-_LEAST_BYTES, _THREAD_BYTES = 1024, 32 * 1024
+LEAST_BYTES, _THREAD_BYTES = 1024, 32 * 1024
 # Level 1 compresses JSON to half its size in a quarter of the time of level 6.
 _LEVEL = 1
 # Uploaded files go back as they came; most are compressed by themselves.
@@ -127,7 +127,7 @@ def compressing(app: ASGIApp) -> ASGIApp:
     """The application, or one response, whose answers are compressed by gzip where that is worth it."""
     return GZipMiddleware(
         app,
-        minimum_size=_LEAST_BYTES,
+        minimum_size=LEAST_BYTES,
         compresslevel=_LEVEL,
         thread_minimum_size=_THREAD_BYTES,
         exclude_content_types=_UNCOMPRESSED_TYPES,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from models.registry.registry import Registry
-from service.api.middleware import RequestContext
+from service.api.request_context import RequestContext
 from service.auth import Scope
 from service.config import Settings
 from service.jobs.backend import JobBackend

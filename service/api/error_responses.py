@@ -36,7 +36,7 @@ from models.training.errors import HyperparameterError
 from models.validation_messages import describe_fault
 from service import errors as e
 from service.api import content_encoding
-from service.api.schemas.fields import shorten_name
+from service.api.schemas.requests import shorten_name
 
 log = logging.getLogger(__name__)
 

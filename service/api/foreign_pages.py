@@ -6,22 +6,18 @@ A browser sends what any page asks it to, to loopback too. A page cannot guess a
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from service.api.request_context import require_own_host
 from service.config import Settings
-from service.errors import ForeignOrigin, UnknownHost
+from service.errors import ForeignOrigin
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _FOREIGN_SITES = {"cross-site", "same-site"}
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/?#@\\]+)(?::[0-9]*)?", re.IGNORECASE | re.ASCII)
-
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 _SHOWN_HEADERS = ("x-request-id", "x-sonde-model", "x-sonde-truncated", "x-sonde-error", "server-timing", "retry-after")
 
@@ -60,32 +56,6 @@ def refuse_foreign_page(method: str, headers: Headers, settings: Settings) -> No
             f"expected a request of this service's own pages, got one of {origin[:80]!r}: create a key with"
             " 'sonde keys create', which the page's server can send, or name the page's origin with --cors-origin"
         )
-
-
-def require_own_host(hosts: Sequence[str], settings: Settings) -> None:
-    """Refuse a request without a key that came under another name than loopback's or `--host`. Raises UnknownHost."""
-    if not settings.insecure and not all(_is_own_host(host, settings.host) for host in hosts):
-        raise UnknownHost(
-            f"expected the host localhost or {settings.host}, got {hosts[0][:80]!r}: call the service by one of these,"
-            " create a key with 'sonde keys create', or pass --insecure"
-        )
-
-
-@lru_cache(maxsize=16)
-def _is_own_host(host: str, listening: str) -> bool:
-    """Whether a Host header names loopback or the address to listen on, with any port."""
-    found = _HOST.fullmatch(host)
-    if found is None:
-        return False
-    name = found[1].strip("[]").lower().removesuffix(".")
-    return name in {"localhost", listening.lower()} or _is_loopback(name)
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_allowed(headers: Headers, allowed: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 import httpx
 
 from models.errors import ImageTooLarge
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.schemas.images import EncodedImage, name_images
 from service.errors import DeadlineExceeded, InvalidRequest
 from service.serving.image_model import ImageOutput, ReadsImages

@@ -22,7 +22,7 @@ from service.api.body_counts import BodyCounts
 from service.api.error_responses import path_of
 from service.api.image_bodies import begins_like_image, is_image_body, read_image_body
 from service.api.readings_parts import READINGS, cut_readings
-from service.api.schemas.fields import require_count, shorten_name
+from service.api.schemas.requests import require_count, shorten_name
 from service.config import Settings
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 

@@ -12,8 +12,8 @@ from models.training.data.row_layout import check_columns, check_image_columns
 from models.training.errors import TrainingDataError
 from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import IMAGES, PARAM
-from service.api.schemas.fields import kind_of
 from service.api.schemas.jobs import JobBody, Supervised
+from service.api.schemas.requests import kind_of
 from service.config import Settings
 from service.errors import FileMissing, InvalidRequest, WrongTask
 from service.jobs.backend import JobBackend
@@ -22,7 +22,7 @@ from service.jobs.records import JOB_PREFIX, NewJob
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.image_model import ReadsImages
-from service.serving.model_manager import SENSORS
+from service.serving.model_names import SENSORS
 from service.serving.program_model import ServedProgram
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable

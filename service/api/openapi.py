@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
 from service.api.examples import EXAMPLES, PARAMETERS, names_in_service, rename
-from service.api.middleware import OPEN_PATHS
-from service.api.schemas.base import ErrorEnvelope, ResponseBody
+from service.api.request_context import OPEN_PATHS
+from service.api.schemas.answers import ErrorEnvelope, ResponseBody
 from service.config import Settings
 
 _DESCRIPTIONS = {

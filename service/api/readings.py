@@ -21,7 +21,8 @@ from models.sensors.base import LARGEST, Readings
 from models.sensors.missing import count_missing
 from models.sensors.steps import recognise
 from models.sensors.timestamps import date_to_seconds, parser_of, to_iso, to_seconds
-from service.api.schemas.fields import LATEST_TIME_S, kind_of, shorten_name
+from service.api.schemas.readings import LATEST_TIME_S
+from service.api.schemas.requests import kind_of, shorten_name
 from service.errors import InvalidRequest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -26,6 +26,8 @@ from service.serving.model_manager import ModelManager
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
+# Some hundred requests make so many, nearly all of which are gone by then.
+_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 # Clients cannot connect to the address that stands for all addresses of a machine.
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -93,14 +95,16 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen before models load, so that probes see a service that is alive and not ready.
 
-        One of several processes does not listen: its parent sends it connections.
+        One of several processes does not listen: its parent sends it connections, while others are loading to those
+        that are ready. The other server's connections come from the kernel, so it listens once models are loaded.
         """
         await super().startup(sockets)
         if self._member is not None:
             self._member.take_connections(self._make_protocol)
-        if self._other is not None:
+        elif self._other is not None:
             await self._other.start()
-        threading.Thread(target=self._open, name="open-models", daemon=True).start()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._open, args=(loop,), name="open-models", daemon=True).start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close all connections."""
@@ -125,9 +129,11 @@ class Server(uvicorn.Server):
         kind: type[asyncio.Protocol] = self.config.http_protocol_class
         return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
 
-    def _open(self) -> None:
+    def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             self._manager.start_opening().result()
+            if self._member is not None and self._other is not None and not self._manager.draining:
+                asyncio.run_coroutine_threadsafe(self._other.start(), loop).result()
         except Exception as error:  # the end of the thread: any failure must end the process
             message = getattr(error, "message", None)
             log.critical("models cannot be loaded: %s", message or error, exc_info=None if message else error)
@@ -136,6 +142,7 @@ class Server(uvicorn.Server):
         # PyTorch and the models are a million objects that stay. One traversal of them takes 0.1 s, so they are
         # excluded from garbage collection.
         gc.freeze()
+        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
         gc.enable()
         self._announce(self._url(), [served.metadata for served in self._manager.all()])
 

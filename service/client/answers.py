@@ -28,14 +28,14 @@ class Embedding(Answer):
 
 
 class Embeddings(Answer):
-    """A vector for each text."""
+    """A vector for each input."""
 
     model: str
     data: list[Embedding]
 
     @property
     def vectors(self) -> list[list[float]]:
-        """The vectors, float [n, d], in the order of the texts."""
+        """The vectors, float [n, d], in the order of the inputs."""
         return [item.embedding for item in self.data]
 
 
@@ -56,6 +56,58 @@ class Classification(Answer):
 class Classifications(Answer):
     model: str
     data: list[Classification]
+
+
+class Box(Answer):
+    """Corners in pixels of the image as it was sent."""
+
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+class DetectedObject(Answer):
+    label: str
+    score: float
+    box: Box
+
+
+class Detection(Answer):
+    """The objects of one image, the best first."""
+
+    index: int
+    width: int
+    height: int
+    objects: list[DetectedObject]
+
+
+class Detections(Answer):
+    model: str
+    data: list[Detection]
+
+
+class ReadLine(Answer):
+    text: str
+    confidence: float
+    box: Box
+    truncated: bool
+
+
+class ReadPage(Answer):
+    """The text of one image; `confidence` is that of its least sure line, None without lines."""
+
+    index: int
+    width: int
+    height: int
+    text: str
+    confidence: float | None
+    lines: list[ReadLine]
+
+
+class ReadPages(Answer):
+    model: str
+    data: list[ReadPage]
 
 
 class Score(Answer):

@@ -55,6 +55,8 @@ class AsyncClient:
     classify = awaitable(calls.classify)
     anomaly = awaitable(calls.anomaly)
     forecast = awaitable(calls.forecast)
+    detect = awaitable(calls.detect)
+    ocr = awaitable(calls.ocr)
     rerank = awaitable(calls.rerank)
     feedback = awaitable(calls.feedback)
     upload = awaitable(calls.upload)

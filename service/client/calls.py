@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import IO, Any, TypeVar
@@ -15,6 +14,7 @@ from pydantic import BaseModel
 from service.client.answers import (
     Classifications,
     Deleted,
+    Detections,
     Embeddings,
     Event,
     Feedback,
@@ -25,12 +25,15 @@ from service.client.answers import (
     Model,
     Page,
     Ranking,
+    ReadPages,
     Report,
     Scores,
     Version,
 )
 from service.client.call import Call
 from service.client.errors import BadInput
+from service.client.images import Image, encode_images
+from service.client.tensors import Rows, Tensors, describe_tensors
 
 Labels = Sequence[str] | Mapping[str, str | Sequence[str]]
 # Rows of numbers, or dictionaries with a number for each column; None where one is missing.
@@ -39,24 +42,48 @@ M = TypeVar("M", bound=BaseModel)
 _JOBS = "/v1/fine_tuning/jobs"
 
 
-def embed(texts: str | Sequence[str], *, model: str, **options: Any) -> Call[Embeddings]:
-    """Vectors of texts. `options` are further fields of `POST /v1/embeddings`, such as `dimensions`."""
-    return _post("/v1/embeddings", Embeddings, {"model": model, "input": _texts(texts), **options})
+def embed(
+    texts: str | Sequence[str] | None = None,
+    *,
+    model: str,
+    images: Sequence[Image] | None = None,
+    rows: Rows | None = None,
+    inputs: Tensors | None = None,
+    **options: Any,
+) -> Call[Embeddings]:
+    """Vectors of texts or images, or of `rows` or `inputs` of an exported program.
+
+    `options` are further fields of `POST /v1/embeddings`, such as `dimensions`.
+    """
+    return _post("/v1/embeddings", Embeddings, {"model": model, **_inputs(texts, images, rows, inputs), **options})
 
 
 def classify(
-    texts: str | Sequence[str], *, model: str, labels: Labels | None = None, **options: Any
+    texts: str | Sequence[str] | None = None,
+    *,
+    model: str,
+    labels: Labels | None = None,
+    images: Sequence[Image] | None = None,
+    rows: Rows | None = None,
+    inputs: Tensors | None = None,
+    **options: Any,
 ) -> Call[Classifications]:
-    """Labels of texts: those of a trained model, or `labels` (names, or name → description or examples)."""
-    body = {"model": model, "input": _texts(texts), "labels": labels, **options}
+    """Labels of texts or images, or of `rows` or `inputs` of an exported program.
+
+    They are those of a classifier, or `labels` (names, or name → description or examples).
+    """
+    body = {"model": model, **_inputs(texts, images, rows, inputs), "labels": labels, **options}
     return _post("/v1/classify", Classifications, body)
 
 
 def anomaly(
-    texts: Sequence[str] | None = None,
+    texts: str | Sequence[str] | None = None,
     *,
     model: str,
-    reference: Sequence[str] | None = None,
+    reference: Sequence[str] | Sequence[Image] | None = None,
+    images: Sequence[Image] | None = None,
+    rows: Rows | None = None,
+    inputs: Tensors | None = None,
     records: Readings | None = None,
     series: Readings | None = None,
     columns: Sequence[str] | None = None,
@@ -66,21 +93,21 @@ def anomaly(
     contributions: bool = False,
     events: bool | Mapping[str, int] = False,
 ) -> Call[Scores]:
-    """Scores of texts, records or a series.
+    """Scores of texts or images, of records or a series, or of `rows` or `inputs` of an exported program.
 
     `columns` names the numbers of rows that are lists; the service then finds each by name, in any order. `events` of a
     series joins anomalies; it may have `gap`, `min_duration` and `cooldown`, in readings.
     """
     body = {
         "model": model,
-        "input": None if texts is None else _texts(texts),
-        "reference": reference,
+        **_inputs(texts, images, rows, inputs),
+        "reference": None if reference is None else encode_images(reference),
         "records": _named(records, columns),
         "series": _named(series, columns),
         "timestamps": timestamps,
         "state": state,
         "alpha": alpha,
-        "contributions": contributions,
+        "contributions": contributions or None,
         "events": events or None,
     }
     return _post("/v1/anomaly/score", Scores, body)
@@ -106,6 +133,19 @@ def forecast(
     return _post("/v1/forecast", Forecast, body)
 
 
+def detect(
+    images: Sequence[Image], *, model: str, threshold: float | None = None, top_k: int | None = None
+) -> Call[Detections]:
+    """The objects of images with a score above `threshold`; without it, above the service's default."""
+    body = {"model": model, "images": encode_images(images), "threshold": threshold, "top_k": top_k}
+    return _post("/v1/detect", Detections, body)
+
+
+def ocr(images: Sequence[Image], *, model: str, lines: bool = True) -> Call[ReadPages]:
+    """The text of images: of each line that is found, or with `lines=False` of each image as one line."""
+    return _post("/v1/ocr", ReadPages, {"model": model, "images": encode_images(images), "lines": lines})
+
+
 def rerank(query: str, documents: Sequence[str], *, model: str, top_n: int | None = None) -> Call[Ranking]:
     """The documents by relevance to the query, the best first."""
     return _post("/v2/rerank", Ranking, {"model": model, "query": query, "documents": documents, "top_n": top_n})
@@ -114,8 +154,8 @@ def rerank(query: str, documents: Sequence[str], *, model: str, top_n: int | Non
 def feedback(
     text: str | None = None, *, model: str, correct_label: str, label: str | None = None, image: bytes | None = None
 ) -> Call[Feedback]:
-    """Keep the label that a text should have had, or an image, by the bytes of its file."""
-    encoded = None if image is None else b64encode(image).decode()
+    """Keep the label that a text or an image should have had."""
+    [encoded] = [None] if image is None else encode_images([image])
     body = {"model": model, "text": text, "image": encoded, "correct_label": correct_label, "label": label}
     return _post("/v1/feedback", Feedback, body, repeatable=False)
 
@@ -239,6 +279,18 @@ def _given(body: Mapping[str, object]) -> dict[str, object]:
 
 def _reader(answer: type[M]) -> Callable[[httpx.Response], M]:
     return lambda response: answer.model_validate_json(response.content)
+
+
+def _inputs(
+    texts: str | Sequence[str] | None, images: Sequence[Image] | None, rows: Rows | None, inputs: Tensors | None
+) -> dict[str, object]:
+    """The fields of a task's inputs; the service says so unless exactly one was given."""
+    return {
+        "input": None if texts is None else _texts(texts),
+        "images": None if images is None else encode_images(images),
+        "rows": rows,
+        "inputs": None if inputs is None else describe_tensors(inputs),
+    }
 
 
 def _texts(texts: str | Sequence[str]) -> list[str]:

@@ -55,6 +55,8 @@ class Client:
     classify = blocking(calls.classify)
     anomaly = blocking(calls.anomaly)
     forecast = blocking(calls.forecast)
+    detect = blocking(calls.detect)
+    ocr = blocking(calls.ocr)
     rerank = blocking(calls.rerank)
     feedback = blocking(calls.feedback)
     upload = blocking(calls.upload)

@@ -6,6 +6,8 @@ CLIENT_COMMANDS = {
     "classify": "label texts",
     "anomaly": "find unusual texts or readings",
     "forecast": "forecast a series",
+    "detect": "find objects in images",
+    "ocr": "read the text of images",
     "rerank": "sort documents by relevance",
     "check": "check a training file, without a service",
     "export": "make a .pt2 of a PyTorch module, without a service",

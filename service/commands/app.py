@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from service.client.errors import ClientError, Unauthorized
-from service.commands import check, export, inference, jobs, register, registry, training
+from service.commands import check, export, images, inference, jobs, register, registry, training
 
 _KEY_PROBLEMS = ("invalid_api_key", "expired_api_key")
 
@@ -15,7 +15,7 @@ _KEY_PROBLEMS = ("invalid_api_key", "expired_api_key")
 def run(arguments: Sequence[str]) -> int:
     """Run a command; return its exit code. Raises SystemExit for wrong usage, and SondeError."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    for module in (inference, check, export, register, training, jobs, registry):
+    for module in (inference, images, check, export, register, training, jobs, registry):
         module.add_to(app)
     try:
         app(args=list(arguments), prog_name="sonde")

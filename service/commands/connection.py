@@ -27,19 +27,20 @@ def connect(url: str, key: str) -> Client:
     return Client(url, key or None)
 
 
-def choose_model(client: Client, given: str, task: str, reads: str = "") -> str:
+def choose_model(client: Client, given: str, task: str, reads: str = "", *, programs: bool = False) -> str:
     """The model that was given, or the first in service that does the task; with `reads`, with this input alone.
 
-    Exported programs, whose signature has dimensions, read none of the commands' inputs.
+    It is an exported program, whose signature has dimensions, where `programs` says so, and another model elsewhere.
 
     Raises ClientError where none does.
     """
     if given:
         return given
     for model in client.models().data:
-        if model.task == task and "dimensions" not in model.signature and (not reads or _reads(model, reads)):
+        is_program = "dimensions" in model.signature
+        if model.task == task and is_program == programs and (not reads or _reads(model, reads)):
             return model.id
-    inputs = f" of {reads}s" if reads else ""
+    inputs = " by an exported program" if programs else f" of {reads}s" if reads else ""
     raise ClientError(
         f"no model for {task}{inputs} is in service: give --model, or start one with 'sonde up --model …'"
     )

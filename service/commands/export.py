@@ -49,7 +49,8 @@ def export(
     With a task, the file OUT.sonde.json beside it describes what /v1/classify, /v1/embeddings or /v1/anomaly/score
     need to know.
     """
-    from models.programs.description import Description, Preprocessing, read_part  # loads PyTorch
+    from models.images.stated_processor import require_preprocessing  # loads PyTorch
+    from models.programs.description import Description, Preprocessing, read_part
     from models.programs.export import export_program
 
     screen = Screen(as_json=json)
@@ -60,6 +61,7 @@ def export(
         scores=scores,
         preprocess=None if preprocess is None else read_part(preprocess, Preprocessing),
     )
+    require_preprocessing(description.preprocess, str(preprocess))
     program = export_program(entry, out, fixed_batch=fixed_batch, description=description, normal=normal)
     contract = program.contract
     if json:

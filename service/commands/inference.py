@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -15,11 +15,9 @@ from service.client.errors import BadInput
 from service.client.pieces import score_in_pieces
 from service.commands.connection import DEFAULT_URL, Json, Key, Model, Url, choose_model, connect
 from service.commands.inputs import Readings, read_readings, read_texts
+from service.commands.pieces import Given, Rows, Tensors
 from service.commands.screen import Screen
 
-T = TypeVar("T")
-# Below a service's default limit, so that files of any length go in pieces.
-_TEXTS = 256
 _SHOWN_NUMBERS = 4
 
 Texts = Annotated[list[str] | None, typer.Argument(help="texts; without any, --file or standard input")]
@@ -43,25 +41,28 @@ def embed(
     texts: Texts = None,
     file: File = None,
     column: Column = "text",
+    rows: Rows = None,
+    inputs: Tensors = None,
     model: Model = "",
     url: Url = DEFAULT_URL,
     key: Key = "",
     json: Json = False,
 ) -> None:
-    """Turn texts into vectors. `--json` prints all numbers, a text on each line."""
-    given, screen = read_texts(texts or [], file, column), Screen(as_json=json)
+    """Turn texts into vectors, or a program's rows. `--json` prints all numbers, a text or row on each line."""
+    given, screen = Given(texts or [], file, column, rows, inputs), Screen(as_json=json)
+    shown: list[tuple[object, ...]] = []
     with connect(url, key) as client:
-        name = choose_model(client, model, "embedding")
-        rows = []
-        for piece in _pieces(given, _TEXTS):
-            for text, item in zip(piece, client.embed(piece, model=name).data, strict=True):
+        name = choose_model(client, model, "embedding", programs=given.of_programs)
+        for piece in given.pieces(client, name):
+            for item in client.embed(**piece.arguments, model=name).data:
+                about = piece.about(item.index)
                 if json:
-                    screen.json({"text": text, "embedding": item.embedding, "truncated": item.truncated})
+                    screen.json(about | {"embedding": item.embedding, "truncated": item.truncated})
                 else:
                     first = ", ".join(f"{number:.4f}" for number in item.embedding[:_SHOWN_NUMBERS])
-                    rows.append((text, f"[{first}, …]", len(item.embedding)))
+                    shown.append((*about.values(), f"[{first}, …]", len(item.embedding)))
     if not json:
-        screen.table(("text", "vector", "dimensions"), rows)
+        screen.table((given.header, "vector", "dimensions"), shown)
 
 
 def classify(
@@ -72,27 +73,29 @@ def classify(
     top: Annotated[int, typer.Option(min=1, help="labels to show of each text")] = 1,
     file: File = None,
     column: Column = "text",
+    rows: Rows = None,
+    inputs: Tensors = None,
     model: Model = "",
     url: Url = DEFAULT_URL,
     key: Key = "",
     json: Json = False,
 ) -> None:
-    """Label texts, with labels of your own or those of a trained model."""
-    given, screen, labels = read_texts(texts or [], file, column), Screen(as_json=json), _labels(label or [])
+    """Label texts, with labels of your own or those of a trained model; or a program's rows, with its labels."""
+    given, screen, labels = Given(texts or [], file, column, rows, inputs), Screen(as_json=json), _labels(label or [])
+    shown: list[tuple[object, ...]] = []
     with connect(url, key) as client:
-        name = choose_model(client, model, "embedding" if labels else "classification")
-        rows: list[tuple[object, ...]] = []
-        for piece in _pieces(given, _TEXTS):
-            for text, item in zip(
-                piece, client.classify(piece, model=name, labels=labels, top_k=top).data, strict=True
-            ):
+        task = "embedding" if labels else "classification"
+        name = choose_model(client, model, task, programs=given.of_programs)
+        for piece in given.pieces(client, name):
+            for item in client.classify(**piece.arguments, model=name, labels=labels, top_k=top).data:
+                about = piece.about(item.index)
                 if json:
-                    screen.json({"text": text, **item.model_dump(mode="json", exclude={"index", "object"})})
+                    screen.json(about | item.model_dump(mode="json", exclude={"index", "object"}))
                 best = [(one.label, f"{one.score:.3f}") for one in item.labels]
-                about = "out of scope" if item.out_of_scope else ""
-                rows += [(text if at == 0 else "", *one, about) for at, one in enumerate(best)]
+                scope = "out of scope" if item.out_of_scope else ""
+                shown += [(*about.values(), *best[0], scope), *(("", *one, scope) for one in best[1:])]
     if not json:
-        screen.table(("text", "label", "score", ""), rows)
+        screen.table((given.header, "label", "score", ""), shown)
 
 
 def anomaly(
@@ -102,30 +105,35 @@ def anomaly(
     timestamp: Timestamp = None,
     file: File = None,
     column: Column = "text",
+    rows: Rows = None,
+    inputs: Tensors = None,
     model: Model = "",
     url: Url = DEFAULT_URL,
     key: Key = "",
     json: Json = False,
 ) -> None:
-    """Find unusual texts, or unusual readings in a CSV. Readings need --model and --file."""
-    screen = Screen(as_json=json)
+    """Find unusual texts, unusual readings in a CSV, or unusual rows of a program.
+
+    Readings need --model and --file.
+    """
+    given, screen = Given(texts or [], file, column, rows, inputs), Screen(as_json=json)
     with connect(url, key) as client:
-        name = choose_model(client, model, "embedding" if reference else "anomaly")
+        name = choose_model(client, model, "embedding" if reference else "anomaly", programs=given.of_programs)
         served = client.model(name)
-        if "kind" in served.signature:
+        if "kind" in served.signature and not given.of_programs:
             _anomalous_readings(screen, client, name, served, _require_file(file), timestamp, alpha)
             return
         normal = None if reference is None else read_texts([], reference, column)
-        given = read_texts(texts or [], file, column)
-        rows, last = [], None
-        for piece in _pieces(given, _TEXTS):
-            last = client.anomaly(piece, model=name, reference=normal, alpha=alpha)
-            for text, item in zip(piece, last.data, strict=True):
+        shown, last = [], None
+        for piece in given.pieces(client, name):
+            last = client.anomaly(**piece.arguments, model=name, reference=normal, alpha=alpha)
+            for item in last.data:
+                about = piece.about(item.index)
                 if json:
-                    screen.json({"text": text, **item.model_dump(mode="json", exclude={"index", "object"})})
-                rows.append((text, *_verdict(item)))
+                    screen.json(about | item.model_dump(mode="json", exclude={"index", "object"}))
+                shown.append((*about.values(), *_verdict(item)))
     if not json:
-        screen.table(("text", "score", "p-value", ""), rows)
+        screen.table((given.header, "score", "p-value", ""), shown)
     _warn(screen, last)
 
 
@@ -268,8 +276,3 @@ def _require_file(file: Path | None) -> Path:
     if file is None:
         raise BadInput("expected --file: a CSV or JSONL file of readings")
     return file
-
-
-def _pieces(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for at in range(0, len(items), size):
-        yield items[at : at + size]

@@ -64,6 +64,19 @@ def _open(path: Path) -> TextIO:
         raise BadInput(f"{path}: {error.strerror}") from error
 
 
+def read_file(path: Path) -> str:
+    """The text of a file, or of standard input. Raises BadInput."""
+    with _open(path) as lines:
+        try:
+            return lines.read()
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, error) from error
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> BadInput:
+    return BadInput(f"{path}: expected UTF-8 text, got the byte 0x{error.object[error.start]:02x}")
+
+
 def _parsed(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, str | dict[str, object]]]:
     try:
         if path.suffix == ".csv":
@@ -74,7 +87,7 @@ def _parsed(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, str | dict[
             if line.strip():
                 yield number, _object(path, number, line) if path.suffix == ".jsonl" else line.strip("\r\n")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: expected UTF-8 text, got the byte 0x{error.object[error.start]:02x}") from error
+        raise _not_utf8(path, error) from error
     except csv.Error as error:
         raise BadInput(f"{path}: expected CSV: {error}") from error
 

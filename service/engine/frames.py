@@ -15,6 +15,7 @@ from models import errors as model_errors
 from models.base import ModelMetadata
 from models.errors import SondeError
 from service import errors
+from service.engine.request import Request
 
 # Both directions: the largest are the rows of 2,048 inputs, and the JSON of a multilingual tokeniser.
 MAX_FRAME_BYTES = 512 * 2**20
@@ -42,44 +43,64 @@ class OpenVersion(Frame):
     digest: str
 
 
+class OpenProgram(OpenVersion):
+    """Wants the exported program in a file of the registry, in place of an encoder."""
+
+
 class CloseModel(Frame):
     """Needs a model no longer."""
 
     model: str
 
 
-class Submit(Frame):
-    """Token ids of one request, int32, one after the other; `lengths` int32 and `prompt_tokens` int32 are per item.
+class Submission(Frame):
+    """Items of a request for rows of the engine's `model`. With `more`, others of its number follow."""
+
+    model: str
+    client: str
+    deadline: float | None
+    patience_s: float | None
+    bulk: bool
+    more: bool
+
+
+class Submit(Submission):
+    """Token ids, int32, one after the other; `lengths` int32 and `prompt_tokens` int32 are per item.
 
     `types`, int32 like `ids`, is empty where no item has token types.
     """
 
-    model: str
-    client: str
-    deadline: float | None
-    patience_s: float | None
     ids: bytes
     lengths: bytes
     prompt_tokens: bytes
     types: bytes
-    bulk: bool
 
 
-class SubmitImages(Frame):
-    """Pixels of one request, uint8 [3, height, width] each, one after the other.
+class SubmitImages(Submission):
+    """Pixels, uint8 [3, height, width] each, one after the other.
 
     `heights`, `widths` and `steps` are int32 and per image.
     """
 
-    model: str
-    client: str
-    deadline: float | None
-    patience_s: float | None
     pixels: bytes
     heights: bytes
     widths: bytes
     steps: bytes
-    bulk: bool
+
+
+class TensorPart(msgspec.Struct, array_like=True, gc=False):
+    """A tensor of a program: its raw values in C order; of bfloat16, its bits."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    values: memoryview
+
+
+class SubmitTensors(Submission):
+    """The inputs of each item, by name."""
+
+    items: tuple[tuple[TensorPart, ...], ...]
 
 
 class Cancel(Frame):
@@ -97,6 +118,7 @@ class Opened(Frame):
     """A model that the engine holds for this front: its metadata, and its tokeniser as JSON.
 
     `tokenizer` is empty where it reads no texts. `ends` are the tokens that end the texts that a recogniser writes.
+    `program` has the contract and the description of a program (`program_frames`).
     """
 
     metadata: ModelMetadata
@@ -104,15 +126,17 @@ class Opened(Frame):
     tokenizer: str
     ends: tuple[int, ...] = ()
     patches: OpenedPatches | None = None
+    program: bytes = b""
 
 
 class Rows(Frame):
-    """The rows of a submission, float32 [n, width], and the engine's speed now."""
+    """The rows of a submission, float32 [n, width], the engine's speed now, and the outputs of each item of tensors."""
 
     rows: bytes
     queue_s: float
     inference_s: float
     tokens_per_s: float
+    outputs: tuple[tuple[TensorPart, ...], ...] = ()
 
 
 class Deadline(Frame):
@@ -134,8 +158,7 @@ class Draining(Frame):
     """The engine ends: open submissions are answered, others go to the next engine."""
 
 
-Submission = Submit | SubmitImages
-ToEngine = OpenConfigured | OpenVersion | CloseModel | Submission | Cancel
+ToEngine = OpenConfigured | OpenVersion | OpenProgram | CloseModel | Submit | SubmitImages | SubmitTensors | Cancel
 ToFront = Opened | Rows | Deadline | Failed | Draining
 to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
 to_front: msgspec.msgpack.Decoder[ToFront] = msgspec.msgpack.Decoder(ToFront)
@@ -151,6 +174,7 @@ _ERRORS: dict[str, type[SondeError]] = {
         model_errors.ModelOutOfMemory,
         model_errors.DeviceLost,
         model_errors.ArtifactError,
+        model_errors.TensorError,
         errors.Overloaded,
         errors.Unavailable,
         errors.DeadlineExceeded,
@@ -162,16 +186,23 @@ _ERRORS: dict[str, type[SondeError]] = {
 }
 
 
+def header(model: str, request: Request, *, more: bool) -> tuple[int, str, str, float | None, float | None, bool, bool]:
+    """The fields that all submissions begin with."""
+    return request.number, model, request.client, request.deadline, request.patience_s, request.bulk, more
+
+
 class FrameTooLong(Exception):
     """A length beyond the limit: the connection is of no use any more."""
 
 
-def encode(frame: ToEngine | ToFront) -> bytes:
+def encode(frame: Frame) -> bytearray:
     """The bytes of a frame. Raises FrameTooLong."""
-    body = _encoder.encode(frame)
-    if len(body) > MAX_FRAME_BYTES:
-        raise FrameTooLong(f"a frame of {len(body)} bytes, {MAX_FRAME_BYTES} are allowed")
-    return _LENGTH.pack(len(body)) + body
+    content = bytearray()
+    _encoder.encode_into(frame, content, _LENGTH.size)
+    if (length := len(content) - _LENGTH.size) > MAX_FRAME_BYTES:
+        raise FrameTooLong(f"a frame of {length} bytes, {MAX_FRAME_BYTES} are allowed")
+    _LENGTH.pack_into(content, 0, length)
+    return content
 
 
 class FrameBuffer:
@@ -181,7 +212,7 @@ class FrameBuffer:
         self._limit = limit
         self._received = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | bytearray) -> Iterator[bytes]:
         """The bodies that are complete now. Raises FrameTooLong at a length beyond the limit."""
         received = self._received
         received += data
@@ -193,8 +224,9 @@ class FrameBuffer:
                     raise FrameTooLong(f"a frame of {length} bytes, {self._limit} are allowed")
                 if len(received) - at - _LENGTH.size < length:
                     return
-                body = bytes(received[at + _LENGTH.size : at + _LENGTH.size + length])
-                at += _LENGTH.size + length
+                begin, at = at + _LENGTH.size, at + _LENGTH.size + length
+                with memoryview(received) as view:  # a slice of a bytearray would be one more copy
+                    body = bytes(view[begin:at])
                 yield body
         finally:
             del received[:at]

@@ -28,12 +28,12 @@ class Queue:
     def __init__(
         self, name: str, limits: BatchLimits, metrics: Metrics, clock: Callable[[], float], runners: int
     ) -> None:
-        self._name = name
         self._runners = runners
-        self._metrics = metrics
-        self._queue_items, self._queue_tokens = metrics.queue_items.labels(name), metrics.queue_tokens.labels(name)
+        self._queue_wait = metrics.queue_wait.labels(name)
         self._clock = clock
-        self._scheduler = Scheduler(limits)
+        self._scheduler = scheduler = Scheduler(limits)
+        metrics.queue_items.labels(name).set_function(lambda: scheduler.items)
+        metrics.queue_tokens.labels(name).set_function(lambda: scheduler.tokens)
         self._lock = threading.Lock()
         self._idle: list[threading.Condition] = []  # one for each idle runner; the last one is woken first
         self.urgent: PreemptionFlag = np.array([False])
@@ -56,7 +56,7 @@ class Queue:
             if self.closed:
                 return False
             self._scheduler.add(request, indices)
-            self._report()
+            self._mark_urgent()
             if wake:
                 self._wake_for_work()
         return True
@@ -65,7 +65,7 @@ class Queue:
         """Take a request out; return how many of its items were still waiting."""
         with self._lock:
             waiting = self._scheduler.remove(request)
-            self._report()
+            self._mark_urgent()
         return waiting
 
     def take(self, *, first: bool = True) -> list[QueuedItem] | None:
@@ -94,13 +94,13 @@ class Queue:
         """Forget everything; return the requests that were waiting."""
         with self._lock:
             waiting = self._scheduler.drain()
-            self._report()
+            self._mark_urgent()
         return waiting
 
     def _next_batch(self, *, interactive_only: bool = False) -> list[QueuedItem]:
         self._expire()
         batch = self._scheduler.next_batch(interactive_only=interactive_only, most_tokens=self._fair_share())
-        self._report()
+        self._mark_urgent()
         self._mark_started(batch)
         self._wake_for_work()
         return batch
@@ -139,9 +139,7 @@ class Queue:
         for request, _ in batch:
             if request.started is None:
                 request.started = now
-                self._metrics.queue_wait.labels(self._name).observe(now - request.submitted)
+                self._queue_wait.observe(now - request.submitted)
 
-    def _report(self) -> None:
+    def _mark_urgent(self) -> None:
         self.urgent[0] = self._scheduler.interactive_items > 0
-        self._queue_items.set(self._scheduler.items)
-        self._queue_tokens.set(self._scheduler.tokens)

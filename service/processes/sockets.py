@@ -12,7 +12,9 @@ BACKLOG = 4096
 
 
 @contextlib.contextmanager
-def open_sockets(host: str, port: int, *, listening: bool = True) -> Iterator[list[socket.socket]]:
+def open_sockets(
+    host: str, port: int, *, listening: bool = True, flag: str = "--port"
+) -> Iterator[list[socket.socket]]:
     """Bind each address of `host` to one port; 0 is a free one. Connections are refused where nobody listens yet.
 
     Raises CannotListen.
@@ -32,6 +34,6 @@ def open_sockets(host: str, port: int, *, listening: bool = True) -> Iterator[li
                     socket_.listen(BACKLOG)
                 sockets.append(socket_)
         except OSError as error:
-            message = f"cannot listen on {host}:{port}: {error.strerror or error}"
-            raise CannotListen(f"{message}; --port takes another, 0 any free one", param="port") from error
+            message = f"cannot listen on {host}:{port}: {error.strerror or error}; {flag} takes another"
+            raise CannotListen(message, param=flag.removeprefix("--").replace("-", "_")) from error
         yield sockets

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from models.errors import SondeError
 from models.registry.registry import Registry
-from service.api.middleware import RequestChecks, RequestContext, RequestReports
+from service.api.request_context import RequestChecks, RequestContext, RequestReports
 from service.api.tensors.inference import INLINE_BYTES
 from service.auth import Scope
 from service.config import Settings
@@ -97,7 +97,7 @@ class Calls:
         try:
             if method.scope is not None:
                 context.key = self._checks.key_of(headers)
-                self._checks.admit(context.key)
+                self._checks.limit(context.key)  # in a shutdown, calls that were taken before are answered
                 context.require_scope(method.scope)
             call = RpcCall(*self._parts, context, self._caller(rpc, context))
             return 200, None, await method.answer(await self._read(method, rpc), call)

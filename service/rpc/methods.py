@@ -7,7 +7,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from service.api.compute_route import facts_of
+from service.api.hot_path import facts_of
 from service.api.routes.model_repository import load_model, model_index, unload_model
 from service.api.routes.open_inference import label
 from service.api.tensors.inference import INLINE_BYTES, in_pool_if, infer

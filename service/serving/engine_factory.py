@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import torch
 
 from models.base import ModelMetadata
 from models.images.base import ImageItem, ImageModel
 from models.images.patches import PatchModel
 from models.images.processor import probe_image
 from models.programs.program import Program
+from models.runtime.forward_pass import compute_threads
+from models.runtime.placement import allocated_bytes
 from models.text.base import TextModel
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice
@@ -71,13 +76,13 @@ class EngineFactory:
         """Start the engine of an exported program, which the check at load has warmed up."""
         metadata = program.metadata
         self._metrics.one_by_one.labels(metadata.name).set(metadata.one_by_one)
-        self._metrics.device_memory.labels(metadata.device).set_function(program.memory_bytes)
         return self._start(metadata, ProgramBackend(program), 1, RowCache(0), loop_tokens(program))
 
     def device(self, name: str) -> ComputeDevice:
         """The device that all engines on `name` share."""
         if name not in self._devices:
             self._devices[name] = self._cpu() if name.startswith("cpu") else ComputeDevice()
+            self._metrics.device_memory.labels(name).set_function(partial(allocated_bytes, torch.device(name)))
         return self._devices[name]
 
     def limits(self, metadata: ModelMetadata) -> BatchLimits:
@@ -92,7 +97,6 @@ class EngineFactory:
         """The engine of a model whose rows are cached."""
         metadata = model.metadata
         self._metrics.one_by_one.labels(metadata.name).set(metadata.one_by_one)
-        self._metrics.device_memory.labels(metadata.device).set_function(model.memory_bytes)
         return self._start(metadata, model, metadata.width, self._cache)
 
     def _start(
@@ -114,10 +118,6 @@ class EngineFactory:
         return engine
 
     def _cpu(self) -> ComputeDevice:
-        import torch
-
-        from models.runtime.threads import compute_threads
-
         threads = torch.get_num_threads()
         runners = self._settings.runners or min(threads, _MAX_DEFAULT_RUNNERS)
         return ComputeDevice(runners, threads, compute_threads)

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import cast
 
@@ -34,6 +34,7 @@ from service.engine.frames import (
 )
 from service.engine.request import Request
 from service.errors import BodyTooLarge, Unavailable
+from service.serving.tensor_frames import give_outputs
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +85,13 @@ class EngineLink(asyncio.Protocol):
             with contextlib.suppress(_EngineGone):
                 return answer.result()
 
-    def submit(self, frame: Submission, request: Request) -> None:
+    def submit(self, model: str, frames: Iterable[Submission], request: Request) -> None:
         """Send a request; its future gets the answer. Raises BodyTooLarge for more than a frame has room for."""
         try:
-            content = encode(frame)
+            contents = [encode(frame) for frame in frames]
         except FrameTooLong as error:
             raise BodyTooLarge(f"the request's inputs take {error}: send fewer inputs a request") from error
-        self._on_loop(self._send_submission, frame.model, content, request)
+        self._on_loop(self._send_submission, model, contents, request)
 
     def cancel(self, request: Request) -> None:
         """Let the engine drop what waits of a request."""
@@ -185,6 +186,8 @@ class EngineLink(asyncio.Protocol):
         if found is None:  # its caller has gone
             return
         model, request = found
+        if frame.outputs:
+            give_outputs(request.items, frame.outputs)
         request.rows[...] = np.frombuffer(frame.rows, dtype=np.float32).reshape(request.rows.shape)
         self.tokens_per_s[model] = frame.tokens_per_s
         request.answer(request.rows, frame.queue_s, frame.inference_s)
@@ -218,13 +221,13 @@ class EngineLink(asyncio.Protocol):
         self._opening[number] = make, answer
         self._write(make(number))
 
-    def _send_submission(self, model: str, content: bytes, request: Request) -> None:
+    def _send_submission(self, model: str, contents: list[bytearray], request: Request) -> None:
         if self._transport is None or self._leaving:
             request.fail(Unavailable(_GONE, retry_after_s=2))
             return
         if not request.finished:
             self._open[request.number] = model, request
-            self._transport.write(content)
+            self._transport.writelines(contents)
 
     def _send_cancel(self, number: int) -> None:
         if self._open.pop(number, None) is not None:

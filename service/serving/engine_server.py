@@ -1,4 +1,4 @@
-"""The engine process: one copy of each text model, for all fronts."""
+"""The engine process: one copy of each model, for all fronts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvloop
 
@@ -18,19 +18,22 @@ from models.base import Computable
 from models.images.patches import PatchFeatures
 from models.source import ModelSource
 from service.config import Settings
-from service.engine.admission import Admission
-from service.engine.frames import Draining, OpenConfigured, Opened, OpenedPatches, OpenVersion, failure
+from service.engine.frames import Draining, OpenConfigured, Opened, OpenedPatches, OpenProgram, OpenVersion, failure
 from service.engine.row_engine import RowEngine
 from service.errors import ConfigError
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.front_connection import FrontConnection
-from service.serving.text_sources import LocalTextSource, OpenedImages, TextSource
+from service.serving.program_model import DescribedProgram
+from service.serving.servable import Admission
+from service.serving.tensor_frames import write_facts
+from service.serving.text_sources import LocalTextSource, OpenedImages, OpenedProgram, TextSource
 from service.serving.text_sources import Opened as OpenedModel
 
 if TYPE_CHECKING:
     from service.processes.server_process import ServerProcess
 
+AnyOpened = OpenedModel | OpenedImages | OpenedProgram
 # A model and its engine.
 Started = tuple[Computable, RowEngine[Any]]
 
@@ -55,7 +58,7 @@ class EngineServer:
         self._process = process
         self._source = source or LocalTextSource(settings, EngineFactory(settings, metrics, self._fail))
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
-        self._configured: list[OpenedModel | OpenedImages] = []
+        self._configured: list[AnyOpened] = []
         self._models: dict[str, Started] = {}
         self._opening = asyncio.Lock()
         self._fronts: set[FrontConnection] = set()
@@ -131,7 +134,8 @@ class EngineServer:
         tokenizer = "" if text is None else await asyncio.to_thread(text.to_json)
         patches = None if found is None else OpenedPatches(found.metadata, found.channels)
         ends = getattr(model, "ends", ())
-        front.send(Opened(frame.number, model.metadata, model.memory_bytes(), tokenizer, ends, patches))
+        program = write_facts(cast(DescribedProgram, model)) if hasattr(model, "contract") else b""
+        front.send(Opened(frame.number, model.metadata, model.memory_bytes(), tokenizer, ends, patches, program))
 
     async def _find_or_load(self, frame: OpenConfigured | OpenVersion) -> tuple[Computable, PatchFeatures | None]:
         """The model of a frame, and its patch features; a version has none."""
@@ -142,12 +146,12 @@ class EngineServer:
         label = f"{frame.name}:{frame.digest}"
         if label not in self._models:
             source = ModelSource(frame.name, Path(frame.path), frame.origin, frame.digest)
-            load = self._source.open_version
+            load = self._source.open_program if isinstance(frame, OpenProgram) else self._source.open_version
             self._models[label] = _started(await self._loop.run_in_executor(self._loading, load, source))
         return self._models[label][0], None
 
     async def _load_configured(self) -> None:
-        def load() -> list[OpenedModel | OpenedImages]:
+        def load() -> list[AnyOpened]:
             opened = list(self._source.open_configured())
             gc.freeze()  # a million objects of PyTorch stay: collections need not look at them again
             return opened
@@ -207,11 +211,13 @@ class EngineServer:
         task.add_done_callback(self._tasks.discard)
 
 
-def _started(opened: OpenedModel | OpenedImages) -> Started:
+def _started(opened: AnyOpened) -> Started:
+    if isinstance(opened, OpenedProgram):
+        return opened.program, opened.engine
     return (opened.model, opened.engine) if isinstance(opened, OpenedImages) else opened
 
 
-def _by_label(configured: Iterable[OpenedModel | OpenedImages]) -> Iterator[tuple[str, Started]]:
+def _by_label(configured: Iterable[AnyOpened]) -> Iterator[tuple[str, Started]]:
     """Models and their engines by the labels that fronts submit to; patch features have one of their own."""
     for opened in configured:
         model, engine = _started(opened)

@@ -13,7 +13,7 @@ from models.registry.golden import compare
 from models.text.base import TextModel
 from models.text.detectors.base import ScoredTexts
 from models.text.golden import ModelParts, answers, normalize_rows, read_texts
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.engine.row_engine import RowEngine
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.program_version import ProgramVersion

@@ -18,9 +18,9 @@ from service.engine.frames import (
     FrameBuffer,
     FrameTooLong,
     Rows,
-    Submission,
     Submit,
     SubmitImages,
+    SubmitTensors,
     ToFront,
     encode,
     failure,
@@ -30,6 +30,7 @@ from service.engine.request import Item, Request
 from service.engine.row_engine import RowEngine
 from service.errors import BackendError, ClientGone, Unavailable
 from service.serving.image_frames import images_of
+from service.serving.tensor_frames import outputs_of, tensors_of
 from service.serving.token_frames import tokens_of
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class FrontConnection(asyncio.Protocol):
         self._buffer = FrameBuffer()
         self._transport: asyncio.WriteTransport | None = None
         self._loop = asyncio.get_running_loop()
+        self._begun: dict[int, list[Item]] = {}  # the items of submissions of which more must come
         self._open: dict[int, _Submission] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -95,7 +97,7 @@ class FrontConnection(asyncio.Protocol):
 
     def _receive(self, body: bytes) -> None:
         frame = to_engine.decode(body)
-        if isinstance(frame, Submit | SubmitImages):
+        if isinstance(frame, Submit | SubmitImages | SubmitTensors):
             self._submit(frame)
         elif isinstance(frame, Cancel):
             self._cancel(frame.number)
@@ -105,8 +107,12 @@ class FrontConnection(asyncio.Protocol):
         else:
             self._server.open(self, frame)
 
-    def _submit(self, frame: Submission) -> None:
-        items: Sequence[Item] = tokens_of(frame) if isinstance(frame, Submit) else images_of(frame)
+    def _submit(self, frame: Submit | SubmitImages | SubmitTensors) -> None:
+        items = self._begun.pop(frame.number, [])
+        items += _items_of(frame)
+        if frame.more:
+            self._begun[frame.number] = items
+            return
         found = self._server.find(frame.model)
         if found is None:
             self.send(failure(frame.number, Unavailable(f"{frame.model} is not loaded", retry_after_s=2)))
@@ -135,13 +141,21 @@ class FrontConnection(asyncio.Protocol):
             self.send(failure(number, error))
             return
         rows = request.future.result().tobytes()
-        self.send(Rows(number, rows, request.queue_s, request.inference_s, engine.tokens_per_s))
+        times = request.queue_s, request.inference_s, engine.tokens_per_s
+        self.send(Rows(number, rows, *times, outputs_of(request)))
 
     def _cancel(self, number: int) -> None:
         submission = self._open.pop(number, None)
         if submission is not None:
             submission.admitted.close()
             submission.engine.cancel(submission.request, ClientGone("the caller hung up"))
+
+
+def _items_of(frame: Submit | SubmitImages | SubmitTensors) -> Sequence[Item]:
+    """The items of a submission. Raises ValueError where its parts do not fit each other."""
+    if isinstance(frame, SubmitTensors):
+        return tensors_of(frame)
+    return images_of(frame) if isinstance(frame, SubmitImages) else tokens_of(frame)
 
 
 class _Submission:

@@ -8,24 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images.pixels import Pixels
-from service.engine.frames import SubmitImages
+from service.engine.frames import SubmitImages, header
 from service.engine.request import Request
 
 
-def image_submission(model: str, request: Request, items: Sequence[Pixels], patience_s: float | None) -> SubmitImages:
-    """The frame that submits the images of a request to the engine's `model`."""
+def image_submission(model: str, request: Request, items: Sequence[Pixels], *, more: bool = False) -> SubmitImages:
+    """The frame that submits images of a request to the engine's `model`."""
     shapes = np.array([item.values.shape[1:] for item in items], np.int32)
     return SubmitImages(
-        request.number,
-        model,
-        request.client,
-        request.deadline,
-        patience_s,
+        *header(model, request, more=more),
         b"".join(item.values.data for item in items),
         shapes[:, 0].tobytes(),
         shapes[:, 1].tobytes(),
         np.array([item.steps for item in items], np.int32).tobytes(),
-        request.bulk,
     )
 
 

@@ -12,12 +12,12 @@ from models.images.pixels import Pixels
 from models.images.reader import ImageLimits
 from models.images.stated_processor import stated_processor
 from models.programs.contract import Described
-from models.programs.program import Program
 from models.programs.tensors import TORCH_DTYPES, HostTensor
 from service.engine.row_engine import RowEngine
 from service.serving.image_model import Encoded, ImageOutput, ReadsImages
-from service.serving.program_model import ServedProgram, Tensors, cost_in_tokens
+from service.serving.program_model import DescribedProgram, ServedProgram, Tensors, cost_in_tokens
 from service.serving.servable import Caller, ServingContext
+from service.serving.text_sources import OpenedProgram
 
 
 class ServedImageProgram(ServedProgram, ReadsImages):
@@ -25,11 +25,13 @@ class ServedImageProgram(ServedProgram, ReadsImages):
 
     reads = "tensors and images"
 
-    def __init__(self, program: Program, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits) -> None:
+    def __init__(
+        self, program: DescribedProgram, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits
+    ) -> None:
         super().__init__(program, engine, context)
         if self.description.preprocess is None:
             raise ValueError(f"{program.metadata.name}: its description says nothing of images")
-        self.images = stated_processor(self.description.preprocess, program.metadata.name)
+        self.images = stated_processor(self.description.preprocess)
         self.image_limits = limits
 
     async def image_rows(
@@ -64,10 +66,8 @@ class ServedImageProgram(ServedProgram, ReadsImages):
         return {spec.name: HostTensor.of(values.to(TORCH_DTYPES[spec.dtype]))}
 
 
-def serve_program(
-    program: Program, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits
-) -> ServedProgram:
+def serve_program(opened: OpenedProgram, context: ServingContext, limits: ImageLimits) -> ServedProgram:
     """A program in service, which may read images as well."""
-    if program.description.preprocess is None:
-        return ServedProgram(program, engine, context)
-    return ServedImageProgram(program, engine, context, limits)
+    if opened.program.description.preprocess is None:
+        return ServedProgram(opened.program, opened.engine, context)
+    return ServedImageProgram(opened.program, opened.engine, context, limits)

@@ -6,10 +6,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import TypeVar, cast
 
 from models.base import Task
@@ -20,21 +19,21 @@ from models.runtime import cpu
 from models.source import ModelSource, parse_spec
 from models.text.base import TextModel
 from service.config import Settings
-from service.engine.admission import Admission
 from service.engine.cache import LruCache, Sized
-from service.errors import ConfigError, ModelNotFound, Unavailable, WrongTask
+from service.errors import ModelNotFound, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages
 from service.serving.image_program import serve_program
-from service.serving.program_model import ServedProgram, open_program, open_programs
+from service.serving.model_names import require_free_name, require_known
+from service.serving.program_model import ServedProgram
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
-from service.serving.servable import Servable, ServingContext
+from service.serving.servable import Admission, Servable, ServingContext
 from service.serving.text_model import ServedText
 from service.serving.text_recognition import ServedRecognizer
-from service.serving.text_sources import LocalTextSource, OpenedImages, TextSource
+from service.serving.text_sources import LocalTextSource, OpenedImages, OpenedProgram, TextSource
 from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
@@ -46,8 +45,6 @@ MAX_WAIT_S = 4.8
 _SHUTTING_DOWN = "the service is shutting down"
 # No name is longer; a body may have millions of characters for one.
 _LONGEST_NAME = 1024
-# Jobs use this name for the base of sensor models, which is not a model.
-SENSORS = "sensors"
 
 
 class ModelManager:
@@ -81,9 +78,8 @@ class ModelManager:
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
         self._texts = texts or LocalTextSource(settings, self.engines, located)
-        open_one = partial(open_program, settings=settings, device_of=self.engines.device)
         shared = self.registry, self.engines, self._texts, self.context
-        loader = VersionLoader(*shared, self._find_configured, open_one, self._image_limits)
+        loader = VersionLoader(*shared, self._find_configured, self._image_limits)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
         self.opened = False
@@ -117,16 +113,15 @@ class ModelManager:
         """
         names = [parse_spec(spec)[0] for spec in self._settings.model]
         for number, name in enumerate(names):
-            _require_free_name(name, names[:number])
-        _require_known(self._settings.trust_native, [parse_spec(spec)[0] for spec in self._settings.programs])
+            require_free_name(name, names[:number])
+        require_known(self._settings.trust_native, [parse_spec(spec)[0] for spec in self._settings.programs])
         for opened in self._texts.open_configured():
             if isinstance(opened, OpenedImages):
                 self._serve(serve_images(opened, self.context, self._image_limits))
+            elif isinstance(opened, OpenedProgram):
+                self._serve(serve_program(opened, self.context, self._image_limits))
             else:
                 self._serve(ServedText(*opened, self.context))
-        for program in open_programs(self._settings):
-            engine = self.engines.start_program(program)
-            self._serve(serve_program(program, engine, self.context, self._image_limits))
         self.watcher.open()
         for alias in set(self.watcher.aliases) & set(self._configured):
             target = self.watcher.aliases[alias]
@@ -135,13 +130,13 @@ class ModelManager:
 
     def add(self, model: TextModel) -> ServedText:
         """Warm a model up and put it in service."""
-        _require_free_name(model.metadata.name, self._configured)
+        require_free_name(model.metadata.name, self._configured)
         engine = self.engines.start_text(model, alone=not self.opened)
         return self._serve(ServedText(model, engine, self.context))
 
     def add_images(self, model: ImageModel) -> Servable:
         """The same for a model of images."""
-        _require_free_name(model.metadata.name, self._configured)
+        require_free_name(model.metadata.name, self._configured)
         opened = OpenedImages.start(model, self.engines, alone=not self.opened)
         return self._serve(serve_images(opened, self.context, self._image_limits))
 
@@ -190,7 +185,10 @@ class ModelManager:
 
     async def resolve_texts(self, name: str | None) -> ServedText:
         """Resolve a text model. Raises WrongTask for a model of readings or images."""
-        served = await self.resolve(name)
+        return self.require_texts(await self.resolve(name))
+
+    def require_texts(self, served: Servable) -> ServedText:
+        """The same model. Raises WrongTask for a model of readings or images."""
         if isinstance(served, ServedText):
             return served
         reads = f"reads {served.reads}, not texts; GET /v1/models/{served.metadata.name} has its signature"
@@ -198,15 +196,17 @@ class ModelManager:
 
     async def resolve_images(self, task: Task, name: str | None) -> ReadsImages:
         """Find a model that does `task` with images; without a name, the first one. Raises WrongTask naming others."""
-        self.require_ready()
-        readers = [served for served in self._in_service(ReadsImages) if served.metadata.task == task]
-        if name is None and not readers:
-            raise WrongTask(f"no model here does {task} with images; start one with --model", param="model")
-        served = readers[0] if name is None else await self.resolve(name)
+        if name is not None:
+            return self.require_images(await self.resolve(name), task)
+        if able := self._that_do(task, ReadsImages):
+            return able[0]
+        raise WrongTask(f"no model here does {task} with images; start one with --model", param="model")
+
+    def require_images(self, served: Servable, task: Task) -> ReadsImages:
+        """The same model. Raises WrongTask naming others, unless it does `task` with images."""
         if isinstance(served, ReadsImages) and served.metadata.task == task:
             return served
-        does = f"{served.metadata.name} does {served.does}"
-        raise WrongTask(f"{does}; models that do {task} with images: {_names_of(readers)}", param="model")
+        raise _does_other(served, f"models that do {task} with images", self._that_do(task, ReadsImages))
 
     async def resolve_recognizer(self, name: str | None) -> ServedRecognizer:
         """Find a model that writes the text of images. Raises WrongTask naming others."""
@@ -242,19 +242,19 @@ class ModelManager:
         """The same model. Raises WrongTask naming others, unless it is a sensor model for `task`."""
         if isinstance(served, ServedSensor) and served.metadata.task == task:
             return served
-        able = _names_of(sensor for sensor in self._in_service(ServedSensor) if sensor.metadata.task == task)
-        message = f"{served.metadata.name} does {served.does}; models for {task} of readings: {able}"
-        raise WrongTask(message, param="model")
+        raise _does_other(served, f"models for {task} of readings", self._that_do(task, ServedSensor))
 
     async def resolve_program(self, task: Task, name: str | None) -> ServedProgram:
         """Find a program that does `task`; without a name, the first one. Raises WrongTask naming others."""
-        self.require_ready()
-        able = [one for one in self._in_service(ServedProgram) if one.metadata.task == task]
-        served = able[0] if name is None and able else await self.resolve(name)
+        if name is None and (able := self._that_do(task, ServedProgram)):
+            return able[0]
+        return self.require_program(await self.resolve(name), task)
+
+    def require_program(self, served: Servable, task: Task) -> ServedProgram:
+        """The same model. Raises WrongTask naming others, unless it is a program that does `task`."""
         if isinstance(served, ServedProgram) and served.metadata.task == task:
             return served
-        does = f"{served.metadata.name} does {served.does}"
-        raise WrongTask(f"{does}; programs that do {task}: {_names_of(able)}", param="model")
+        raise _does_other(served, f"programs that do {task}", self._that_do(task, ServedProgram))
 
     def configured(self) -> Iterable[Servable]:
         """The models of the settings."""
@@ -318,18 +318,12 @@ class ModelManager:
     def _in_service(self, kind: type[ServedT]) -> list[ServedT]:
         return [served for served in self.all() if isinstance(served, kind)]
 
+    def _that_do(self, task: Task, kind: type[ServedT]) -> list[ServedT]:
+        self.require_ready()
+        return [served for served in self._in_service(kind) if served.metadata.task == task]
+
     def _text_models_for(self, task: Task) -> Iterable[ServedText]:
         return [served for served in self._in_service(ServedText) if _does(served, task)]
-
-
-def _require_free_name(name: str, taken: Container[str]) -> None:
-    """Raise ConfigError for a name that another model has, or that jobs give to sensors."""
-    if name == SENSORS:
-        raise ConfigError(
-            f"jobs call the base of sensor models {SENSORS!r}: take another name, --model NAME=…", param="model"
-        )
-    if name in taken:
-        raise ConfigError(f"two models are called {name!r}: name one of them with --model NAME=…", param="model")
 
 
 def _names_of(models: Iterable[Servable]) -> str:
@@ -337,12 +331,8 @@ def _names_of(models: Iterable[Servable]) -> str:
     return ", ".join(served.metadata.name for served in models) or "none here"
 
 
-def _require_known(trusted: Iterable[str], programs: Sequence[str]) -> None:
-    """Raise ConfigError for a name of `--trust-native` that no program has."""
-    if unknown := [name for name in trusted if name not in programs]:
-        known = ", ".join(programs) or "none"
-        message = f"--trust-native: expected names of programs ({known}), got {', '.join(unknown)}"
-        raise ConfigError(message, param="trust_native")
+def _does_other(served: Servable, able_are: str, able: Iterable[Servable]) -> WrongTask:
+    return WrongTask(f"{served.metadata.name} does {served.does}; {able_are}: {_names_of(able)}", param="model")
 
 
 def _does(served: ServedText, task: Task) -> bool:

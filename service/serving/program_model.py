@@ -8,20 +8,20 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.base import Computable
 from models.errors import SondeError, TensorError
 from models.programs.contract import Contract, Shaped
+from models.programs.description import Description
 from models.programs.program import Program
 from models.programs.row_check import sample_inputs
 from models.programs.tensors import HostTensor
-from models.source import ModelSource
-from service.config import Settings
-from service.engine.device import ComputeDevice
 from service.engine.row_engine import RowEngine
-from service.errors import InvalidOutput
+from service.errors import InvalidOutput, InvalidRequest
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,16 @@ class TensorItem:
         if self.result is None:
             raise RuntimeError("the engine answered an item that it had not computed")
         return self.result
+
+
+class DescribedProgram(Computable, Protocol):
+    """What a model in service needs of a program, which may be in the engine process."""
+
+    @property
+    def contract(self) -> Contract: ...
+
+    @property
+    def description(self) -> Description: ...
 
 
 class ProgramBackend:
@@ -183,7 +193,7 @@ class ServedProgram(Servable):
 
     reads = "tensors"
 
-    def __init__(self, program: Program, engine: RowEngine[TensorItem], context: ServingContext) -> None:
+    def __init__(self, program: DescribedProgram, engine: RowEngine[TensorItem], context: ServingContext) -> None:
         super().__init__(program, engine, context)
         self._contract = program.contract
         self.description = program.description
@@ -226,8 +236,15 @@ class ServedProgram(Servable):
         )
 
     def probabilities(self, rows: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
-        """The probabilities [n, labels] of a classifier's rows: all summing to 1, or each label by itself."""
-        return self.description.probabilities(rows, multi_label=multi_label)
+        """The probabilities [n, labels] of a classifier's rows: all summing to 1, or each label by itself.
+
+        Raises InvalidRequest for `multi_label` where the program computes probabilities that sum to 1.
+        """
+        stated = self.description
+        if multi_label and stated.scores == "probabilities" and not stated.multi_label:
+            states = f"{self.metadata.name} computes probabilities, of which its description states no multi_label"
+            raise InvalidRequest.at("multi_label", f"{states}: leave it out")
+        return stated.probabilities(rows, multi_label=multi_label)
 
     async def _compute(self, items: Sequence[TensorItem], caller: Caller) -> ProgramOutput:
         """Queue items that are admitted, and wait for the outputs."""
@@ -298,9 +315,10 @@ def _seconds_of(program: Program, tokens: int) -> float:
 
 
 def _timed(program: Program, sample: Tensors) -> float:
-    began = time.perf_counter()
+    """The processor time of one run; others that hold Python's lock or the processor, as at the start, do not count."""
+    began = time.thread_time()
     program.run(sample)
-    return time.perf_counter() - began
+    return time.thread_time() - began
 
 
 def join(parts: Sequence[Tensors]) -> Tensors:
@@ -311,27 +329,3 @@ def join(parts: Sequence[Tensors]) -> Tensors:
         name: HostTensor(first.dtype, np.concatenate([part[name].values for part in parts]))
         for name, first in parts[0].items()
     }
-
-
-def open_programs(settings: Settings) -> Iterator[Program]:
-    """Load the exported programs of the settings into this process. Raises ModelError."""
-    from models.loader import open_programs as load_all
-
-    return load_all(
-        settings.programs,
-        settings.device,
-        settings.dtype,
-        settings.threads,
-        trusted=settings.trust_native,
-        compiled=settings.compiled_directory if settings.compile else None,
-    )
-
-
-def open_program(source: ModelSource, settings: Settings, device_of: Callable[[str], ComputeDevice]) -> Program:
-    """Load one more program beside models that serve, with a runner's share of the threads. Raises ModelError."""
-    from models.loader import load_program
-    from models.runtime.placement import place
-
-    placement = place(settings.device, "float32")  # its file has the dtypes, so no race need choose one
-    with device_of(str(placement.device)).sharing():
-        return load_program(source, placement)

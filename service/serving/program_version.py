@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from models.images.reader import ImageLimits
-from models.programs.program import Program
 from models.registry.artifact import Manifest
-from service.engine.row_engine import RowEngine
 from service.serving.image_program import ServedImageProgram
-from service.serving.program_model import ServedProgram, TensorItem
+from service.serving.program_model import ServedProgram
 from service.serving.servable import ServingContext
+from service.serving.text_sources import OpenedProgram
 
 
 class ProgramVersion(ServedProgram):
@@ -23,12 +22,12 @@ class ImageProgramVersion(ServedImageProgram, ProgramVersion):
 
 
 def serve_version(
-    program: Program, engine: RowEngine[TensorItem], manifest: Manifest, context: ServingContext, limits: ImageLimits
+    opened: OpenedProgram, manifest: Manifest, context: ServingContext, limits: ImageLimits
 ) -> ProgramVersion:
     """A version in service, which may read images as well."""
-    if program.description.preprocess is None:
-        version = ProgramVersion(program, engine, context)
+    if opened.program.description.preprocess is None:
+        version = ProgramVersion(opened.program, opened.engine, context)
     else:
-        version = ImageProgramVersion(program, engine, context, limits)
+        version = ImageProgramVersion(opened.program, opened.engine, context, limits)
     version.manifest = manifest
     return version

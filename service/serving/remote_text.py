@@ -1,33 +1,37 @@
-"""Models of a front: texts are tokenised here, images scaled, and both are computed in the engine process."""
+"""Models of a front: texts are tokenised here, images scaled, tensors checked, and the engine process computes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import cast
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.base import ModelMetadata
 from models.errors import SondeError
-from models.images.base import ImageItem
 from models.images.pixels import Pixels
 from models.preemption import NO_PREEMPTION, Preemption
 from models.source import ModelSource, locate
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 from service.config import Settings
-from service.engine.frames import OpenConfigured, Opened, OpenVersion, Submission
-from service.engine.request import Request
+from service.engine.frames import OpenConfigured, Opened, OpenProgram, OpenVersion, Submission
+from service.engine.request import Item, Request
 from service.errors import Unavailable
 from service.metrics import Metrics
 from service.serving.engine_link import EngineLink
 from service.serving.image_frames import image_submission
+from service.serving.program_model import TensorItem
 from service.serving.remote_images import RemotePatches, remote_images
+from service.serving.remote_program import RemoteProgram
+from service.serving.tensor_frames import tensor_submission
 from service.serving.text_sources import Opened as OpenedModel
-from service.serving.text_sources import OpenedImages
+from service.serving.text_sources import OpenedImages, OpenedProgram
 from service.serving.token_frames import submission
+
+# Large requests travel in parts: each is copied some times on its way, and the engine reads others in between.
+_PART_BYTES = 8 * 2**20
 
 
 class RemoteModel:
@@ -72,7 +76,7 @@ class RemoteEngine:
 
     def submit(
         self,
-        items: Sequence[ImageItem],
+        items: Sequence[Item],
         *,
         client: str = "",
         deadline: float | None = None,
@@ -83,7 +87,7 @@ class RemoteEngine:
         if self._link.lost is not None:
             raise Unavailable(str(self._link.lost), retry_after_s=2)
         request = Request(items, self.width, client=client, deadline=deadline, patience_s=patience_s, bulk=bulk)
-        self._link.submit(_submission(self._label, request, items, patience_s), request)
+        self._link.submit(self._label, _submissions(self._label, request), request)
         return request
 
     def cancel(self, request: Request, error: SondeError) -> int:
@@ -110,17 +114,26 @@ class RemoteTextSource:
     def measure(self) -> None:
         """The engine measures."""
 
-    def open_configured(self) -> Iterator[OpenedModel | OpenedImages]:
+    def open_configured(self) -> Iterator[OpenedModel | OpenedImages | OpenedProgram]:
         """Wait for the models of `--model`, which the engine loads. The image processors are read here."""
-        for index, spec in enumerate(self._settings.text_models):
+        specs = self._settings.text_models
+        for index, spec in enumerate(specs):
             yield self._front_of(self._link.open(partial(OpenConfigured, index=index)), partial(locate, spec))
+        for index in range(len(specs), len(self._settings.model)):
+            yield self._program(self._link.open(partial(OpenConfigured, index=index)))
 
     def open_version(self, source: ModelSource) -> OpenedModel | OpenedImages:
         """Let the engine load an encoder. Raises ModelError."""
-        make = partial(
-            OpenVersion, name=source.name, path=str(source.path), origin=source.origin, digest=source.version
-        )
-        return self._front_of(self._link.open(make), lambda: source)
+        opened = self._link.open(_opening(OpenVersion, source))
+        try:
+            return self._front_of(opened, lambda: source)
+        except BaseException:
+            self._link.release(opened.metadata.label)
+            raise
+
+    def open_program(self, source: ModelSource) -> OpenedProgram:
+        """Let the engine load a program and reproduce its golden tensors. Raises ModelError and ArtifactError."""
+        return self._program(self._link.open(_opening(OpenProgram, source)))
 
     def close(self) -> None:
         """End the waits of other threads."""
@@ -139,13 +152,44 @@ class RemoteTextSource:
         patches = RemotePatches(found.metadata, opened.memory_bytes, processor, found.channels)
         return OpenedImages(model, self._engine(opened.metadata), (patches, self._engine(found.metadata)))
 
-    def _engine(self, metadata: ModelMetadata) -> RemoteEngine:
+    def _program(self, opened: Opened) -> OpenedProgram:
+        return OpenedProgram(RemoteProgram(opened), self._engine(opened.metadata, 1))
+
+    def _engine(self, metadata: ModelMetadata, width: int | None = None) -> RemoteEngine:
         self._metrics.announce(metadata.name)
-        return RemoteEngine(self._link, metadata.label, metadata.width)
+        return RemoteEngine(self._link, metadata.label, metadata.width if width is None else width)
 
 
-def _submission(model: str, request: Request, items: Sequence[ImageItem], patience_s: float | None) -> Submission:
-    """The frame for items, which are all texts or all images."""
-    if isinstance(items[0], Pixels):
-        return image_submission(model, request, cast(Sequence[Pixels], items), patience_s)
-    return submission(model, request, cast(Sequence[Tokens], items), patience_s)
+def _opening(kind: type[OpenVersion], source: ModelSource) -> Callable[[int], OpenVersion]:
+    """Makes the frame that opens a version."""
+    return lambda number: kind(number, source.name, str(source.path), source.origin, source.version)
+
+
+def _submissions(model: str, request: Request) -> Iterator[Submission]:
+    """The frames for a request, whose items are of one kind."""
+    first = request.items[0]
+    make: Callable[..., Submission] = submission
+    if not isinstance(first, Tokens):
+        make = image_submission if isinstance(first, Pixels) else tensor_submission
+    ends = list(_ends_of_parts(request.items))
+    for begin, end in pairwise([0, *ends]):
+        yield make(model, request, request.items[begin:end], more=end < ends[-1])
+
+
+def _ends_of_parts(items: Sequence[Item]) -> Iterator[int]:
+    """Where each part of a request's items ends: one of `_PART_BYTES`, or a larger item alone."""
+    bytes_ = 0
+    for at, item in enumerate(items):
+        size = _bytes_of(item)
+        if bytes_ and bytes_ + size > _PART_BYTES:
+            yield at
+            bytes_ = 0
+        bytes_ += size
+    yield len(items)
+
+
+def _bytes_of(item: Item) -> int:
+    """The bytes of an item that may have many."""
+    if isinstance(item, Pixels):
+        return item.values.nbytes
+    return sum(one.values.nbytes for one in item.tensors.values()) if isinstance(item, TensorItem) else 0

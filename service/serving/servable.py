@@ -1,12 +1,14 @@
-"""The common part of models in service: metadata, engine, and the way through the queue."""
+"""The common part of models in service: metadata, admission, engine, and the way through the queue."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -14,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Computable, ModelMetadata
-from service.engine.admission import Admission
 from service.engine.cache import LruCache, Sized
 from service.engine.request import Item, Request
 from service.engine.row_engine import RowEngine
-from service.errors import ClientGone, DeadlineExceeded, InvalidRequest
+from service.errors import ClientGone, DeadlineExceeded, InvalidRequest, Overloaded
 from service.metrics import Metrics
 
 T = TypeVar("T")
@@ -52,6 +53,43 @@ class Timings:
     tokenize_s: float = 0.0
     queue_s: float
     inference_s: float
+
+
+class Admission:
+    """Limits the work inside the service, for the event loop alone: items and estimated tokens of all requests.
+
+    Others are refused at once.
+    """
+
+    def __init__(self, max_items: int, max_tokens: int, metrics: Metrics) -> None:
+        self._max_items = max_items
+        self._max_tokens = max_tokens
+        self._metrics = metrics
+        self.items = 0
+        self.tokens = 0
+
+    @contextmanager
+    def admit(self, items: int, tokens: int, tokens_per_s: Callable[[], float]) -> Iterator[None]:
+        """Hold room for a request. A larger one than the limit must be alone.
+
+        Raises Overloaded with the seconds in which the backlog should be computed.
+        """
+        self._refuse_if_full("items", self.items, items, self._max_items, tokens_per_s)
+        self._refuse_if_full("tokens", self.tokens, tokens, self._max_tokens, tokens_per_s)
+        self.items += items
+        self.tokens += tokens
+        try:
+            yield
+        finally:
+            self.items -= items
+            self.tokens -= tokens
+
+    def _refuse_if_full(self, unit: str, held: int, more: int, limit: int, tokens_per_s: Callable[[], float]) -> None:
+        if held and held + more > limit:
+            self._metrics.shed.labels(unit).inc()
+            wait_s = max(math.ceil(self.tokens / (tokens_per_s() or self.tokens or 1.0)), 1)
+            message = f"{held} {unit} are waiting, {limit} are allowed; try again in {wait_s} s"
+            raise Overloaded(message, retry_after_s=wait_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +159,7 @@ class Servable:
             items, client=caller.client, deadline=deadline, patience_s=patience_s, bulk=caller.bulk
         )
         try:
-            values = await _wait(request)
+            values = await wait_for_rows(request)
         except TimeoutError:
             self.engine.cancel(request, DeadlineExceeded("the request's time ran out"))
             raise DeadlineExceeded("the request's time ran out before its answer was there") from None
@@ -131,7 +169,7 @@ class Servable:
         return values, request.queue_s, request.inference_s
 
 
-async def _wait(request: Request) -> NDArray[np.float32]:
+async def wait_for_rows(request: Request) -> NDArray[np.float32]:
     """The rows of a request. Raises TimeoutError at its deadline, which moves with each batch of a patient caller."""
     loop, thread = asyncio.get_running_loop(), threading.get_ident()
     ended: asyncio.Future[None] = loop.create_future()
@@ -149,7 +187,6 @@ async def _wait(request: Request) -> NDArray[np.float32]:
         return request.future.result()
     finally:
         timer.stop()
-        request.future.cancel()
 
 
 class _Timer:

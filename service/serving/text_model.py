@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from models.errors import SondeError
 from models.text.base import TextModel
-from models.text.tokenization import Side, TextProcessor
-from models.text.tokens import Explained, Tokens, require_tokens, require_untruncated
+from models.text.tokenization import Explained, Side, TextProcessor, Tokens, require_tokens, require_untruncated
 from service.engine.cache import Sized, content_key
 from service.engine.row_engine import RowEngine
 from service.errors import DeadlineExceeded, InvalidRequest

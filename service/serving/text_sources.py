@@ -10,10 +10,12 @@ from models.images.base import ImageModel
 from models.images.patches import PatchEncoder, PatchFeatures, PatchModel
 from models.source import ModelSource, locate
 from models.text.base import TextModel
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
+from service.serving.metadata import UNCHECKED
+from service.serving.program_model import DescribedProgram, TensorItem
 
 Opened = tuple[TextModel, RowEngine[Tokens]]
 
@@ -36,8 +38,16 @@ class OpenedImages:
         return cls(model, engine, (patches, engines.start_patches(patches)))
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedProgram:
+    """An exported program with its engine."""
+
+    program: DescribedProgram
+    engine: RowEngine[TensorItem]
+
+
 class TextSource(Protocol):
-    """Opens text models with an engine each. Its methods block."""
+    """Opens models of texts and images, and programs, with an engine each. Its methods block."""
 
     # What the service says while an engine of it has failed.
     lost: str
@@ -49,12 +59,19 @@ class TextSource(Protocol):
         """
         ...
 
-    def open_configured(self) -> Iterator[Opened | OpenedImages]:
-        """Open the models of `--model` that read texts or images, in order. Raises ModelError."""
+    def open_configured(self) -> Iterator[Opened | OpenedImages | OpenedProgram]:
+        """Open the models of `--model`: those that read texts or images in order, then programs. Raises ModelError."""
         ...
 
     def open_version(self, source: ModelSource) -> Opened | OpenedImages:
         """Open the encoder of a fine-tuned model beside models that serve. Raises ModelError."""
+        ...
+
+    def open_program(self, source: ModelSource) -> OpenedProgram:
+        """Open a program of the registry beside models that serve. Raises ModelError.
+
+        Raises ArtifactError where it does not reproduce the golden tensors beside it.
+        """
         ...
 
     def close(self) -> None:
@@ -85,9 +102,9 @@ class LocalTextSource:
         if place(self._settings.device, self._settings.dtype).device.type == "cpu":
             race_products()
 
-    def open_configured(self) -> Iterator[Opened | OpenedImages]:
-        """Load the models of `--model` that read texts or images. Raises ModelError."""
-        from models.loader import open_models
+    def open_configured(self) -> Iterator[Opened | OpenedImages | OpenedProgram]:
+        """Load the models of `--model`. Raises ModelError."""
+        from models.loader import open_models, open_programs
 
         self.measure()
         settings = self._settings
@@ -97,6 +114,10 @@ class LocalTextSource:
                 yield OpenedImages.start(model, self._engines, alone=True)
             else:
                 yield model, self._engines.start_text(model, alone=True)
+        kept = settings.compiled_directory if settings.compile else None
+        placed = settings.device, settings.dtype, settings.threads
+        for program in open_programs(settings.programs, *placed, trusted=settings.trust_native, compiled=kept):
+            yield OpenedProgram(program, self._engines.start_program(program))
 
     def open_version(self, source: ModelSource) -> Opened | OpenedImages:
         """Load an encoder onto the device of the settings, with a runner's share of the threads."""
@@ -109,6 +130,22 @@ class LocalTextSource:
         if isinstance(model, ImageModel):
             return OpenedImages(model, self._engines.start_images(model, alone=False))
         return model, self._engines.start_text(model, alone=False)
+
+    def open_program(self, source: ModelSource) -> OpenedProgram:
+        """Load a program with a runner's share of the threads, and reproduce the golden tensors beside it."""
+        from models.loader import load_program
+        from models.programs.golden import reproduce
+        from models.runtime.placement import place
+
+        placement = place(self._settings.device, "float32")  # its file has the dtypes, so no race need choose one
+        device = self._engines.device(str(placement.device))
+        with device.sharing():
+            program = load_program(source, placement)
+        with device.computing(alone=False):
+            is_checked = reproduce(source.path.parent, program)
+        if not is_checked:
+            program.describe(notes=(UNCHECKED,))
+        return OpenedProgram(program, self._engines.start_program(program))
 
     def close(self) -> None:
         """Nothing waits."""

@@ -8,25 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.text.tokens import Tokens
-from service.engine.frames import Submit
+from models.text.tokenization import Tokens
+from service.engine.frames import Submit, header
 from service.engine.request import Request
 
 
-def submission(model: str, request: Request, items: Sequence[Tokens], patience_s: float | None) -> Submit:
-    """The frame that submits the tokens of a request to the engine's `model`."""
+def submission(model: str, request: Request, items: Sequence[Tokens], *, more: bool = False) -> Submit:
+    """The frame that submits tokens of a request to the engine's `model`."""
     typed = any(item.types is not None for item in items)
     return Submit(
-        request.number,
-        model,
-        request.client,
-        request.deadline,
-        patience_s,
+        *header(model, request, more=more),
         b"".join(item.ids.tobytes() for item in items),
         _int32([item.count for item in items]),
         _int32([item.prompt_tokens for item in items]),
         b"".join(_types(item).tobytes() for item in items) if typed else b"",
-        request.bulk,
     )
 
 

@@ -15,20 +15,19 @@ from models.errors import ArtifactError
 from models.images.golden import read_image_parts
 from models.images.reader import ImageLimits
 from models.preemption import NO_PREEMPTION, Preemption
-from models.programs.program import Program
 from models.registry.artifact import PROGRAM_FILE, Manifest, verify
 from models.registry.registry import Registry
 from models.source import ModelSource
 from models.text.base import TextModel
 from models.text.golden import ModelParts, read_parts
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages
-from service.serving.metadata import UNCHECKED, sensor_metadata, text_metadata
+from service.serving.metadata import sensor_metadata, text_metadata
 from service.serving.program_version import ProgramVersion, serve_version
 from service.serving.sensor_model import SensorModel, ServedSensor
 from service.serving.servable import Servable, ServingContext
@@ -39,7 +38,7 @@ V = TypeVar("V", FineTunedModel, FineTunedImages)
 
 
 class VersionLoader:
-    """Loads versions. `base_model` finds the settings' model that a head sits on, `open_program` loads a program."""
+    """Loads versions. `base_model` finds the settings' model that a head sits on."""
 
     def __init__(
         self,
@@ -48,7 +47,6 @@ class VersionLoader:
         texts: TextSource,
         context: ServingContext,
         base_model: Callable[[str], Servable | None],
-        open_program: Callable[[ModelSource], Program],
         limits: ImageLimits,
     ) -> None:
         self._registry = registry
@@ -56,7 +54,6 @@ class VersionLoader:
         self._texts = texts
         self._context = context
         self._base_model = base_model
-        self._open_program = open_program
         self._limits = limits
 
     def load(self, name: str, version: int) -> LiveVersion:
@@ -89,18 +86,11 @@ class VersionLoader:
         return ServedSensor(SensorModel(model, metadata), self._engines.start_sensor(metadata), manifest, self._context)
 
     def _load_program(self, path: Path, manifest: Manifest) -> ProgramVersion:
-        from models.programs.golden import reproduce
-
         file = str(manifest.hyperparameters.get("file", PROGRAM_FILE))
         source = ModelSource(manifest.name, path / PROGRAM_FILE, f"registered as {file}", f"v{manifest.version}")
-        program = self._open_program(source)
-        with self._engines.device(program.metadata.device).computing(alone=False):
-            is_checked = reproduce(path, program)
-        if not is_checked:
-            program.describe(notes=(UNCHECKED,))
-        engine = self._engines.start_program(program)
-        with _closed_at_failure(engine):
-            return serve_version(program, engine, manifest, self._context, self._limits)
+        opened = self._texts.open_program(source)
+        with _closed_at_failure(opened.engine):
+            return serve_version(opened, manifest, self._context, self._limits)
 
     def _load_images(self, path: Path, manifest: Manifest) -> FineTunedImages:
         parts = read_image_parts(path, manifest)

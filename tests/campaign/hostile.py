@@ -208,7 +208,8 @@ def _text_tensor(text: bytes) -> bytes:
 def _costly_images() -> Iterator[Body]:
     """Images of many parts and of many pixels, and many in one body."""
     large = images.encoded(Image.new("RGBA", (6000, 6600)))
-    for name, image in {**images.many_parts(), **images.hostile(), "40 M pixels": large}.items():
+    many_parts = {name: make() for name, make in images.MANY_PARTS.items()}
+    for name, image in {**many_parts, **images.hostile(), "40 M pixels": large}.items():
         yield Body(f"image: {name}", "/v1/embeddings", lambda image=image: _images(base64.b64encode(image)))  # type: ignore[misc]
     yield Body("40 M pixels, 80 times", "/v1/embeddings", lambda: _images(base64.b64encode(large), 80))
     yield Body("base64 of 15 MB", "/v1/embeddings", lambda: _images(b"A" * (15 * MB)))

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from models.errors import ModelOutOfMemory
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from tests.campaign.conftest import Figure
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from tests.campaign.conftest import Figure
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp

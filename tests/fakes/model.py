@@ -15,8 +15,7 @@ from tokenizers.processors import TemplateProcessing
 
 from models.base import ModelMetadata, Task
 from models.preemption import NO_PREEMPTION, Preemption
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 
 _GATE_S = 60.0  # a test that fails before it opens the gate would otherwise never end
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import orjson
 
@@ -49,6 +49,8 @@ class FakeServer:
                 break
             writer.write(self._answer(status, body))
         writer.close()
+        with suppress(ConnectionError):  # the caller has hung up
+            await writer.wait_closed()
         self.open -= 1
 
     async def _ended_within(self, seconds: float) -> bool:

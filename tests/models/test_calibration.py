@@ -28,6 +28,7 @@ def test_normal_data_is_called_strange_no_more_often_than_alpha() -> None:
 
 
 @given(SCORES, SCORES, st.floats(0.005, 0.995))
+@pytest.mark.slow
 def test_the_threshold_says_the_same_as_the_p_value(
     calibration: list[float], scores: list[float], alpha: float
 ) -> None:

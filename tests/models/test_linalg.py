@@ -30,6 +30,7 @@ def test_a_zero_row_stays_zero() -> None:
 
 
 @given(ROWS)
+@pytest.mark.slow
 def test_every_row_has_length_1_or_is_next_to_nothing(given_rows: NDArray[np.float32]) -> None:
     before = given_rows.copy()
     scaled = normalize(given_rows)

@@ -106,6 +106,7 @@ def test_ways_to_calibrate_are_side_by_side() -> None:
     assert row in tables.scaling(content)
 
 
+@pytest.mark.slow
 def test_the_plot_has_a_bar_a_server_and_the_limit() -> None:
     drawn = ET.fromstring(bars(tables.serving_medians(SERVING), tables.titles()))
     ids = {found.attrib["id"]: found for found in drawn.iter() if "id" in found.attrib}

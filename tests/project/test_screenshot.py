@@ -16,6 +16,8 @@ from service.config import Settings
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 
+pytestmark = pytest.mark.slow
+
 
 def test_wrong_tensors_are_refused_by_the_contract(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -391,3 +391,29 @@ def test_a_file_with_other_limits_is_refused(keyring: Keyring, name: str, value:
     file_of(keyring).write_text(json.dumps([entry | {name: value}]))
     with pytest.raises(ConfigError, match="has a time or limit that is not a number above 0"):
         _ = Keyring(file_of(keyring)).keys
+
+
+def test_what_was_read_is_taken_for_a_moment_and_no_longer(keyring: Keyring) -> None:
+    now = [100.0]
+    service = Keyring(file_of(keyring), fresh_s=0.01, clock=lambda: now[0])
+    assert service.authenticate(None) is ANYONE
+    key, secret = keyring.create(["infer"])
+    now[0] += 0.009
+    assert service.authenticate(None) is ANYONE
+    now[0] += 0.002
+    with pytest.raises(MissingKey):
+        service.authenticate(None)
+    assert service.authenticate(secret) == key
+    keyring.revoke(key.id)
+    assert service.authenticate(secret) == key
+    now[0] -= 3600  # a clock that is set back
+    with pytest.raises(MissingKey):
+        service.authenticate(secret)
+
+
+def test_a_key_is_added_to_those_that_are_there_now(keyring: Keyring) -> None:
+    service = Keyring(file_of(keyring), fresh_s=3600)
+    assert service.keys == ()
+    first = keyring.create(["infer"])[0]
+    second = service.create(["infer"])[0]
+    assert keyring.keys == (first, second)

@@ -16,7 +16,6 @@ from service.metrics import (
     ATTEMPT_OUTCOMES,
     BATCH_FAULTS,
     JOB_STATUSES,
-    MOST_KEYS,
     SHED_REASONS,
     TASKS,
     JobMetrics,
@@ -131,18 +130,6 @@ def test_every_model_has_its_own_series(name: str) -> None:
 def test_every_kind_has_its_series(name: str, label: str, values: tuple[str, ...]) -> None:
     samples = [sample for sample in announced("m")[name].samples if sample.name == f"{name}_total"]
     assert sorted(sample.labels[label] for sample in samples) == sorted(values)
-
-
-def test_at_most_a_hundred_keys_have_series_of_their_own() -> None:
-    metrics = Metrics()
-    for number in range(MOST_KEYS + 5):
-        metrics.count_key(f"key-{number}", 200, 2, limited=False)
-    metrics.count_key("key-0", 429, 0, limited=True)
-    samples = [one for one in families(metrics.registry)["sonde_key_tokens"].samples if one.name.endswith("_total")]
-    assert len(samples) == MOST_KEYS + 1
-    assert {one.value for one in samples if one.labels["key"] == "other"} == {10.0}
-    asked = families(metrics.registry)["sonde_key_requests"].samples
-    assert {one.labels["outcome"] for one in asked if one.labels["key"] == "key-0"} == {"ok", "limited"}
 
 
 def test_what_happened_is_rendered() -> None:

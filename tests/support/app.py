@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -16,6 +18,7 @@ from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 from service.serving.text_model import ServedText
 from tests.fakes.model import FakeModel
+from tests.support.server import wait_until
 
 MakeApp = Callable[..., FastAPI]
 
@@ -32,12 +35,33 @@ def open_manager(settings: Settings, metrics: Metrics, *models: TextModel) -> Mo
 @contextmanager
 def served(settings: Settings) -> Iterator[tuple[TestClient, ModelManager]]:
     """A client of an application that serves the models of the settings, and its model manager."""
+    with opened(settings) as (app, manager), TestClient(app) as client:
+        yield client, manager
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[tuple[FastAPI, ModelManager]]:
+    """An application that serves the models of the settings, and its model manager."""
     metrics = Metrics()
     manager = ModelManager(settings, metrics)
     manager.open()
-    with TestClient(create_app(settings, manager, Keyring(settings.keys_file), metrics)) as client:
-        yield client, manager
+    yield create_app(settings, manager, Keyring(settings.keys_file), metrics), manager
     manager.close()
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """The address of a server of this process that serves an application, for clients that need a real one."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), 30)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def text_model(manager: ModelManager, name: str) -> ServedText:

@@ -1,7 +1,8 @@
 """Programs of ours as forks of a process that has imported PyTorch, which takes an executed program 2 s.
 
 To `subprocess`, a fork is as any program: a child of the caller with its own arguments, environment, directory,
-descriptors, session and exit code. `python -m tests.support.fork_server` is the process that forks.
+descriptors, session and exit code. `python -m tests.support.fork_server` is the process that forks. The processes that
+pytest-xdist starts for the tests are forks as well: they share one import of PyTorch.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from types import ModuleType
+from typing import Any, ClassVar, NoReturn, Self
+
+from execnet.gateway_io import popen_bootstrapline
 
 _FORKED = {
     "models.training.run",
@@ -38,13 +42,22 @@ _FORKED = {
     "service.processes.parent_death",
     "tests.support.worker_process",
 }
+_TESTS = ["-u", "-c", popen_bootstrapline]  # what pytest-xdist starts: a process of tests
 # They start programs themselves, and so get a process that forks.
-_PARENTS = {"serve", "up", "worker", "tests.support.worker_process"}
+_PARENTS = {"serve", "up", "worker", "tests.support.worker_process", popen_bootstrapline}
 # The interpreter and its libraries read these variables while they load: a program with other values is executed.
 _READ_AT_START = ("PYTHON", "OMP_", "MKL_", "LD_", "MALLOC_", "GLIBC_", "HF_", "HOME", "XDG_", "TORCH")
 _NOT_IMPORTED = "service.rpc"  # gRPC does not survive a fork
-# What training imports where it needs it.
-_LIBRARIES = ("cleanlab.filter", "scipy.signal", "sentence_transformers", "sklearn.feature_extraction.text")
+# What training and the tests import where they need it.
+_LIBRARIES = (
+    "cleanlab.filter",
+    "matplotlib.figure",
+    "openai.resources",
+    "scipy.signal",
+    "scipy.stats",
+    "sentence_transformers",
+    "sklearn.feature_extraction.text",
+)
 _MAX_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 16
 _PR_SET_CHILD_SUBREAPER = 36
@@ -52,10 +65,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True)
 class Program:
-    """`python -m MODULE ARGUMENT…`; `targets` are the numbers that the descriptors sent with it shall have."""
+    """`python WORD…`; `targets` are the numbers that the descriptors sent with it shall have."""
 
-    module: str
-    arguments: list[str]
+    words: list[str]
     environment: dict[str, str]
     directory: str
     umask: int
@@ -64,7 +76,7 @@ class Program:
 
     @property
     def starts_programs(self) -> bool:
-        return not _PARENTS.isdisjoint((self.module, *self.arguments))
+        return not _PARENTS.isdisjoint(self.words)
 
 
 class ForkServer:
@@ -100,6 +112,8 @@ class ForkServer:
 class Forking:
     """`subprocess._fork_exec` for programs of ours; other programs are executed."""
 
+    current: ClassVar[Forking | None] = None  # of a fork that starts programs itself
+
     def __init__(self, server: ForkServer | None = None) -> None:
         self._server = server
         self._execute: Any = vars(subprocess)["_fork_exec"]
@@ -133,7 +147,7 @@ class Forking:
         targets = [*range(len(streams)), *(number for number in kept if number != error_pipe)]
         descriptors = [stream if stream >= 0 else number for number, stream in enumerate(streams)] + targets[3:]
         program = Program(
-            words[2], words[3:], variables, os.fspath(directory or Path.cwd()), _umask(), bool(new_session), targets
+            words[1:], variables, os.fspath(directory or Path.cwd()), _umask(), bool(new_session), targets
         )
         if self._server is None:
             with self.suspended():
@@ -148,11 +162,8 @@ def _variables(environment: Sequence[bytes] | None) -> dict[str, str]:
 
 
 def _may_be_forked(words: Sequence[str], variables: Mapping[str, str]) -> bool:
-    return (
-        list(words[:2]) == [sys.executable, "-m"]
-        and words[2] in _FORKED
-        and _read_at_start(variables) == _read_at_start(os.environ)
-    )
+    ours = (words[1] == "-m" and words[2] in _FORKED) or words[1:] == _TESTS
+    return words[0] == sys.executable and ours and _read_at_start(variables) == _read_at_start(os.environ)
 
 
 def _read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
@@ -180,6 +191,7 @@ def main() -> None:
     """Import, then fork on command."""
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.modules["tests.support.fork_server"] = sys.modules["__main__"]  # the tests read `Forking.current`
     _import_all()
     _fork_on_command(socket.socket(fileno=int(sys.argv[1])), interrupt)
 
@@ -228,7 +240,8 @@ def _run(program: Program, descriptors: Sequence[int], interrupt: Any) -> NoRetu
             _place([null] * 3 + [theirs.fileno()], [0, 1, 2, theirs.fileno()])
             _fork_on_command(theirs, interrupt)
         theirs.close()
-        Forking(ForkServer(ours)).install()
+        Forking.current = Forking(ForkServer(ours))
+        Forking.current.install()
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(program.directory)
@@ -239,7 +252,7 @@ def _run(program: Program, descriptors: Sequence[int], interrupt: Any) -> NoRetu
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     vars(os)["execvp"] = _execute_in_place
     try:
-        _run_module(program.module, program.arguments)
+        _run_words(program.words)
     except SystemExit as ended:
         _end(ended.code)
     except BaseException:
@@ -275,11 +288,16 @@ def _execute_in_place(file: str, words: list[str]) -> NoReturn:
     """`os.execvp`, which runs programs of ours in this process."""
     if not _may_be_forked(words, os.environ):
         os.execve(shutil.which(file) or file, words, os.environ)
-    _run_module(words[2], words[3:])
+    _run_words(words[1:])
     sys.exit()
 
 
-def _run_module(module: str, arguments: Sequence[str]) -> None:
+def _run_words(words: Sequence[str]) -> None:
+    if words == _TESTS:
+        sys.modules["__main__"] = ModuleType("__main__")
+        exec(words[-1], vars(sys.modules["__main__"]))
+        return
+    _, module, *arguments = words
     sys.argv = [module, *arguments]
     sys.path[0] = str(Path.cwd())
     sys.modules.pop(module, None)

@@ -6,6 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,29 +58,46 @@ def polyglot() -> bytes:
     return encoded(picture(), "JPEG") + stream.getvalue()
 
 
-def many_parts() -> dict[str, bytes]:
-    """Images whose header or pixels come in very many parts, by name. Each part costs Pillow microseconds."""
-    png, jpeg = encoded(picture()), encoded(picture(), "JPEG")
-    gif = encoded(picture().convert("P"), "GIF")
-    data, colours = png.index(b"IDAT") - 4, 13 + 3 * (2 << (gif[10] & 7))
+def _png_of_chunks(chunks: bytes) -> bytes:
+    png = encoded(picture())
+    data = png.index(b"IDAT") - 4
+    return png[:data] + chunks + png[data:]
+
+
+def _png_of_one_byte_a_chunk() -> bytes:
     whole = zlib.compress(bytes(600 * 1_801), 0)
     pixels = b"".join(_chunk(b"IDAT", whole[at : at + 1]) for at in range(300_000))
     size = _chunk(b"IHDR", struct.pack(">IIBBBBB", 600, 600, 8, 2, 0, 0, 0))
-    return {
-        "PNG of chunks": png[:data] + _chunk(b"prVt", b"") * 100_000 + png[data:],
-        "PNG of texts": png[:data] + b"".join(_chunk(b"tEXt", b"k%d\0v" % at) for at in range(50_000)) + png[data:],
-        "PNG of one byte a chunk": png[:8] + size + pixels + _chunk(b"IEND", b""),
-        "JPEG of markers": jpeg[:2] + b"\xff\xe9\0\x02" * 1_000_000 + jpeg[2:],
-        "JPEG of comments": jpeg[:2] + b"\xff\xfe\0\x02" * 1_000_000 + jpeg[2:],
-        "JPEG of EXIF blocks": jpeg[:2] + b"\xff\xe1\0\x10Exif\0\0aaaaaaaa" * 200_000 + jpeg[2:],
-        "JPEG of padding": jpeg[:2] + b"\xff" * 4_000_000 + jpeg[2:],
-        "GIF of comments": gif[:colours] + b"\x21\xfe\x01a\0" * 1_000_000 + gif[colours:],
-        "GIF of one comment": gif[:colours] + b"\x21\xfe" + b"\x01a" * 2_000_000 + b"\0" + gif[colours:],
-        "GIF of blocks": gif[:colours] + b"\x2c" + bytes(8) + b"\0\x08" + b"\x01a" * 2_000_000 + b"\0\x3b",
-        "TIFF of strips": _tiff_of_strips(1_000_000),
-        "BMP of runs": _bmp_of_runs(b"\1\1" * 2_000_000),
-        "BMP of line ends": _bmp_of_runs(b"\0\0" * 2_000_000),
-    }
+    return encoded(picture())[:8] + size + pixels + _chunk(b"IEND", b"")
+
+
+def _jpeg_of(markers: bytes) -> bytes:
+    jpeg = encoded(picture(), "JPEG")
+    return jpeg[:2] + markers + jpeg[2:]
+
+
+def _gif_of(blocks: bytes, *, ends: bool = False) -> bytes:
+    gif = encoded(picture().convert("P"), "GIF")
+    colours = 13 + 3 * (2 << (gif[10] & 7))
+    return gif[:colours] + blocks + (b"" if ends else gif[colours:])
+
+
+# Makers of images whose header or pixels come in very many parts, by name. Each part costs Pillow microseconds.
+MANY_PARTS: dict[str, Callable[[], bytes]] = {
+    "PNG of chunks": lambda: _png_of_chunks(_chunk(b"prVt", b"") * 100_000),
+    "PNG of texts": lambda: _png_of_chunks(b"".join(_chunk(b"tEXt", b"k%d\0v" % at) for at in range(50_000))),
+    "PNG of one byte a chunk": _png_of_one_byte_a_chunk,
+    "JPEG of markers": lambda: _jpeg_of(b"\xff\xe9\0\x02" * 1_000_000),
+    "JPEG of comments": lambda: _jpeg_of(b"\xff\xfe\0\x02" * 1_000_000),
+    "JPEG of EXIF blocks": lambda: _jpeg_of(b"\xff\xe1\0\x10Exif\0\0aaaaaaaa" * 200_000),
+    "JPEG of padding": lambda: _jpeg_of(b"\xff" * 4_000_000),
+    "GIF of comments": lambda: _gif_of(b"\x21\xfe\x01a\0" * 1_000_000),
+    "GIF of one comment": lambda: _gif_of(b"\x21\xfe" + b"\x01a" * 2_000_000 + b"\0"),
+    "GIF of blocks": lambda: _gif_of(b"\x2c" + bytes(8) + b"\0\x08" + b"\x01a" * 2_000_000 + b"\0\x3b", ends=True),
+    "TIFF of strips": lambda: _tiff_of_strips(1_000_000),
+    "BMP of runs": lambda: _bmp_of_runs(b"\1\1" * 2_000_000),
+    "BMP of line ends": lambda: _bmp_of_runs(b"\0\0" * 2_000_000),
+}
 
 
 def _tiff_of_strips(count: int) -> bytes:

@@ -109,7 +109,7 @@ def encoder(
     if normalize:
         modules.append(Normalize())
     SentenceTransformer(modules=modules, prompts=prompts or {}, default_prompt_name=default_prompt).save_pretrained(
-        str(path)
+        str(path), create_model_card=False
     )
     return path
 
@@ -180,7 +180,7 @@ def mobilebert(path: Path) -> Path:
     network.save_pretrained(path / "plain")
     words.save_pretrained(path / "plain")
     modules = [Transformer(str(path / "plain"), max_seq_length=48), Pooling(WIDTH, pooling_mode="mean")]
-    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"))
+    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"), create_model_card=False)
     return path / "model"
 
 
@@ -188,5 +188,5 @@ def convolution(path: Path) -> Path:
     """An encoder with a convolution over tokens, padding included."""
     plain = transformer(path / "plain")
     modules = [Transformer(str(plain), max_seq_length=48), CNN(WIDTH, 8, [1, 3]), Pooling(16, pooling_mode="mean")]
-    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"))
+    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"), create_model_card=False)
     return path / "model"

@@ -24,7 +24,7 @@ from models.text.packed.linear import Linear, prepare_for_cpu
 from models.text.packed.packed_batch import SHARED, AttentionBlocks, PackedBatch, block_of_one, pad_rows
 from models.text.packed.relative_positions import add_relative_bias
 from models.text.packed.torchscript import as_written, script_in_one
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 
 # On a CPU without AMX, explicit attention (matmul, softmax, matmul) in bfloat16 takes 0.5 to 0.7 of the time of
 # PyTorch's kernel; with AMX it takes 1.3 to 3 times as long. It computes this many scores (8 MB) at a time, as many as
@@ -99,7 +99,8 @@ class PackedBert(nn.Module):
         """
         self.to(device, dtype).eval().requires_grad_(False)
         linear = [layer for layer in self.modules() if isinstance(layer, Linear)]
-        self.onednn_rows = prepare_for_cpu(linear, may_round=may_round)
+        if linear:  # else they multiply integers
+            self.onednn_rows = prepare_for_cpu(linear, may_round=may_round)
         self.float16_max_rows = max((layer.float16_max_rows for layer in linear), default=0)
         if device.type == "cpu":
             self._stack = [script_in_one(self._stack[0].eval(), "start_one", "resume", "pool_one")]
@@ -249,6 +250,7 @@ class _Layer(nn.Module):
         query, key, value = (
             qkv.view(-1, size, 3, self.heads, qkv.shape[1] // (3 * self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
         )
+        mask = mask if mask is None else mask.to(qkv.dtype)
         if (
             self.explicit_attention
             and qkv.is_cpu
@@ -258,7 +260,6 @@ class _Layer(nn.Module):
         ):
             context = _explicit_attention(query, key, value, mask, self.max_scores)
         else:
-            mask = mask if mask is None else mask.to(qkv.dtype)
             context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return context.transpose(1, 2).flatten(2).flatten(0, 1)
 

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from models.errors import ModelError, Unsupported
 from models.linalg import normalize
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement, place
 from models.runtime.product_race import race_products
 from models.source import ModelSource
@@ -28,8 +29,7 @@ from models.text.model_config import read_pipeline
 from models.text.packed.bert import PackedBert
 from models.text.packed.int8 import quantise
 from models.text.packed.packed_batch import PackedBatch
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class PackedEncoder:
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width], as the model makes them before any final normalisation."""
         network, placement = self._network, self._placement
-        with placement.inference_mode():
+        with inference_mode(placement.device):
             if network.takes_alone(batch):
                 vectors = network.embed_one(batch[0].ids, self._pooling, preempt)
             else:

@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.runtime.fbgemm import fbgemm
+from models.runtime.int8_product import FbgemmProduct, OnednnProduct
 from models.runtime.product_race import race_products
 from models.text.packed.bert import PackedBert
 from models.text.packed.linear import Linear
@@ -30,6 +30,26 @@ _MARGIN = 1.2
 # -0.17 (2.72 · 15 / 240), so 2.72 is the least range that a token gets.
 _ZERO_POINT, _POSITIVE_STEPS, _MIN_RANGE = 15, 240, 2.72
 _SMALLEST = 1e-5
+# FBGEMM multiplies up to so many rows at least as fast as oneDNN, on one thread and on two (benchmarks/NOTES.md).
+_FEW_ROWS, _ANY_ROWS = 32, 2**62
+
+
+class Int8Product(nn.Module):
+    """x Wᵀ + b: few rows by FBGEMM, many by the faster one of FBGEMM and oneDNN."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self._few_rows = _FEW_ROWS  # TorchScript reads no globals
+        self._few = FbgemmProduct(weight, bias)
+        self._many = OnednnProduct(weight, bias) if race_products().onednn_int8_wins else self._few
+
+    def forward(self, rows: Tensor, scale: float, zero_point: int, activation: str = "none") -> Tensor:
+        """Rows float32 [n, in], rounded to multiples of `scale` → [n, out], then "none" or "gelu"."""
+        if len(rows) > self._few_rows:
+            result: Tensor = self._many(rows, scale, zero_point, activation)
+        else:
+            result = self._few(rows, scale, zero_point, activation)
+        return result
 
 
 class Int8Linear(nn.Module):
@@ -42,17 +62,13 @@ class Int8Linear(nn.Module):
         self, weight: Tensor, bias: Tensor, input_scale: float, residual_factors: Tensor | None = None
     ) -> None:
         super().__init__()
-        self._packed = _prepack(weight, bias)
+        self._product = Int8Product(weight, bias)
         self._input_scale = input_scale
         self._residual_factors = torch.ones(()) if residual_factors is None else residual_factors
 
     def forward(self, rows: Tensor, activation: str = "none", residual: Tensor | None = None) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
-        result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            rows, self._input_scale, 128, self._packed
-        )
-        if activation == "gelu":
-            return torch.ops.aten.gelu_(result)  # type: ignore[no-any-return]
+        result: Tensor = self._product(rows, self._input_scale, 128, activation)
         return result if residual is None else result.addcmul_(residual, self._residual_factors)
 
 
@@ -61,7 +77,7 @@ class Int8AfterGelu(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, residual_factors: Tensor) -> None:
         super().__init__()
-        self._packed = _prepack(weight, None)
+        self._product = Int8Product(weight, None)
         self._bias, self._residual_factors = bias, residual_factors
         # TorchScript reads no globals.
         self._zero_point, self._input_scale, self._min_range = _ZERO_POINT, 1 / _POSITIVE_STEPS, _MIN_RANGE
@@ -70,9 +86,7 @@ class Int8AfterGelu(nn.Module):
         """Rows float32 [n, in] → [n, out]."""
         ranges = rows.amax(1, keepdim=True).clamp_(min=self._min_range)
         rows.div_(ranges)
-        result: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            rows, self._input_scale, self._zero_point, self._packed
-        )
+        result: Tensor = self._product(rows, self._input_scale, self._zero_point)
         return torch.addcmul(self._bias, result, ranges).addcmul_(residual, self._residual_factors)
 
 
@@ -82,10 +96,12 @@ def quantise(network: PackedBert, probes: PackedBatch) -> None:
     network.eval().requires_grad_(False)
     maxima = _input_maxima(network, probes)
     input_norm = network.norm
-    bfloat16_attention = race_products().prefers_bfloat16
+    race = race_products()
+    if race.onednn_int8_wins:
+        network.onednn_rows = range(_FEW_ROWS + 1, _ANY_ROWS)
     for layer in network.layers:
         _quantise_layer(layer, input_norm, maxima)
-        layer.bfloat16_attention = bfloat16_attention  # type: ignore[assignment]  # a _Layer has it
+        layer.bfloat16_attention = race.prefers_bfloat16  # type: ignore[assignment]  # a _Layer has it
         input_norm = cast(nn.LayerNorm, layer.norm)
 
 
@@ -131,13 +147,3 @@ def _divide_norm(norm: nn.LayerNorm, factors: Tensor) -> None:
 
 def _input_scale(maxima: Tensor) -> float:
     return max(float(maxima.max()) * _MARGIN, _SMALLEST) / 127
-
-
-def _prepack(weight: Tensor, bias: Tensor | None) -> Any:
-    """Round the weights [out, in] and pack them for FBGEMM."""
-    scales = weight.abs().amax(1).clamp(min=_SMALLEST) / 127
-    rounded = (weight / scales[:, None]).round().to(torch.int8)
-    with fbgemm():
-        zeros = torch.zeros(len(scales), dtype=torch.int64)
-        tensor = torch._make_per_channel_quantized_tensor(rounded, scales, zeros, 0)  # noqa: SLF001
-        return torch.ops.quantized.linear_prepack(tensor, bias)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.runtime.placement import has_amx
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 
 # oneDNN compiles and keeps code for each number of rows (and of threads): 2 MB and 3 ms or more for a network. So only
 # 8 numbers occur between two powers of two, and among the smallest every second one.

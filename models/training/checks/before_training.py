@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from models.images.pixels import Pixels
 from models.runtime.placement import Placement
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 from models.training.checks.data import check_data
 from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss

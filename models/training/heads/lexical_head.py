@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.text.heads import LinearHead
 from models.text.lexical_head import LexicalHead, WordPieces
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from models.training.heads.linear_head import Examples, Floats, HeadFit, Ints, calibrate, parallel_fits
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from models.images.base import ImageModel
 from models.images.pixels import Pixels
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from models.training.embeddings import CachedEmbedder, EmbeddingCache
 from models.training.events import Events
 

@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.runtime.cpu import count_cores
 from models.text.padding import collate, find_pad_id
-from models.text.tokenization import TextProcessor
-from models.text.tokens import Tokens
+from models.text.tokenization import TextProcessor, Tokens
 from models.training.tuning.batch_plan import Plan
 
 _CPU = torch.device("cpu")

@@ -13,13 +13,14 @@ from fastapi import APIRouter, Response
 
 from models.text.detectors.base import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.routes.image_anomaly import score_images
 from service.api.routes.program_anomaly import score_program
 from service.api.routes.sensor_anomaly import score_readings
 from service.api.schemas.anomaly import AnomalyAnswer, AnomalyBody
-from service.api.schemas.fields import name_inputs
+from service.api.schemas.requests import name_inputs
 from service.errors import BackendError, InvalidRequest, WrongTask
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.program_model import ServedProgram
@@ -67,12 +68,12 @@ async def score(body: AnomalyBody, call: CallDep) -> Response:
     """
     served = await call.manager.resolve(body.model)
     if body.inputs is not None or body.rows is not None or isinstance(served, ServedProgram):
-        return await score_program(body, call)
+        return await score_program(body, call, call.manager.require_program(served, "anomaly"))
     if body.images is not None:
-        return await score_images(body.images, body, call)
+        return await score_images(body.images, body, call, served)
     if isinstance(served, ServedSensor) and served.metadata.task == "anomaly":
         return await score_readings(body, call, served)
-    return await _score_texts(body, call, await call.manager.resolve_texts(body.model))
+    return await _score_texts(body, call, call.manager.require_texts(served))
 
 
 async def _score_texts(body: AnomalyBody, call: ComputeCall, served: ServedText) -> Response:

@@ -13,18 +13,20 @@ from models.images.data_uri import to_kept_data_uri
 from models.text.detectors.knn import ReferenceDetector
 from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import fetch_images
 from service.api.responses import list_body, usage
 from service.api.routes.classify_images import score_images
 from service.api.routes.label_scores import LabelScores
-from service.api.routes.program_inputs import program_rows
-from service.api.schemas.fields import name_inputs, require_few_scores, shorten_name
+from service.api.routes.program_inputs import program_rows, refuse_text_fields
 from service.api.schemas.images import EncodedImage
+from service.api.schemas.requests import name_inputs, require_few_scores, shorten_name
 from service.api.schemas.texts import ClassifyAnswer, ClassifyBody
 from service.errors import InvalidRequest
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.image_model import ReadsImages
+from service.serving.program_model import ServedProgram
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
 router = APIRouter(tags=["Sonde"])
@@ -79,7 +81,9 @@ async def _classify_images(images: list[EncodedImage], body: ClassifyBody, call:
     """The same for images, by a classifier of images or an encoder of texts and images."""
     served = await call.manager.resolve(body.model)
     if not (isinstance(served, ReadsImages) and served.metadata.task in {"classification", "embedding"}):
-        served = await call.manager.resolve_images("classification", body.model)  # says what does
+        served = call.manager.require_images(served, "classification")  # says what does
+    if isinstance(served, ServedProgram):
+        refuse_text_fields(body, served)
     call.require_inputs(len(images), "images")
     call.require_inputs(len(body.labels or {}), "labels")
     require_few_scores(len(images), body.labels or served.metadata.labels, body.top_k, "images")

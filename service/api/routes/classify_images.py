@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from models.images.zero_shot import LabelPrototypes
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import compute_images
 from service.api.routes.label_scores import LabelScores
 from service.api.schemas.images import EncodedImage

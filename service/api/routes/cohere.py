@@ -10,7 +10,8 @@ import orjson
 from fastapi import APIRouter, Response
 
 from models.linalg import Vectors, quantize
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.routes.embeddings import (
     check_dimensions,
     compute_mixed,

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Response
 
 from models.images.detections import Detections
 from models.images.pixels import Pixels
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import compute_images
 from service.api.responses import list_body, usage
 from service.api.schemas.images import EncodedImage

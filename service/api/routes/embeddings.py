@@ -15,15 +15,16 @@ from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
 from models.linalg import normalize, quantize, shorten
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import fetch_images
-from service.api.routes.program_inputs import program_rows
-from service.api.schemas.fields import check_text, name_inputs
+from service.api.routes.program_inputs import program_rows, refuse_text_fields
 from service.api.schemas.images import EncodedImage
+from service.api.schemas.requests import check_text, name_inputs
 from service.api.schemas.texts import EmbeddingsAnswer, EmbeddingsBody
 from service.errors import InvalidRequest
 from service.serving.image_model import ImageOutput, ReadsImages
-from service.serving.program_model import ProgramRows
+from service.serving.program_model import ProgramRows, ServedProgram
 from service.serving.servable import Servable
 from service.serving.text_model import Inputs, ModelOutput, ServedText, TokenizeOptions
 from service.serving.token_ids import TokenDecoder
@@ -68,6 +69,10 @@ async def _embed_tensors(body: EmbeddingsBody, call: ComputeCall) -> Response:
 async def _embed_images(inputs: list[str | EncodedImage], body: EmbeddingsBody, call: ComputeCall) -> Response:
     """One vector per image or text, in order."""
     served = await call.manager.resolve_images("embedding", body.model)
+    if isinstance(served, ServedProgram):
+        refuse_text_fields(body, served)
+    elif body.prompt_name is not None:
+        raise InvalidRequest.at("prompt_name", f"goes with texts alone; {served.metadata.name} has none beside images")
     param = "input" if body.images is None else "images"
     call.require_inputs(len(inputs), param)
     check_dimensions(body.dimensions, served)

@@ -9,7 +9,7 @@ from models.sensors.base import Forecast, Readings
 from service.api.compute_route import CallDep, compute_route
 from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_matrix, to_timestamps
 from service.api.schemas.anomaly import ForecastAnswer, ForecastBody
-from service.api.schemas.fields import require_count
+from service.api.schemas.requests import require_count
 from service.errors import InvalidRequest
 from service.serving.sensor_model import ServedSensor
 

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Body, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from service.api.compute_route import INFER, CallDep, ComputeCall, compute_route
+from service.api.compute_route import INFER, CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.json_body import JsonRoute
 from service.api.openapi import path_parameter
 from service.api.routes import huggingface_images, tei
 from service.api.routes.classify import classify_by_labels, rank_labels
-from service.api.schemas.base import RequestBody
-from service.api.schemas.fields import SingleInput, name_inputs, require_few_scores
+from service.api.schemas.requests import RequestBody, SingleInput, name_inputs, require_few_scores
 from service.api.schemas.rerank import TeiRerankBody
 from service.api.schemas.tei import EmbedBody, PredictBody, SimilarityBody, ZeroShotBody
 from service.errors import InvalidRequest

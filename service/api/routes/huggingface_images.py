@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import orjson
@@ -12,13 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import compute_images
 from service.api.routes.classify_images import score_images
 from service.api.routes.detect import describe_objects, find_objects
 from service.api.routes.ocr import read_pages
-from service.api.schemas.fields import SingleInput, require_few_scores
 from service.api.schemas.images import EncodedImage
+from service.api.schemas.requests import SingleInput, require_few_scores
 from service.api.schemas.tei import PredictParameters
 from service.api.schemas.vision import (
     DetectionParameters,
@@ -28,6 +28,7 @@ from service.api.schemas.vision import (
     HubZeroShotBody,
 )
 from service.serving.image_model import ReadsImages, ServedTextImages
+from service.serving.text_recognition import ServedRecognizer
 
 BodyT = TypeVar("BodyT", bound=HubImageBody)
 # As in transformers' pipeline.
@@ -106,7 +107,7 @@ async def _detect(sent: dict[str, Any], served: ReadsImages, call: ComputeCall) 
 async def _recognize(sent: dict[str, Any], served: ReadsImages, call: ComputeCall) -> Response:
     """The text of the whole image, as image-to-text answers."""
     body = _read(HubImageBody, sent, call)
-    recognizer = await call.manager.resolve_recognizer(served.metadata.name)
+    recognizer = cast(ServedRecognizer, served)  # as every model of this task is
     pages, times = await call.cancel_on_disconnect(read_pages(body.inputs, recognizer, call, lines=False))
     texts: list[list[dict[str, object]]] = [[{"generated_text": page.lines[0].text}] for page in pages]
     return call.respond(_write(texts, body.inputs), served, times)

@@ -12,15 +12,16 @@ from models.images.detectors.base import CalibratedImageDetector, ScoredImages
 from models.images.detectors.padim import fit_padim
 from models.images.detectors.patch_core import fit_patch_core
 from models.images.heat_map import draw_map
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import fetch_images
 from service.api.responses import alpha_warnings, list_body, usage
 from service.api.schemas.anomaly import AnomalyBody, ImageDetectorName
-from service.api.schemas.fields import require_count
 from service.api.schemas.images import EncodedImage, name_images
+from service.api.schemas.requests import require_count
 from service.errors import InvalidRequest
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.image_model import FitImages, ImageOutput, ReadsImages, ServedPatches
+from service.serving.servable import Servable
 
 # Patch features take 0.3 MB an image.
 _MOST_IMAGES = 500
@@ -38,16 +39,15 @@ class _Outcome:
     advice: str
 
 
-async def score_images(images: list[EncodedImage], body: AnomalyBody, call: ComputeCall) -> Response:
+async def score_images(images: list[EncodedImage], body: AnomalyBody, call: ComputeCall, found: Servable) -> Response:
     """A score, a p-value and a verdict for each image, by a trained detector or by reference images."""
     require_count(len(images), _MOST_IMAGES, "images")
-    trained = None if body.model is None else await call.manager.resolve(body.model)
-    if isinstance(trained, FineTunedImages) and trained.fitted_detector is not None:
-        _require_own_normal(body, trained)
-        served: ReadsImages = trained
-        detector, patches = trained.fitted_detector
+    if isinstance(found, FineTunedImages) and found.fitted_detector is not None:
+        _require_own_normal(body, found)
+        served: ReadsImages = found
+        detector, patches = found.fitted_detector
     else:
-        served = await call.manager.resolve_images("embedding", body.model)
+        served = call.manager.require_images(found, "embedding")
         detector, patches = None, _require_patches(served)
     outcome = await call.cancel_on_disconnect(_score(images, body, detector, patches, call))
     content = await patches.run_in_pool(lambda: _write(outcome, body, patches))

@@ -21,7 +21,7 @@ from service.config import Settings
 from service.errors import InvalidRequest, JobNotFound
 from service.jobs.backend import JobBackend
 from service.jobs.records import Checkpoint, IdempotencyKey, Job, JobEvent
-from service.serving.model_manager import SENSORS
+from service.serving.model_names import SENSORS
 from service.serving.servable import Servable
 
 _PATH = "/v1/fine_tuning/jobs"

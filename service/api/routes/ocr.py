@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import fetch_images
 from service.api.responses import list_body, usage
 from service.api.routes.detect import box_object

@@ -16,7 +16,6 @@ from service.api.dependencies import ManagerDep
 from service.api.json_body import JsonRoute
 from service.api.openapi import COMPUTING, errors
 from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, vectors_body
-from service.api.schemas.fields import name_by_index, name_inputs
 from service.api.schemas.ollama import (
     OllamaDescription,
     OllamaEmbedBody,
@@ -28,6 +27,7 @@ from service.api.schemas.ollama import (
     OllamaVectors,
     OllamaVersion,
 )
+from service.api.schemas.requests import name_by_index, name_inputs
 from service.serving.text_model import ModelOutput, TokenizeOptions
 
 router = APIRouter(route_class=JsonRoute, tags=["Ollama"])

@@ -9,8 +9,9 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api.compute_route import INFER, CallDep, RawRoute
+from service.api.compute_route import INFER, CallDep
 from service.api.dependencies import ManagerDep, MetricsDep, SettingsDep
+from service.api.hot_path import RawRoute
 from service.api.json_body import read_bytes
 from service.api.tensors.data import cut_parts, split_body, write_outputs
 from service.api.tensors.inference import INLINE_BYTES, in_pool_if
@@ -80,16 +81,16 @@ async def metadata(model: str, manager: ManagerDep, settings: SettingsDep, numbe
 
 async def infer(model: str, call: CallDep, number: str = "") -> Response:
     """The outputs of a model for tensors in JSON, or in raw values after it."""
-    request = call.request
-    raw = await read_bytes(request.receive, request.headers, call.settings.max_body_bytes)
+    settings = call.settings
+    raw = await read_bytes(call.request.receive, call.headers, settings.max_body_bytes)
     served = await call.manager.resolve(label(model, number))
-    header_length = request.headers.get(_HEADER_LENGTH)
+    header_length = call.headers.get(_HEADER_LENGTH)
     body, binary = await in_pool_if(
-        len(raw) > INLINE_BYTES, served, lambda: split_body(raw, header_length, call.settings.max_inputs)
+        len(raw) > INLINE_BYTES, served, lambda: split_body(raw, header_length, settings.max_inputs)
     )
     parts = partial(cut_parts, body, binary)
     made = await call.cancel_on_disconnect(
-        infer_tensors(body, parts, len(raw), tensor_model(served, call.settings), call.caller)
+        infer_tensors(body, parts, len(raw), tensor_model(served, settings), call.caller)
     )
     size = sum(tensor.values.nbytes for tensor in made.outputs.values())
     content, length = await in_pool_if(

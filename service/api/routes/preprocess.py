@@ -7,11 +7,12 @@ from fastapi import APIRouter, Response
 
 from models.images.data_uri import to_data_uri
 from models.images.pixels import Pixels, to_picture
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import fetch_images
 from service.api.responses import list_body, usage
-from service.api.schemas.fields import require_count
 from service.api.schemas.images import EncodedImage, name_images
+from service.api.schemas.requests import require_count
 from service.api.schemas.vision import PreprocessAnswer, PreprocessBody
 from service.serving.image_model import ReadsImages
 from service.serving.servable import Timings

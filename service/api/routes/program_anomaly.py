@@ -6,10 +6,10 @@ import torch
 from fastapi import Response
 
 from models.calibration import conformal_p_values, conformal_threshold
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.image_urls import compute_images
 from service.api.responses import alpha_warnings, list_body, usage
-from service.api.routes.program_inputs import program_rows
+from service.api.routes.program_inputs import program_rows, refuse_text_fields
 from service.api.schemas.anomaly import AnomalyBody
 from service.errors import InvalidRequest
 from service.serving.image_model import ImageOutput
@@ -20,9 +20,8 @@ from service.serving.program_model import ProgramRows, ServedProgram
 _OTHERS = ("reference", "detector", "maps", "contributions")
 
 
-async def score_program(body: AnomalyBody, call: ComputeCall) -> Response:
+async def score_program(body: AnomalyBody, call: ComputeCall, served: ServedProgram) -> Response:
     """A score, a p-value and a verdict for each row of an exported program."""
-    served = await call.manager.resolve_program("anomaly", body.model)
     for name in _OTHERS:
         if name in body.model_fields_set:
             raise InvalidRequest.at(name, f"{served.metadata.name} is a program with a calibration: leave {name} out")
@@ -33,6 +32,7 @@ async def score_program(body: AnomalyBody, call: ComputeCall) -> Response:
 async def _rows(body: AnomalyBody, served: ServedProgram, call: ComputeCall) -> ProgramRows | ImageOutput:
     if body.inputs is not None or body.rows is not None:
         return await program_rows(body, served, call)
+    refuse_text_fields(body, served)
     if body.images is not None and isinstance(served, ServedImageProgram):
         call.require_inputs(len(body.images), "images")
         return await compute_images(body.images, served, call, "anomaly")

@@ -8,16 +8,31 @@ import torch
 
 from models.programs.contract import Described
 from models.programs.tensors import TORCH_DTYPES, HostTensor
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.schemas.open_inference import InferBody
+from service.api.schemas.requests import RequestBody
 from service.api.schemas.tensors import TakesTensors
 from service.api.tensors.data import decode_body, describe_inputs, read_tensors
 from service.errors import InvalidRequest
 from service.serving.program_model import ProgramRows, ServedProgram, Tensors
+from service.serving.servable import Servable
+
+# Fields that only models of texts have.
+_OF_TEXTS = ("prompt_name", "truncate")
+
+
+def refuse_text_fields(body: RequestBody, served: Servable) -> None:
+    """Raise InvalidRequest for a field that says how texts are read, which a program would ignore."""
+    for name in _OF_TEXTS:
+        if name in body.model_fields_set:
+            raise InvalidRequest.at(
+                name, f"is for texts, and {served.metadata.name} reads {served.reads}: leave it out"
+            )
 
 
 async def program_rows(body: TakesTensors, served: ServedProgram, call: ComputeCall) -> ProgramRows:
     """The rows of the program's task. Raises TensorError and InvalidRequest naming the input that does not fit."""
+    refuse_text_fields(body, served)
     rows = body.rows
     if rows is not None:
         call.require_inputs(len(rows), "rows")
@@ -46,5 +61,6 @@ def _read_tensors(inputs: list[object], served: ServedProgram) -> Tensors:
     except orjson.JSONEncodeError as error:  # it writes fewer lists within lists than it reads
         raise InvalidRequest.at("inputs", "expected data in lists as deep as its shape, got deeper ones") from error
     read = decode_body(content, InferBody)
-    served.check(describe_inputs(read))
-    return read_tensors(read, [None] * len(read.inputs))
+    described = describe_inputs(read)
+    served.check(described)
+    return read_tensors(read, described, [None] * len(read.inputs))

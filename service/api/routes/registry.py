@@ -30,7 +30,8 @@ from service.api.trained_names import not_found, parse_or_404, require_in_servic
 from service.errors import InvalidRequest, ModelNotFound
 from service.jobs.principal import Principal
 from service.jobs.records import JOB_PREFIX
-from service.serving.model_manager import SENSORS, ModelManager
+from service.serving.model_manager import ModelManager
+from service.serving.model_names import SENSORS
 
 # These are plain functions, which FastAPI runs in a thread: they read and write files.
 router = APIRouter(route_class=JsonRoute, tags=["registry"])

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from models.linalg import normalize
 from models.text.sequence_classifier import relevance
 from models.text.tokenization import Side
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.responses import usage
-from service.api.schemas.fields import name_by_index
+from service.api.schemas.requests import name_by_index
 from service.api.schemas.rerank import Document, DocumentsBody, RerankAnswer, RerankBody
 from service.serving.servable import Caller
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from models.sensors.base import Drift, Readings, Scored, State
 from models.sensors.events import Event, EventRules, EventTracker, Moment
-from service.api.compute_route import ComputeCall
+from service.api.hot_path import ComputeCall
 from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_matrix, to_timestamps
 from service.api.responses import alpha_warnings
 from service.api.schemas.anomaly import AnomalyBody, EventOptions
-from service.api.schemas.fields import require_count
+from service.api.schemas.requests import require_count
 from service.errors import InvalidRequest
 from service.serving.sensor_model import ServedSensor
 from service.serving.stream_state import StreamPosition, seal, unseal

@@ -10,14 +10,14 @@ import orjson
 from fastapi import APIRouter, Response
 
 from models.linalg import normalize
-from models.text.tokenization import Side
-from models.text.tokens import Explained
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from models.text.tokenization import Explained, Side
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.json_body import JsonRoute
 from service.api.routes.classify import classifier_prompt, rank_labels, score_own_labels
 from service.api.routes.embeddings import check_dimensions, embed_inputs, finish_vectors, vectors_body
 from service.api.routes.rerank import jina_answer, rank_documents, score_documents, to_relevance
-from service.api.schemas.fields import name_by_index, name_inputs, require_few_scores
+from service.api.schemas.requests import name_by_index, name_inputs, require_few_scores
 from service.api.schemas.rerank import JinaRerankAnswer, TeiRank, TeiRerankBody
 from service.api.schemas.tei import (
     DecodeBody,

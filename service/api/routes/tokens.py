@@ -5,8 +5,9 @@ from __future__ import annotations
 import orjson
 from fastapi import APIRouter, Response
 
-from models.text.tokens import Explained
-from service.api.compute_route import CallDep, ComputeCall, compute_route
+from models.text.tokenization import Explained
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import ComputeCall
 from service.api.responses import list_body
 from service.api.schemas.tokens import CohereText, CohereTokens, DetokenizeBody, ExplainAnswer, ExplainBody
 from service.serving.text_model import ServedText

@@ -6,20 +6,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
-from service.api.schemas.base import MODEL, TRUNCATE, RequestBody, ResponseBody, Usage
-from service.api.schemas.fields import (
+from service.api.schemas.answers import ResponseBody, Usage
+from service.api.schemas.images import EncodedImage, check_images, image_or_images
+from service.api.schemas.readings import RecordList, RequiredSeries, SeriesRows, Timestamps
+from service.api.schemas.requests import (
     MAX_INPUTS,
+    MODEL,
     TEXT_SCHEMA,
-    RecordList,
-    RequiredSeries,
-    SeriesRows,
-    Timestamps,
+    TRUNCATE,
+    RequestBody,
     check_texts,
     kind_of,
     text_or_texts,
     to_integer,
 )
-from service.api.schemas.images import EncodedImage, check_images, image_or_images
 from service.api.schemas.tensors import TakesTensors
 from service.errors import InvalidRequest
 from service.serving.stream_state import MAX_CHARACTERS

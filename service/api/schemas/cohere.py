@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from models.linalg import Quantization
-from service.api.schemas.base import MODEL, CompatibleBody, ResponseBody
-from service.api.schemas.fields import MAX_INPUTS, Count, kind_of, text_list, to_integer
+from service.api.schemas.answers import ResponseBody
 from service.api.schemas.images import IMAGE_PART, TEXT_PART, EncodedImage, check_part, image_or_images
+from service.api.schemas.requests import MAX_INPUTS, MODEL, CompatibleBody, Count, kind_of, text_list, to_integer
 from service.errors import InvalidRequest
 
 EmbeddingType = Literal["float", "base64", Quantization]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pybase64 import b64decode
 from pydantic import PlainValidator, WithJsonSchema
 
-from service.api.schemas.fields import MAX_INPUTS, SingleInput, check_text, kind_of
+from service.api.schemas.requests import MAX_INPUTS, SingleInput, check_text, kind_of
 from service.errors import InvalidRequest
 
 IMAGE_SCHEMA: dict[str, Any] = {
@@ -26,9 +26,9 @@ IMAGE_OBJECT: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EncodedImage:
-    """An image as it came; a call gives its bytes."""
+    """An image as it came; a call gives its bytes, which then take the place of their base64."""
 
     source: str | bytes
     param: str
@@ -41,9 +41,12 @@ class EncodedImage:
 
     def __call__(self) -> bytes:
         """The image's bytes. Raises InvalidRequest for a string that is neither base64 nor a data URI of it."""
-        if isinstance(self.source, bytes):
-            return self.source
-        head, comma, content = self.source.partition(",")
+        if isinstance(self.source, str):
+            self.source = self._decode(self.source)
+        return self.source
+
+    def _decode(self, source: str) -> bytes:
+        head, comma, content = source.partition(",")
         if comma and not head.endswith(";base64"):
             raise InvalidRequest.at(
                 self.param, "expected base64 after the comma of a data URI: data:image/png;base64,…"

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema, model_validator
 
-from service.api.schemas.base import MODEL, ListAnswer, ListAnswerWithIds, RequestBody, ResponseBody
-from service.api.schemas.fields import to_integer
+from service.api.schemas.answers import ListAnswer, ListAnswerWithIds, ResponseBody
 from service.api.schemas.images import IMAGE_SCHEMA, EncodedImage, check_image
+from service.api.schemas.requests import MODEL, RequestBody, to_integer
 from service.errors import InvalidRequest
 
 # PostgreSQL stores every character but NUL.

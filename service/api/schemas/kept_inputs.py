@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.api.schemas.base import ListAnswer, ResponseBody
+from service.api.schemas.answers import ListAnswer, ResponseBody
 from service.api.schemas.texts import LabelScore
 
 

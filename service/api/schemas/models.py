@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.api.schemas.base import ResponseBody
+from service.api.schemas.answers import ResponseBody
 
 
 class ModelObject(ResponseBody):

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from service.api.schemas.base import TRUNCATE, CompatibleBody, ResponseBody, has_field
-from service.api.schemas.fields import Count, one_text, text_or_texts
+from service.api.schemas.answers import ResponseBody
+from service.api.schemas.requests import TRUNCATE, CompatibleBody, Count, has_field, one_text, text_or_texts
 from service.errors import MissingField
 
 _MODEL = Field(description="a served model's name; :latest at its end is left out", min_length=1, max_length=256)

@@ -88,6 +88,9 @@ class InferParameters(_CodecFields, frozen=True):
     horizon: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
 
+_NO_PARAMETERS = InferParameters()
+
+
 class InferBody(_Fields, frozen=True):
     """A request. KServe's client says the model in it, too; the path decides."""
 
@@ -100,7 +103,7 @@ class InferBody(_Fields, frozen=True):
     @property
     def options(self) -> InferParameters:
         """The parameters, by default none."""
-        return self.parameters or InferParameters()
+        return self.parameters or _NO_PARAMETERS
 
 
 class IndexBody(_Fields, frozen=True):

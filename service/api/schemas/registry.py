@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from models.registry.names import NAME_PATTERN
-from service.api.schemas.base import ListAnswer, RequestBody, ResponseBody
-from service.api.schemas.fields import Count, to_integer
+from service.api.schemas.answers import ListAnswer, ResponseBody
 from service.api.schemas.jobs import Columns
+from service.api.schemas.requests import Count, RequestBody, to_integer
 
 
 class ModelDeleted(ResponseBody):

@@ -7,11 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import orjson
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from service.api.schemas.base import MODEL, OPTIONAL_MODEL, SIDE, TRUNCATE, CompatibleBody, ResponseBody, Usage
-from service.api.schemas.fields import (
+from service.api.schemas.answers import ResponseBody, Usage
+from service.api.schemas.requests import (
     MAX_INPUTS,
+    MODEL,
+    OPTIONAL_MODEL,
+    SIDE,
     TEXT_OBJECT,
     TEXT_SCHEMA,
+    TRUNCATE,
+    CompatibleBody,
     Count,
     check_text,
     check_texts,

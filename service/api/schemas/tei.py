@@ -6,11 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from service.api.schemas.base import OPTIONAL_MODEL, SIDE, TRUNCATE, CompatibleBody, ResponseBody
-from service.api.schemas.fields import (
+from service.api.schemas.answers import ResponseBody
+from service.api.schemas.requests import (
     IDS_SCHEMA,
     MAX_INPUTS,
+    OPTIONAL_MODEL,
+    SIDE,
     TEXT_SCHEMA,
+    TRUNCATE,
+    CompatibleBody,
     Count,
     SingleInput,
     check_ids,

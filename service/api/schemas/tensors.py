@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from service.api.schemas.base import RequestBody
-from service.api.schemas.fields import MAX_INPUTS, kind_of
+from service.api.schemas.requests import MAX_INPUTS, RequestBody, kind_of
 from service.errors import InvalidRequest
 
 _ROW_SCHEMA = {"type": "array", "items": {"type": "number"}, "minItems": 1}

@@ -7,12 +7,24 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from models.linalg import Quantization
-from service.api.schemas.base import MODEL, OPTIONAL_MODEL, TRUNCATE, CompatibleBody, ResponseBody, Usage
-from service.api.schemas.fields import (
+from service.api.schemas.answers import ResponseBody, Usage
+from service.api.schemas.images import (
+    IMAGE_OBJECT,
+    EncodedImage,
+    Messages,
+    check_image,
+    image_or_images,
+    is_image_object,
+)
+from service.api.schemas.requests import (
     MAX_INPUTS,
+    MODEL,
+    OPTIONAL_MODEL,
     TEXT_OBJECT,
     TEXT_SCHEMA,
     TEXTS_OR_IDS_SCHEMAS,
+    TRUNCATE,
+    CompatibleBody,
     Count,
     Probability,
     check_text,
@@ -21,14 +33,6 @@ from service.api.schemas.fields import (
     name_inputs,
     shorten_name,
     text_or_texts,
-)
-from service.api.schemas.images import (
-    IMAGE_OBJECT,
-    EncodedImage,
-    Messages,
-    check_image,
-    image_or_images,
-    is_image_object,
 )
 from service.api.schemas.tensors import TakesTensors
 from service.errors import InvalidRequest

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from service.api.schemas.base import MODEL, CompatibleBody, ResponseBody
-from service.api.schemas.fields import IDS_SCHEMA, check_ids, one_text, text_or_texts
+from service.api.schemas.answers import ResponseBody
+from service.api.schemas.requests import IDS_SCHEMA, MODEL, CompatibleBody, check_ids, one_text, text_or_texts
 
 
 class ExplainBody(CompatibleBody):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from service.api.schemas.base import OPTIONAL_MODEL, CompatibleBody, RequestBody, ResponseBody, Usage
-from service.api.schemas.fields import Count, Probability
+from service.api.schemas.answers import ResponseBody, Usage
 from service.api.schemas.images import image_or_images
+from service.api.schemas.requests import OPTIONAL_MODEL, CompatibleBody, Count, Probability, RequestBody
 from service.api.schemas.tei import PredictParameters, TeiBody, ZeroShotParameters
 
 IMAGES = Field(description="images as base64 or data URIs; a form may have them as files, and a body be one image")

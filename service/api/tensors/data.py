@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -36,6 +37,8 @@ DATATYPES = {
 DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 # JSON has no numbers of these.
 _BINARY_ALONE = {"float16", "bfloat16"}
+# Python's names of arrays of floats.
+_CODES = {"float32": "f", "float64": "d"}
 # Keys, names and values of parameters.
 _OTHER_STRINGS = 16 * 2 * MOST_TENSORS
 _MAX_SHAPE_BYTES = 4096
@@ -58,7 +61,8 @@ def split_body(raw: bytes, header_length: str | None, max_inputs: int) -> tuple[
         length = int(header_length)
     content = raw if length == len(raw) else raw[:length]
     most = _OTHER_STRINGS + max_inputs + 1
-    BodyCounts(strings=most, lists=length, values=length).require_within(content)
+    if length > 2 * most:  # a string takes two bytes and more
+        BodyCounts(strings=most, lists=length, values=length).require_within(content)
     _require_short_shapes(content)
     return decode_body(content, InferBody), memoryview(raw)[length:]
 
@@ -126,14 +130,17 @@ def _shape(one: InferInput) -> tuple[int, ...]:
 
 
 def read_tensors(
-    body: InferBody, parts: Sequence[memoryview | None], *, with_missing: bool = False
+    body: InferBody,
+    described: Mapping[str, Described],
+    parts: Sequence[memoryview | None],
+    *,
+    with_missing: bool = False,
 ) -> dict[str, HostTensor]:
-    """The tensors of a request, by name. Of BYTES, the values are Python's bytes.
+    """The tensors of a request as `described`, by name. Of BYTES, the values are Python's bytes.
 
     `with_missing` takes NaN, in JSON null, for a value that is missing. Raises InvalidRequest naming the first tensor
     whose values are not as it says.
     """
-    described = describe_inputs(body)
     tensors: dict[str, HostTensor] = {}
     for one, part in zip(body.inputs, parts, strict=True):
         about = described[one.name]
@@ -246,16 +253,16 @@ def _from_json(one: InferInput, described: Described, with_missing: bool) -> np.
     try:
         values = _decode_values(raw, described.dtype, len(one.shape), with_missing)
         if described.dtype == "bytes":
-            array = bytes_tensor([text.encode() for text in values]).values
-        else:
-            with np.errstate(over="ignore"):  # infinity is refused like others that are not finite
-                array = np.array(values, NUMPY_DTYPES[described.dtype])
+            made = bytes_tensor([text.encode() for text in values]).values
+        else:  # an array of floats makes infinity of large ones without a warning, but takes no null
+            code = None if with_missing else _CODES.get(described.dtype)
+            made = np.asarray(array(code, values) if code else values, NUMPY_DTYPES[described.dtype])
     except (msgspec.DecodeError, UnicodeError, OverflowError, RecursionError) as error:
         reason = str(error).partition(" - at")[0]
         raise InvalidRequest.at(one.name, f"expected {one.datatype} in lists, got other data ({reason})") from error
-    if array.size != expected:
-        raise _wrong_count(one, expected, str(array.size))
-    return array
+    if made.size != expected:
+        raise _wrong_count(one, expected, str(made.size))
+    return made
 
 
 def _require_few_values(one: InferInput, described: Described, raw: bytes, expected: int) -> None:

@@ -20,6 +20,7 @@ from service.api.schemas.open_inference import (
 from service.api.tensors.data import bytes_tensor, describe_inputs, read_tensors, require_json_form
 from service.api.tensors.model import TensorModel
 from service.errors import InvalidRequest
+from service.serving.program_model import Tensors
 from service.serving.servable import Caller, Servable, Timings
 
 T = TypeVar("T")
@@ -55,17 +56,15 @@ async def infer(
 
     Raises TensorError and InvalidRequest naming what does not fit, and what `TensorModel.infer` raises.
     """
-    wanted = _wanted(body, model)
-    model.check(describe_inputs(body), body.options)
+    wanted, described, options = _wanted(body, model), describe_inputs(body), body.options
+    model.check(described, options)
     tensors = await in_pool_if(
-        size_bytes > INLINE_BYTES, model.served, lambda: read_tensors(body, parts(), with_missing=model.with_missing)
-    )
-    output = await model.infer(tensors, wanted, body.options, _with_request_limits(caller, body.options))
-    outputs = await in_pool_if(
-        any(one.classification and output.tensors[name].values.nbytes > _INLINE_RANKED for name, one in wanted.items()),
+        size_bytes > INLINE_BYTES,
         model.served,
-        lambda: {name: _ranked(output.tensors[name], one, model.labels.get(name, ())) for name, one in wanted.items()},
+        lambda: read_tensors(body, described, parts(), with_missing=model.with_missing),
     )
+    output = await model.infer(tensors, wanted, options, _with_request_limits(caller, options))
+    outputs = await _ranked_outputs(output.tensors, wanted, model)
     in_binary = [name for name, one in wanted.items() if _is_binary(body, one)]
     metadata = model.served.metadata
     about: dict[str, Any] = {"model_name": metadata.name, "model_version": metadata.version, "id": body.id or ""}
@@ -118,6 +117,20 @@ def _with_request_limits(caller: Caller, parameters: InferParameters) -> Caller:
     if caller.patience_s is None and caller.deadline is not None:
         deadline = min(deadline, caller.deadline)
     return replace(caller, deadline=deadline, patience_s=None)
+
+
+async def _ranked_outputs(
+    tensors: Tensors, wanted: Mapping[str, OutputParameters], model: TensorModel[Any]
+) -> Mapping[str, HostTensor]:
+    """The outputs as their caller wants them. Raises InvalidRequest for more best values than one answer has."""
+    ranked = [tensors[name].values.nbytes for name, one in wanted.items() if one.classification]
+    if not ranked:
+        return {name: tensors[name] for name in wanted}
+    return await in_pool_if(
+        max(ranked) > _INLINE_RANKED,
+        model.served,
+        lambda: {name: _ranked(tensors[name], one, model.labels.get(name, ())) for name, one in wanted.items()},
+    )
 
 
 def _ranked(tensor: HostTensor, wanted: OutputParameters, labels: Sequence[str]) -> HostTensor:

@@ -72,6 +72,9 @@ class TensorModel(ABC, Generic[ServedT]):
                 known = ", ".join(self.takes) or "none"
                 about = f"{self.served.metadata.name} has no such parameter; those of its kind: {known}"
                 raise InvalidRequest.at(f"parameters.{name}", about)
+        self._check_tensors(tensors)
+
+    def _check_tensors(self, tensors: Mapping[str, Shaped]) -> None:
         self.contract.check(tensors)
 
     @abstractmethod

@@ -22,9 +22,7 @@ class ProgramTensors(TensorModel[ServedProgram]):
         described = self.served.description
         return {described.output: described.labels} if described.output else {}
 
-    def check(self, tensors: Mapping[str, Shaped], parameters: InferParameters) -> None:
-        """See TensorModel."""
-        super().check(tensors, parameters)
+    def _check_tensors(self, tensors: Mapping[str, Shaped]) -> None:
         self.served.check(tensors)
 
     async def infer(

@@ -13,8 +13,8 @@ from models.programs.contract import Contract, Shaped
 from models.programs.tensors import HostTensor
 from service.api.routes.classify import classifier_prompt, score_own_labels
 from service.api.routes.rerank import score_documents, to_relevance
-from service.api.schemas.fields import check_texts, require_few_scores
 from service.api.schemas.open_inference import InferParameters
+from service.api.schemas.requests import check_texts, require_few_scores
 from service.api.tensors.data import bytes_tensor, decode_texts
 from service.api.tensors.model import AnswerParameters, Specs, TensorModel, TensorOutput, make_contract
 from service.errors import BackendError

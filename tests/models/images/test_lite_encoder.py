@@ -60,6 +60,7 @@ def test_a_normalisation_is_folded_into_its_convolution() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.slow
 def test_a_placed_network_gives_the_same(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     plain = EfficientNetLite0().eval()
@@ -73,6 +74,7 @@ def test_a_placed_network_gives_the_same(dtype: torch.dtype) -> None:
                 torch.testing.assert_close(found.float(), expected, rtol=rtol, atol=atol)
 
 
+@pytest.mark.slow
 def test_a_processor_without_bfloat16_takes_pytorchs_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     race = replace(race_products(), bfloat16=ProductTimes(math.inf, math.inf))
     monkeypatch.setattr(efficientnet_lite, "race_products", lambda: race)
@@ -106,6 +108,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         unpack(tmp_path)
 
 
+@pytest.mark.slow
 def test_it_is_served_as_any_model(directory: Path) -> None:
     model = load_images(locate(f"image-default={directory}"), CPU)
     assert isinstance(model, LiteEncoder)
@@ -117,6 +120,7 @@ def test_it_is_served_as_any_model(directory: Path) -> None:
     assert first @ copy > 0.9 > first @ third
 
 
+@pytest.mark.slow
 def test_patches_have_a_row_an_image(directory: Path) -> None:
     encoder = LiteEncoder(ModelSource("image-default", directory, "test", "0"), CPU)
     check_image_batches(encoder)

@@ -56,6 +56,7 @@ def of_transformers(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.slow
 def test_objects_are_those_of_transformers(tmp_path: Path, architecture: Detector) -> None:
     model = opened(object_detector(tmp_path, architecture))
     items = read(model)

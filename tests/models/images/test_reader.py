@@ -13,7 +13,7 @@ from PIL import Image
 from models.errors import ImageError, ImageTooLarge, UnsupportedImage
 from models.images.reader import ImageLimits, read_image
 from models.images.tiff_strips import count_strips
-from tests.support.images import encoded, hostile, long_gif, many_parts, picture, png_header
+from tests.support.images import MANY_PARTS, encoded, hostile, long_gif, picture, png_header
 
 LIMITS = ImageLimits()
 
@@ -111,9 +111,9 @@ def test_a_gif_within_the_limit_is_read() -> None:
     assert pixels(long_gif(1_000)).shape == (1, 1, 3)
 
 
-@pytest.mark.parametrize("name", many_parts())
+@pytest.mark.parametrize("name", MANY_PARTS)
 def test_images_of_many_parts_are_refused_at_once(name: str) -> None:
-    data, process = many_parts()[name], psutil.Process()
+    data, process = MANY_PARTS[name](), psutil.Process()
     before, began = process.memory_info().rss, time.thread_time()
     with pytest.raises(ImageTooLarge, match="an image of few parts"):
         read_image(data, LIMITS, "image")
@@ -137,6 +137,7 @@ def test_images_with_the_parts_of_a_camera_are_read() -> None:
     assert pixels(encoded(picture(1000, 800).convert("P"), "GIF", comment=b"a" * 50_000)).shape == (800, 1000, 3)
 
 
+@pytest.mark.slow
 def test_a_large_image_comes_smaller_but_not_below_the_side() -> None:
     image = picture(4000, 3000)
     exif = image.getexif()

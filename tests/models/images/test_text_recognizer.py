@@ -50,6 +50,7 @@ def test_texts_are_those_of_transformers(tmp_path: Path) -> None:
     assert "share batches" in model.metadata.batches
 
 
+@pytest.mark.slow
 def test_a_text_is_the_same_alone(tmp_path: Path) -> None:
     model = opened(text_recognizer(tmp_path))
     items = [model.prepare_line(image) for image in PICTURES]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.filesystem import TEMPORARY
 from models.programs import compiled
 from models.programs.compiled import compile_program
 from models.programs.program import Program
@@ -60,7 +64,7 @@ def test_what_agrees_and_wins_is_taken_and_kept(
     assert taken.metadata.forward == "compiled by AOTInductor: 10 µs for (1, 16) rows, as exported 20 µs"
     assert made == 1
     assert _compile(program, tmp_path, monkeypatch, (2e-5, 1e-5))[1] == 0
-    [file] = tmp_path.iterdir()
+    [file] = tmp_path.glob("*.pt2")
     file.chmod(0o622)
     assert _compile(program, tmp_path, monkeypatch, (2e-5, 1e-5))[1] == 1  # others could have written it
 
@@ -75,6 +79,35 @@ def test_what_differs_is_not_taken(program: Program, tmp_path: Path, monkeypatch
     taken, _ = _compile(program, tmp_path, monkeypatch, (2e-5, 1e-5), factor=1.01)
     assert taken is program
     assert "not compiled: its output output differs by 0.01" in taken.metadata.forward
+
+
+def test_processes_that_start_together_compile_once(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has the folder's lock. What a killed one left behind goes away."""
+    (tmp_path / f"{TEMPORARY}1-left.pt2").touch()
+    (tmp_path / f"{TEMPORARY}1-cache").mkdir()
+    both_asked, made = threading.Barrier(2), []
+
+    def make(program: Program, file: Path) -> None:
+        made.append(file)
+        time.sleep(0.2)  # the other one waits, or makes it, too
+        file.write_bytes(b"")
+        file.chmod(0o600)
+
+    def which(name: str) -> str:
+        both_asked.wait(10)  # before the lock
+        return name
+
+    monkeypatch.setattr(compiled, "_make", make)
+    monkeypatch.setattr(compiled, "_race", lambda *both: (2e-5, 1e-5))
+    monkeypatch.setattr("torch._C._aoti.AOTIModelPackageLoader", lambda *_: FakeLoader(program, 1.0))
+    monkeypatch.setattr(shutil, "which", which)
+    with ThreadPoolExecutor(2) as pool:
+        taken = list(pool.map(lambda _: compile_program(program, tmp_path), range(2)))
+    assert len(made) == 1
+    assert all(one is not program for one in taken)
+    assert {path.name for path in tmp_path.iterdir()} == {made[0].name, "lock"}
 
 
 def test_without_a_compiler_the_plain_program_serves(
@@ -146,6 +179,7 @@ def _open_lookup(kind: str, folder: Path) -> Program:
 
 
 @pytest.mark.parametrize("kind", ["sums", "gather", "index", "written", "scatter"])
+@pytest.mark.slow
 def test_places_that_inputs_decide_are_not_compiled(kind: str, tmp_path: Path) -> None:
     with pytest.raises(compiled.NotCompiled, match="inputs decide which places of a tensor it reads"):
         compiled._require_compilable(_open_lookup(kind, tmp_path))

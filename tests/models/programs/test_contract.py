@@ -87,3 +87,17 @@ def test_ids_are_bounded_by_the_table_that_they_are_looked_up_in() -> None:
     contract.check_values({"ids": host([[0, 49]], "int64")})
     with pytest.raises(TensorError, match=r"ids: expected ids 0\.\.49, got 50"):
         contract.check_values({"ids": host([[0, 50]], "int64")})
+
+
+def test_requests_that_passed_let_no_others_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.programs.contract._MOST_PASSED", 2)
+    contract = open_program("mlp").contract
+    for rows in (1, 2, 3, 1):
+        contract.check({"x": _image(rows, 16)})
+    assert len(contract._passed) == 2
+    for wrong in (_image(1, 15), _image(65, 16), _image(16), host(np.zeros((1, 16)), "float64")):
+        for _ in range(2):
+            with pytest.raises(TensorError):
+                contract.check({"x": wrong})
+    with pytest.raises(TensorError, match="no input 'y'"):
+        contract.check({"x": _image(1, 16), "y": _image(1, 16)})

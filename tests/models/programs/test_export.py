@@ -112,6 +112,9 @@ def test_the_task_of_a_program_is_written_beside_it(directory: Path) -> None:
     detects = Description(task="anomaly")
     export_program(f"{directory}:sums", Path("net.pt2"), description=detects, normal=Path("normal.npy"))
     assert read_description(Path("net.pt2")).calibration == (4.0,) * 70
+    np.save("five.npy", np.arange(20.0).reshape(5, 4))
+    export_program(f"{directory}:sums", Path("two.pt2"), fixed_batch=True, description=detects, normal=Path("five.npy"))
+    assert read_description(Path("two.pt2")).calibration == (6.0, 22.0, 38.0, 54.0, 70.0)  # in batches of 2
     np.savez("rows.npz", np.ones((2, 4)))
     Path("rows.npz").rename("archive.npy")
     Path("empty.npy").touch()
@@ -129,3 +132,14 @@ def test_the_task_of_a_program_is_written_beside_it(directory: Path) -> None:
 def test_the_file_must_end_in_pt2(directory: Path) -> None:
     with pytest.raises(ModelSourceError, match=r"net\.pt: expected a file that ends in \.pt2"):
         export_program(f"{directory}:make", Path("net.pt"))
+
+
+def test_a_preprocessing_that_cannot_be_followed_is_refused_before_the_export(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for std in (1e-9, 0):
+        Path("images.json").write_text(json.dumps({"height": 8, "width": 8, "mean": [0.3] * 3, "std": [std] * 3}))
+        described = ["--task", "classification", "--preprocess", "images.json"]
+        assert main(["export", f"{directory}:rows", "net.pt2", *described]) == 1
+        assert "images.json: preprocess: expected scale, mean and std by which float32" in capsys.readouterr().err
+        assert not Path("net.pt2").exists()

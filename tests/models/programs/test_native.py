@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from models.errors import ModelError, ModelSourceError, TensorError, UnsafeModelError
 from models.loader import load_program, open_programs
+from models.programs import native
 from models.programs.native import is_native
 from models.runtime.placement import place
 from models.source import locate_program
@@ -102,6 +104,23 @@ def test_loading_compiles_no_probes_of_the_processor(package: Path, monkeypatch:
     _loads(monkeypatch, FakeLoader(_double))
     _state(package)
     _open(package)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows what is mapped")
+@pytest.mark.parametrize(("device", "left"), [("cpu", False), ("cuda", True)])
+def test_the_files_of_loaded_code_are_removed(
+    device: str, left: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process would leave them. Kernels of a GPU are read later."""
+    folder = tmp_path / "aotinductor_a1B2c3"
+    code = folder / "net" / "data" / "aotinductor" / "model" / "net.wrapper.so"
+    code.parent.mkdir(parents=True)
+    code.write_bytes(b"code" * 1024)
+    monkeypatch.setattr("torch._C._aoti.AOTIModelPackageLoader", lambda *_: FakeLoader(_double))
+    with code.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        native.load_code(tmp_path / "net.pt2", torch.device(device))
+        assert folder.exists() is left
+        assert mapped[:4] == b"code"
 
 
 def test_code_without_a_contract_is_not_run(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,3 +84,14 @@ def test_a_host_tensor_of_bfloat16_knows_what_is_not_finite() -> None:
     for value, finite in [(1.0, True), (0.0, True), (float("nan"), False), (float("-inf"), False)]:
         assert HostTensor.of(torch.tensor([2.0, value], dtype=torch.bfloat16)).is_finite is finite
         assert HostTensor("float32", np.array([2.0, value], np.float32)).is_finite is finite
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("size", [0, 1, 16, 5000])
+def test_a_host_tensor_knows_what_is_not_finite_whatever_its_size_and_its_largest_value(dtype: str, size: int) -> None:
+    values = np.full((1, size), np.finfo(dtype).max, dtype)
+    assert HostTensor(dtype, values).is_finite
+    assert HostTensor(dtype, np.zeros((1, size), dtype)).is_finite
+    for wrong in (np.nan, np.inf, -np.inf):
+        values[:, -1:] = wrong
+        assert HostTensor(dtype, values).is_finite is (size == 0)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from models.errors import DeviceLost, ModelError, ModelOutOfMemory
+from models.errors import ModelError
 from models.runtime import placement
 from models.runtime.placement import place, place_sensor
 from models.runtime.product_race import ProductRace, ProductTimes
@@ -62,23 +62,3 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match=r"'cuda' was asked for, but PyTorch sees only: .*cpu"):
         place("cuda")
-
-
-@pytest.mark.parametrize(
-    ("raised", "expected"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory"), ModelOutOfMemory),
-        (MemoryError(), ModelOutOfMemory),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), ModelOutOfMemory),
-        (torch.AcceleratorError("device-side assert"), DeviceLost),
-        (RuntimeError("shapes do not match"), RuntimeError),
-    ],
-)
-def test_torchs_failures_become_ours(raised: Exception, expected: type[Exception]) -> None:
-    with pytest.raises(expected), CPU.inference_mode():
-        raise raised
-
-
-def test_inference_keeps_no_gradients() -> None:
-    with CPU.inference_mode():
-        assert not torch.is_grad_enabled()

@@ -49,6 +49,14 @@ def test_int8_is_pointed_out_where_it_gains_much_over_what_is_chosen() -> None:
     assert not ProductRace(half, NEVER, one).recommends_int8
 
 
+def test_the_faster_int8_counts() -> None:
+    one, half, third = (ProductTimes(time, time) for time in (1.0, 0.5, 0.25))
+    race = ProductRace(NEVER, NEVER, one, half, third)
+    assert (race.onednn_int8_wins, race.int8_gain) == (True, 4.0)
+    assert replace(race, onednn_int8=one).int8_gain == 2.0
+    assert not replace(race, onednn_int8=NEVER).onednn_int8_wins
+
+
 def test_the_race_takes_part_with_what_this_machine_has() -> None:
     threads, before = torch.get_num_threads(), torch.get_rng_state()
     engine = torch.backends.quantized.engine

@@ -64,7 +64,7 @@ def long_encoder(path: Path, architecture: tiny_models.Architecture = "bert") ->
     """An encoder of 512 tokens."""
     plain = tiny_models.transformer(path / "plain", architecture, max_position_embeddings=512)
     modules = [Transformer(str(plain), max_seq_length=512), Pooling(tiny_models.WIDTH, pooling_mode="mean")]
-    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"))
+    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"), create_model_card=False)
     return path / "model"
 
 
@@ -146,7 +146,7 @@ def nomic(path: Path) -> Path:
     AutoModel.from_config(made).save_pretrained(path / "plain")
     words.save_pretrained(path / "plain")
     modules = [Transformer(str(path / "plain"), max_seq_length=48), Pooling(tiny_models.WIDTH, pooling_mode="mean")]
-    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"))
+    SentenceTransformer(modules=modules).save_pretrained(str(path / "model"), create_model_card=False)
     change(path / "model" / "config.json", auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
     (path / "model" / "evil.py").write_text("raise SystemExit('code of a model was run')")
     return path / "model"
@@ -190,7 +190,7 @@ def test_xlnets_token_types_reach_the_model(tmp_path: Path) -> None:
     words = xlnet_tokenizer(plain)
     AutoModel.from_config(xlnet_config(words)).save_pretrained(plain)
     modules = [Transformer(str(plain), max_seq_length=48), Pooling(tiny_models.WIDTH, pooling_mode="mean")]
-    SentenceTransformer(modules=modules).save_pretrained(str(tmp_path / "model"))
+    SentenceTransformer(modules=modules).save_pretrained(str(tmp_path / "model"), create_model_card=False)
     model = load(locate(str(tmp_path / "model")), CPU32)
     own = SentenceTransformer(str(tmp_path / "model"), device="cpu").tokenizer
     for item, text in zip(model.text.encode(TEXTS), TEXTS, strict=True):

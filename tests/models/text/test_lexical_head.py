@@ -14,7 +14,7 @@ from models.errors import ModelSourceError
 from models.text.confidence import Confidence
 from models.text.heads import LinearHead
 from models.text.lexical_head import LexicalHead, WordPieces, load_head
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from models.training.heads.lexical_head import SHARE, choose_head
 from models.training.heads.linear_head import Examples, fit_head
 

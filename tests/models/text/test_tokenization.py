@@ -8,8 +8,7 @@ import tracemalloc
 import pytest
 
 from models.errors import BadTokens, TextTooLong
-from models.text.tokenization import Side, TextProcessor
-from models.text.tokens import require_untruncated
+from models.text.tokenization import Side, TextProcessor, require_untruncated
 from tests.support import tiny_models
 
 SIDES: tuple[Side, ...] = ("left", "right")

@@ -224,6 +224,7 @@ def test_every_hyperparameter_is_documented(recipe: type[BaseModel]) -> None:
     assert [name for name in recipe.model_fields if f"`{name}`" not in told] == []
 
 
+@pytest.mark.slow
 def test_reading_hyperparameters_needs_no_torch() -> None:
     code = "import sys, models.training.hyperparameters; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -35,6 +35,7 @@ def test_the_first_request_builds_no_routes(make_app: MakeApp, monkeypatch: pyte
     assert built == []
 
 
+@pytest.mark.slow
 def test_the_openapi_document_is_built_beside_the_event_loop(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from tests.service.api.test_middleware import leaves
 from tests.support.app import MakeApp
 
 
+@pytest.mark.slow
 def test_head_is_wherever_get_is(make_app: MakeApp) -> None:
     app = make_app()
     client = TestClient(app)

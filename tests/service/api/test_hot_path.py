@@ -21,8 +21,8 @@ from uvicorn.server import ServerState
 
 from models.images.pixel import PIXEL
 from service.api.app import _COMPUTING
-from service.api.compute_route import TIMEOUT_HEADER, CallDep, ComputeCall, ComputeRoute, compute_route
-from service.api.hot_path import HotPath
+from service.api.compute_route import CallDep, compute_route
+from service.api.hot_path import TIMEOUT_HEADER, ComputeCall, ComputeRoute, HotPath
 from service.api.http_protocol import TimeoutProtocol
 from service.api.schemas.texts import EmbeddingsBody
 from service.auth import Keyring
@@ -322,6 +322,7 @@ def test_a_hang_up_cancels_the_work_on_both_paths(
             await wait_for_items(app, 1)
             tasks = len(asyncio.all_tasks())
             writer.close()
+            await writer.wait_closed()
             await wait_for_items(app, 0)
         return tasks
 

@@ -44,6 +44,7 @@ def talk(*parts: bytes, pause_s: float = 0.05) -> bytes:
             await asyncio.sleep(pause_s)
         answer = await asyncio.wait_for(reader.read(), 5)
         writer.close()
+        await writer.wait_closed()
         server.close()
         return answer
 

@@ -8,6 +8,7 @@ import math
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import orjson
@@ -196,6 +197,7 @@ def test_to_look_for_it_takes_no_more_memory_than_the_body(client: TestClient) -
     assert peak < 20 * len(content)
 
 
+@cache
 def numbered(count: int, value: str = "1") -> str:
     return ",".join(f'"k{number}":{value}' for number in range(count))
 

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute, Route
 
-from service.api.middleware import OPEN_PATHS, PROBE_ALIASES
+from service.api.request_context import OPEN_PATHS, PROBE_ALIASES
 from service.auth import Keyring, Scope
 from service.key_use import KeyUse
 from tests.fakes.model import FakeModel
@@ -42,6 +42,7 @@ def test_without_keys_anyone_may_call(client: TestClient) -> None:
 OPEN_PAGES = {"/console", "/console/{path:path}", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 
 
+@pytest.mark.slow
 def test_every_route_but_the_probes_and_pages_needs_a_key_once_there_is_one(make_app: MakeApp) -> None:
     app = make_app()
     make_key(app, "infer")

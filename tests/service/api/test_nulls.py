@@ -8,8 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.api.app import _COMPUTING
-from service.api.compute_route import ComputeRoute
-from service.api.schemas.base import CompatibleBody, RequestBody
+from service.api.hot_path import ComputeRoute
+from service.api.schemas.requests import CompatibleBody, RequestBody
 from tests.service.api.test_hot_path import GOOD, with_each_kind
 from tests.support.app import MakeApp
 

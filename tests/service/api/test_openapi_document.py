@@ -91,6 +91,7 @@ def test_the_service_takes_the_examples(app: FastAPI, path: str) -> None:
     assert answer.status_code == 200 or answer.json()["error"]["code"] in refused, answer.text
 
 
+@pytest.mark.slow
 def test_examples_name_models_in_service(make_app: MakeApp) -> None:
     """Also those that came since the document was last asked for."""
     app = make_app(FakeModel("mine"))

@@ -60,6 +60,7 @@ def test_long_lists_are_not_left_in_the_rest() -> None:
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.text('a]}[{",:\\ é'))), st.text())
+@pytest.mark.slow
 def test_any_lists_are_the_same(rows: list[list[float | str]], text: str) -> None:
     body = {"a": text, "series": rows, "timestamps": [text, *map(len, rows)], "b": [text, {"series": rows}]}
     assert parse(orjson.dumps(body)) == body

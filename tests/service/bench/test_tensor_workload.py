@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.api.tensors.data import cut_parts, read_tensors, split_body
+from service.api.tensors.data import cut_parts, describe_inputs, read_tensors, split_body
 from service.bench.tensor_workload import (
     Encode,
     Tensor,
@@ -37,7 +37,8 @@ def read(request: PreparedRequest) -> dict[str, np.ndarray[Any, Any]]:
     """The tensors of a request as the service reads them."""
     length = request.headers.decode().strip().rpartition(" ")[2] or None
     body, binary = split_body(request.body, length, 2048)
-    return {name: tensor.values for name, tensor in read_tensors(body, cut_parts(body, binary)).items()}
+    tensors = read_tensors(body, describe_inputs(body), cut_parts(body, binary))
+    return {name: tensor.values for name, tensor in tensors.items()}
 
 
 def test_raw_values_and_json_are_the_same_tensors() -> None:

@@ -21,6 +21,7 @@ from service.engine.runner import Backend, Runner
 from service.engine.scheduler import BatchLimits
 from service.errors import BackendError, ClientGone, DeadlineExceeded, InvalidOutput, Unavailable
 from service.metrics import Metrics
+from service.serving.servable import wait_for_rows
 from tests.fakes.item import Doubler, Piece
 
 LIMITS = BatchLimits(max_tokens=1000, max_items=32, interactive_tokens=100)
@@ -372,7 +373,7 @@ class Threads:
 
 
 async def rows_of(*requests: Request) -> list[list[float]]:
-    waiting = [asyncio.wrap_future(request.future) for request in requests]
+    waiting = [wait_for_rows(request) for request in requests]
     return [rows[:, 0].tolist() for rows in await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)]
 
 

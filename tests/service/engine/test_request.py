@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.request import Request
+from service.engine.request import Outcome, Request
 from tests.fakes.item import request
 
 
@@ -89,16 +92,53 @@ def test_an_error_that_comes_while_the_last_row_is_filled_in_wins() -> None:
         one.future.result(0)
 
 
-@pytest.mark.parametrize("error", [None, ValueError("broken")])
-def test_a_caller_that_stopped_waiting_is_told_nothing(error: Exception | None) -> None:
+def test_a_wait_ends_with_the_rows_of_another_thread() -> None:
     one = request(10)
-    assert one.future.cancel()
-    if error is None:
-        one.fill(0, row(1))
-    else:
-        one.fail(error)
-    assert one.finished
-    assert one.future.cancelled()
+    with pytest.raises(TimeoutError):
+        one.future.result(0.01)
+    filling = threading.Timer(0.05, one.fill, (0, row(1)))
+    filling.start()
+    assert one.future.result(10).tolist() == [[1, -1]]
+    assert one.future.exception() is None
+    filling.join()
+
+
+def test_callbacks_are_called_once_before_and_after_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    one = request(10)
+    told: list[Outcome] = []
+
+    def fail(_: Outcome) -> None:
+        raise RuntimeError("the event loop is closed")
+
+    for callback in (told.append, fail, told.append):
+        one.future.add_done_callback(callback)
+    one.fail(ValueError("broken"))
+    one.fail(ValueError("again"))
+    one.future.add_done_callback(told.append)
+    assert told == [one.future] * 3
+    assert "a request's caller could not be told" in caplog.text
+    assert str(one.future.exception()) == "broken"
+
+
+def test_of_several_threads_one_ends_a_request() -> None:
+    """Each of many requests gets one outcome, which its callback sees once."""
+    for _ in range(50):
+        one = request(10)
+        told: list[Exception | None] = []
+        one.future.add_done_callback(lambda outcome, told=told: told.append(outcome.exception()))  # type: ignore[misc]
+        begin = threading.Barrier(3)
+
+        def end(work: Callable[[], None], begin: threading.Barrier = begin) -> None:
+            begin.wait()
+            work()
+
+        works = (partial(one.fill, 0, row(1)), partial(one.fail, ValueError("a")), partial(one.fail, ValueError("b")))
+        threads = [threading.Thread(target=end, args=(work,)) for work in works]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert told == [one.future.exception()]
 
 
 @pytest.mark.parametrize(

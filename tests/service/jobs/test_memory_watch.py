@@ -87,6 +87,7 @@ def test_a_job_that_takes_too_much_memory_fails_once_and_the_worker_goes_on(harn
         assert harness.until(modest).status == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_job_that_the_kernel_kills_for_memory_is_tried_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +95,8 @@ def test_a_job_that_the_kernel_kills_for_memory_is_tried_once_more(
     monkeypatch.setattr(training_process, "kernel_oom_kills", lambda: next(kills))
     harness = JobHarness(tmp_path)
     job = harness.submit(steps=3, crash_at=2)
-    worker = Worker(Settings(home=tmp_path, job_poll_s=0.05), command=FAKE_TRAINER, check=lambda path, spec: None)
+    settings = Settings(home=tmp_path, job_poll_s=0.05, job_lease_s=60)
+    worker = Worker(settings, command=FAKE_TRAINER, check=lambda path, spec: None)
     working = threading.Thread(target=worker.work)
     working.start()
     failed = harness.until(job)

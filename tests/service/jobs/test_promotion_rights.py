@@ -29,7 +29,7 @@ class Team:
     """Keys A and B with scope `train`, an admin's key, and jobs whose result is published without a trainer."""
 
     def __init__(self, home: Path, *, shared: bool = False) -> None:
-        self.harness = JobHarness(home)
+        self.harness = JobHarness(home, lease_s=60.0)  # no worker renews it
         self.keyring = Keyring(home / "keys.json")
         self.registry = Registry(home / "models")
         rights = PromotionRights(self.registry, Keyring(home / "keys.json"), shared=shared)

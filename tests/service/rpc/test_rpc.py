@@ -159,6 +159,12 @@ def test_the_server_and_its_models_describe_themselves(make_app: MakeApp) -> Non
     serve(make_app(FakeModel()), work)
 
 
+def test_calls_that_were_taken_before_the_shutdown_are_answered(make_app: MakeApp) -> None:
+    app = make_app(FakeModel())
+    app.state.manager.draining = True
+    assert values(ask_once(app, "ModelInfer", model_name="fake", inputs=[text()]))[0].shape[0] == 2
+
+
 def test_health_says_that_models_are_loading(make_app: MakeApp) -> None:
     app = make_app(FakeModel())
     app.state.manager.opened = False

@@ -37,6 +37,8 @@ from tests.support.artifacts import MANIFEST
 from tests.support.image_files import archive, disc, discs, image_job, tile, tiles
 from tests.support.tiny_image_models import image_classifier, image_encoder, text_image_encoder
 
+pytestmark = pytest.mark.slow
+
 COLOURS, PARTS = "ft:tiny:local:colours", "ft:tiny:local:parts"
 
 

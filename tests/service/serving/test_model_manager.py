@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -16,7 +18,7 @@ from models.base import ImageSignature, Task
 from models.errors import DeviceLost, ModelSourceError
 from models.runtime.kept_races import kept_races
 from models.source import ModelSource
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.config import Settings
 from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, WrongTask
 from service.metrics import Metrics
@@ -26,6 +28,7 @@ from service.serving.servable import Caller
 from service.serving.text_sources import LocalTextSource
 from tests.fakes.model import FakeModel
 from tests.support.app import open_manager, text_model
+from tests.support.server import wait_until
 
 WAIT_S = 5.0
 ENCODER, OTHER = FakeModel("encoder"), FakeModel("team/other")
@@ -389,6 +392,16 @@ def test_the_metrics_tell_of_a_model_in_service() -> None:
         about["reason"] = ENCODER.metadata.reason
         assert metrics.registry.get_sample_value("sonde_model_info", about) == 1
         assert metrics.registry.get_sample_value("sonde_device_memory_bytes", {"device": "cpu"}) == 0
+
+
+def test_the_memory_gauge_keeps_no_model_alive() -> None:
+    metrics, model = Metrics(), FakeModel()
+    factory = EngineFactory(Settings.read({}), metrics, lambda error: None)
+    engine, seen = factory.start_text(model, alone=True), weakref.ref(model)
+    engine.close()
+    del model, engine
+    wait_until(lambda: (gc.collect(), seen())[1] is None)
+    assert metrics.registry.get_sample_value("sonde_device_memory_bytes", {"device": "cpu"}) == 0
 
 
 def test_models_share_the_room_of_the_service() -> None:

@@ -158,8 +158,11 @@ def test_golden_tensors_of_another_contract_refuse_the_swap(serving: Serving) ->
     assert serving.classify().status_code == 200
 
 
-def test_a_version_that_cannot_read_its_images_leaves_no_engine(serving: Serving, tmp_path: Path) -> None:
-    """Its description divides so finely that the processor's float32 differs from ours."""
+def test_a_version_that_cannot_read_its_images_leaves_no_engine(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its description divides so finely that the processor's float32 differs from ours; no check at load says it."""
+    monkeypatch.setattr("models.loader.require_preprocessing", lambda stated, name: None)
     about = {"task": "classification", "labels": list("abc"), "scores": "logits"}
     images = {"preprocess": {"height": 8, "width": 8, "std": [1e-9] * 3, "mean": [0.3] * 3}}
     (tmp_path / "net.sonde.json").write_text(json.dumps(about | images))

@@ -426,6 +426,7 @@ def expected(seed: int, text: str) -> Any:
     return normalize(model.forward(model.text.encode([text])))[0]
 
 
+@pytest.mark.slow
 def test_an_old_encoder_is_unloaded_when_its_last_request_is_done(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

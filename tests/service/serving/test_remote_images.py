@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from models.errors import ModelSourceError
 from models.images.base import ImageItem, ImageModel
 from models.images.patches import PatchEncoder, PatchModel
 from models.images.pixels import Pixels
@@ -146,9 +147,56 @@ def test_a_version_has_its_own_encoder_in_the_engine(specs: list[str], here: lis
     asyncio.run(main())
 
 
+def test_a_version_whose_processor_cannot_be_read_leaves_the_engine(
+    specs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: ModelSource) -> None:
+        raise ModelSourceError("no processor")
+
+    monkeypatch.setattr("models.loader.read_processor", fail)
+
+    async def main() -> None:
+        bench = ImageBench(specs[:1])
+        bench.source.open_configured = lambda: iter(())  # type: ignore[method-assign]
+        bench.server.start()
+        front = await bench.remote()
+        source = ModelSource("tuned", locate(specs[1]).path, "trained", "abc")
+        with pytest.raises(ModelSourceError, match="no processor"):
+            await asyncio.wait_for(asyncio.to_thread(front.open_version, source), TIMEOUT_S)
+        await asyncio.wait_for(until(lambda: bench.server.find("tuned:abc") is None), 10)
+        await bench.server.close()
+
+    asyncio.run(main())
+
+
 def a_submission() -> SubmitImages:
     items = [Pixels(np.full((3, 4, 5), 7, np.uint8), steps=2), Pixels(np.zeros((3, 2, 2), np.uint8))]
-    return image_submission("model", Request(items, 1), items, None)
+    return image_submission("model", Request(items, 1), items)
+
+
+def test_images_travel_in_parts_of_some_megabytes(specs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[tuple[int, bool]] = []
+
+    def note(frame: SubmitImages) -> list[Pixels]:
+        submitted.append((len(frame.steps) // 4, frame.more))
+        return images_of(frame)
+
+    monkeypatch.setattr("service.serving.front_connection.images_of", note)
+
+    async def main() -> None:
+        bench = ImageBench(specs[1:2])
+        bench.server.start()
+        front = await bench.remote()
+        [opened] = await asyncio.wait_for(asyncio.to_thread(lambda: list(front.open_configured())), TIMEOUT_S)
+        assert isinstance(opened, OpenedImages)
+        pixels = [opened.model.images.prepare(picture(80, 60, seed)) for seed in range(5)]
+        whole = await computed(opened.engine, pixels)
+        monkeypatch.setattr("service.serving.remote_text._PART_BYTES", 2 * pixels[0].values.nbytes)
+        np.testing.assert_allclose(await computed(opened.engine, pixels[::-1]), whole[::-1], atol=1e-5)
+        assert submitted == [(5, False), (2, True), (2, True), (1, False)]
+        await bench.server.close()
+
+    asyncio.run(main())
 
 
 def test_images_come_back_as_they_were() -> None:

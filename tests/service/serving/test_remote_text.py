@@ -18,7 +18,7 @@ from models.errors import ModelSourceError
 from models.registry.registry import Registry
 from models.source import ModelSource
 from models.text.base import TextModel
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.engine import Engine
 from service.engine.frames import Cancel, encode
@@ -33,8 +33,8 @@ from service.serving.fine_tuned import FineTunedModel
 from service.serving.front_connection import FrontConnection
 from service.serving.model_manager import ModelManager
 from service.serving.remote_text import RemoteEngine, RemoteModel, RemoteTextSource
-from service.serving.servable import Caller
-from service.serving.text_sources import LocalTextSource, Opened, OpenedImages
+from service.serving.servable import Caller, wait_for_rows
+from service.serving.text_sources import LocalTextSource, Opened, OpenedImages, OpenedProgram
 from tests.fakes.model import FakeModel
 from tests.support.trained_models import open_fake_encoders, own_encoder, train
 
@@ -56,6 +56,9 @@ class FakeSource:
 
     def open_configured(self) -> Iterator[Opened]:
         yield from map(self._start, self.models)
+
+    def open_program(self, source: ModelSource) -> OpenedProgram:
+        raise NotImplementedError
 
     def open_version(self, source: ModelSource) -> Opened | OpenedImages:
         self.loads += 1
@@ -99,6 +102,7 @@ class Bench:
         self.source = FakeSource(self.settings, self.metrics, *models)
         self.server = self._new_server()
         self.failures: list[Exception] = []
+        self.transports: list[asyncio.Transport] = []
         self.asked = 0
 
     def restart(self) -> None:
@@ -110,8 +114,9 @@ class Bench:
         """Do what the supervisor does for `link`."""
         loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
         made = self.process.make()
-        await loop.connect_accepted_socket(lambda: made, theirs)
-        await loop.connect_accepted_socket(lambda: link, ours)
+        for protocol, end in ((made, theirs), (link, ours)):
+            transport, _ = await loop.connect_accepted_socket(lambda protocol=protocol: protocol, end)  # type: ignore[misc]
+            self.transports.append(transport)
         return cast(FrontConnection, made)
 
     def link(self) -> EngineLink:
@@ -144,12 +149,14 @@ def run(test: Callable[[Bench], Awaitable[None]], *models: FakeModel, **settings
             for model in models:
                 model.gate.set()
             await bench.server.close()
+            for transport in bench.transports:  # the loop may end before it has read that the other end is closed
+                transport.abort()
 
     asyncio.run(main())
 
 
 async def rows(request: Request) -> np.ndarray[Any, Any]:
-    return await asyncio.wrap_future(request.future)
+    return await wait_for_rows(request)
 
 
 async def until(condition: Callable[[], bool]) -> None:

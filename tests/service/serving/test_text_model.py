@@ -14,15 +14,14 @@ import numpy as np
 import pytest
 
 from models.errors import BadTokens, NoTokens, TextTooLong
-from models.text.tokens import Tokens
-from service.engine.admission import Admission
+from models.text.tokenization import Tokens
 from service.engine.cache import LruCache, RowCache
 from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
 from service.engine.scheduler import BatchLimits
 from service.errors import BackendError, DeadlineExceeded, InvalidRequest, Overloaded
 from service.metrics import Metrics
-from service.serving.servable import Caller, ServingContext
+from service.serving.servable import Admission, Caller, ServingContext
 from service.serving.text_model import _CHUNK, Inputs, ModelOutput, ServedText, TokenizeOptions
 from tests.fakes.model import FakeModel
 

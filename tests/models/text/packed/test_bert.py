@@ -28,7 +28,7 @@ from models.text.packed.bert import PackedBert, _EncoderStack, _explicit_attenti
 from models.text.packed.encoder import PackedEncoder
 from models.text.packed.linear import Linear
 from models.text.packed.packed_batch import SHARED, PackedBatch, pad_rows
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 

@@ -19,6 +19,7 @@ from models.loader import load
 from models.runtime import product_race
 from models.runtime.fbgemm import FBGEMM, has_fbgemm
 from models.runtime.placement import Placement, place
+from models.runtime.product_race import ProductRace, ProductTimes
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
 from models.text.packed import encoder, linear
@@ -27,7 +28,7 @@ from models.text.packed.bert import PackedBert
 from models.text.packed.encoder import PROBES, PackedEncoder
 from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantise
 from models.text.packed.packed_batch import PackedBatch
-from models.text.tokens import Tokens
+from models.text.tokenization import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 
@@ -39,7 +40,10 @@ def int8() -> Placement:
     return place("cpu", "int8")
 
 
-@pytest.fixture(scope="module", params=["bert", "distilbert", "mpnet"])
+OTHERS = [pytest.param(architecture, marks=pytest.mark.slow) for architecture in ("distilbert", "mpnet")]
+
+
+@pytest.fixture(scope="module", params=["bert", *OTHERS])
 def rough(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
     return locate(
         str(tiny_models.roughen(tiny_models.encoder(tmp_path_factory.mktemp("int8") / "model", request.param), gain=4))
@@ -70,6 +74,23 @@ def test_a_texts_vector_hardly_depends_on_its_neighbours(rough: ModelSource) -> 
     batch = texts([1, 40, 7, 48, 13], model.metadata.vocabulary)
     alone = np.concatenate([model.forward([item]) for item in batch])
     assert cosines(model.forward(batch), alone).min() > 0.999
+
+
+@pytest.mark.skipif(not torch.cpu.get_capabilities().get("avx512_vnni"), reason="oneDNN's sums overflow without VNNI")
+def test_both_libraries_give_the_same_vectors(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, half = ProductTimes(1.0, 1.0), ProductTimes(0.5, 0.5)
+    models = []
+    for onednn in (half, one):
+        race = ProductRace(one, one, one, ProductTimes(0.8, 0.8), onednn)
+        monkeypatch.setattr(quantized, "race_products", lambda race=race: race)
+        models.append(PackedEncoder(rough, int8()))
+    assert [model._network.onednn_rows for model in models] == [range(33, 2**62), range(0)]
+    batch = texts([1, 40, 7, 48], models[0].metadata.vocabulary)  # 96 rows
+    by_onednn, by_fbgemm = (model.forward(batch) for model in models)
+    assert not np.array_equal(by_onednn, by_fbgemm), "oneDNN multiplied nothing"
+    assert cosines(by_onednn, by_fbgemm).min() > 0.9999
+    few = texts([3, 20], models[0].metadata.vocabulary)
+    np.testing.assert_array_equal(models[0].forward(few), models[1].forward(few))
 
 
 class Unrounded(nn.Module):

@@ -76,6 +76,7 @@ def test_full_blocks_in_another_order_need_slots_alone() -> None:
 
 
 @given(LENGTHS, st.sampled_from(TILES), st.integers(0, 3))
+@pytest.mark.slow
 def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int], tile: int, fillers: int) -> None:
     found = [
         block.tolist() for size in owners(lay_out(*lengths, tile=tile, fillers=fillers), *lengths) for block in size
@@ -89,6 +90,7 @@ def test_every_text_lies_in_one_piece_in_one_block(lengths: list[int], tile: int
 
 @settings(deadline=None)
 @given(LENGTHS, st.sampled_from(TILES), st.integers(0, 3))
+@pytest.mark.slow
 def test_rows_of_slots_and_slots_of_rows_are_inverse(lengths: list[int], tile: int, fillers: int) -> None:
     one = lay_out(*lengths, tile=tile, fillers=fillers)
     rows = torch.arange(2.0 * sum(lengths)).view(-1, 2)
@@ -105,6 +107,7 @@ def test_rows_of_slots_and_slots_of_rows_are_inverse(lengths: list[int], tile: i
 
 @settings(deadline=None)
 @given(LENGTHS, st.sampled_from(TILES))
+@pytest.mark.slow
 def test_attention_stays_within_a_text(lengths: list[int], tile: int) -> None:
     one = lay_out(*lengths, tile=tile)
     for owned, mask in zip(owners(one, *lengths), one.masks, strict=True):

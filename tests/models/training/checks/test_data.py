@@ -191,6 +191,7 @@ def test_labels_that_have_nothing_to_do_with_the_texts_warn() -> None:
     assert found["signal"].status == "warn"
 
 
+@pytest.mark.slow
 def test_cut_and_unknown_texts_are_named(tmp_path: Path) -> None:
     processor: TextProcessor = load(locate(str(tiny_models.encoder(tmp_path / "tiny"))), place("cpu", "float32")).text
     train, held_out = parts(healthy())

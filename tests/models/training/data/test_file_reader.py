@@ -182,6 +182,7 @@ def test_colons_in_values_are_no_duplicate_keys(tmp_path: Path) -> None:
     st.dictionaries(st.text(), st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=4), max_size=4),
     st.text(),
 )
+@pytest.mark.slow
 def test_any_json_is_read_or_refused_by_name(tmp_path: Path, record: dict[str, object], text: str) -> None:
     file = jsonl(tmp_path, record | {"text": text})
     outcome = attempt(file)

@@ -43,6 +43,7 @@ def test_two_classes_become_two_rows_with_the_same_probabilities() -> None:
     np.testing.assert_allclose(head.probabilities(torch.from_numpy(examples.x)).numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_examples_give_the_same_bytes() -> None:
     examples = drawn(200)
     one, two = (fit_head(examples, LABELS, seed=3) for _ in range(2))
@@ -52,6 +53,7 @@ def test_the_same_examples_give_the_same_bytes() -> None:
     assert np.array_equal(one.logits, two.logits)
 
 
+@pytest.mark.slow
 def test_the_temperature_makes_probabilities_honest_on_new_rows() -> None:
     fit = fit_head(drawn(600), LABELS)
     new = drawn(3000)

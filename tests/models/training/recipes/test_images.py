@@ -30,6 +30,8 @@ from tests.support.image_files import archive, disc, discs, image_job, stripes, 
 from tests.support.images import encoded
 from tests.support.tiny_image_models import image_encoder, text_image_encoder
 
+pytestmark = pytest.mark.slow
+
 Ran = tuple[Path, list[Mapping[str, Any]]]
 
 

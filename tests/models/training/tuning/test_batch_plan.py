@@ -70,6 +70,7 @@ def test_no_text_comes_twice_in_a_batch() -> None:
             assert len(batch) > 1
 
 
+@pytest.mark.slow
 def test_a_batch_holds_texts_of_like_length_together_and_gives_them_back_in_order(tmp_path: Path) -> None:
     encoder = TrainableEncoder(
         locate(str(tiny_models.encoder(tmp_path / "tiny"))), place("cpu", "float32"), TunerSettings()

@@ -51,6 +51,7 @@ def test_a_race_that_fails_leaves_float32(
     assert "so training is in float32" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_race_leaves_threads_and_random_numbers_as_they_were() -> None:
     threads, before = torch.get_num_threads(), torch.get_rng_state()
     race = race_steps.__wrapped__()

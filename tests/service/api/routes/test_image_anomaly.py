@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pybase64
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -17,6 +18,7 @@ from models.loader import load_images
 from models.runtime.placement import place
 from models.source import locate
 from service.serving.model_manager import ModelManager
+from service.serving.servable import Servable
 from tests.support.app import MakeApp
 from tests.support.images import encoded
 from tests.support.tiny_image_models import image_encoder, text_image_encoder
@@ -67,6 +69,24 @@ def score(client: TestClient, **fields: Any) -> Any:
     response = client.post("/v1/anomaly/score", json=body)
     assert response.status_code == 200, response.text
     return response.json()
+
+
+def test_each_image_is_decoded_and_the_model_found_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, named, resolve = list[str](), list[str | None](), ModelManager.resolve
+
+    async def count(manager: ModelManager, name: str | None) -> Servable:
+        named.append(name)
+        return await resolve(manager, name)
+
+    def note(text: str, *, validate: bool) -> bytes:
+        decoded.append(text)
+        return pybase64.b64decode(text, validate=validate)
+
+    monkeypatch.setattr("service.api.schemas.images.b64decode", note)
+    monkeypatch.setattr(ModelManager, "resolve", count)
+    score(client)
+    assert sorted(decoded) == sorted(base64(NEW + GOOD))
+    assert named == ["dino"]
 
 
 @pytest.mark.parametrize("model", ["dino", "resnet"])

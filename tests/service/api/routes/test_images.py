@@ -213,6 +213,12 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
         ("/v1/embeddings", {"model": "fake", "input": URI, "modality": "image"}, "model", "dino, clip"),
         ("/v1/embeddings", {"model": "dino", "input": [[1, 2]], "modality": "image"}, "modality", "got token ids"),
         ("/v1/embeddings", {"model": "dino", "input": [1, 2], "modality": "image"}, "modality", "got token ids"),
+        (
+            "/v1/embeddings",
+            {"model": "dino", "images": [URI], "prompt_name": "q"},
+            "prompt_name",
+            "goes with texts alone",
+        ),
         ("/v1/embeddings", {"model": "clip"}, "input", "exactly one of input, images, messages"),
         ("/v1/embeddings", {"model": "clip", "messages": [{"content": []}]}, "messages[0].content", "one part"),
         ("/v2/embed", {"model": "clip", "images": ["%"]}, "images[0]", "base64"),

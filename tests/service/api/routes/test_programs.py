@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,45 +18,14 @@ from service.config import Settings
 from service.errors import WrongTask
 from service.serving.model_manager import ModelManager
 from tests.support.app import served
-from tests.support.programs import host, open_program, program_path
-
-LABELS = ["red", "green", "blue", "grey"]
-# Names with the program's file, and what is described beside it.
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "classes": ("mlp", {"task": "classification", "labels": LABELS, "scores": "logits"}),
-    "stated": ("mlp", {"task": "classification", "labels": LABELS, "scores": "probabilities"}),
-    "vectors": ("words", {"task": "embedding", "output": "output_1"}),
-    "strange": ("fixed", {"task": "anomaly", "calibration": [float(at) for at in range(39)]}),
-    "pictures": (
-        "picture",
-        {
-            "task": "classification",
-            "labels": ["red", "green", "blue"],
-            "scores": "logits",
-            "preprocess": {"height": 8, "width": 8, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
-        },
-    ),
-    "defects": (
-        "picture_score",
-        {"task": "anomaly", "calibration": [-1.0] * 39, "preprocess": {"height": 8, "width": 8}},
-    ),
-    "plain": ("mlp", {}),
-}
-
-
-def _described(folder: Path, name: str) -> str:
-    file, about = MODELS[name]
-    path = folder / f"{name}.pt2"
-    shutil.copy(program_path(file), path)
-    if about:
-        path.with_suffix(".sonde.json").write_text(json.dumps(about))
-    return str(path)
+from tests.support.described_programs import LABELS, MODELS, described
+from tests.support.programs import host, open_program
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("programs")
-    models = [_described(folder, name) for name in MODELS]
+    models = [described(folder, name) for name in MODELS]
     settings = Settings.read(
         {"home": folder / "home", "host": "testserver", "model": models, "max_request_tokens": 900}
     )
@@ -201,6 +168,21 @@ DEEP = {**SHORT, "data": json.loads("[" * 300 + "]" * 300)}
         ),
         ("classify", {"model": "classes", "rows": []}, "rows: expected at least one row of numbers"),
         ("classify", {"model": "classes", "rows": [ROW], "labels": ["a"]}, "leave labels out"),
+        (
+            "classify",
+            {"model": "stated", "rows": [ROW], "multi_label": True},
+            "multi_label: stated computes probabilities",
+        ),
+        (
+            "classify",
+            {"model": "classes", "rows": [ROW], "truncate": True},
+            "truncate: is for texts, and classes reads",
+        ),
+        ("classify", {"model": "pictures", "images": [BLACK], "truncate": False}, "pictures reads tensors and images"),
+        ("embeddings", {"model": "vectors", "rows": [ROW], "prompt_name": "query"}, "prompt_name: is for texts"),
+        ("embeddings", {"model": "vectors", "rows": [ROW], "truncation": True}, "truncate: is for texts"),
+        ("anomaly/score", {"model": "strange", "rows": [ROW] * 2, "truncate": True}, "truncate: is for texts"),
+        ("anomaly/score", {"model": "defects", "images": [BLACK], "truncate": True}, "truncate: is for texts"),
         ("classify", {"model": "classes", "input": "red"}, "classes reads tensors, not texts"),
         ("classify", {"model": "classes", "images": [BLACK]}, "classes does classification with tensors"),
         ("classify", {"model": "plain", "rows": [ROW]}, "plain does inference with tensors; programs that do"),

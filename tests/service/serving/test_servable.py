@@ -6,9 +6,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.engine.admission import Admission
 from service.errors import Overloaded
 from service.metrics import Metrics
+from service.serving.servable import Admission
 
 
 def admission(max_items: int = 10, max_tokens: int = 100, metrics: Metrics | None = None) -> Admission:

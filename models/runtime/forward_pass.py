@@ -1,4 +1,4 @@
-"""The number of compute threads of the calling thread, and the processors they run on."""
+"""What surrounds a forward pass: the errors of its device as ours, its threads and their processors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,35 @@ from contextlib import contextmanager
 
 import torch
 
+from models.errors import DeviceLost, ModelOutOfMemory
 from models.runtime import cpu
+from models.runtime.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
 # An addition of this many values is large enough for PyTorch to use two threads.
 _PARALLEL_SIZE = 1 << 17
+
+
+@contextmanager
+def inference_mode(device: torch.device) -> Iterator[None]:
+    """Run a forward pass without autograd.
+
+    Raises ModelOutOfMemory and DeviceLost instead of PyTorch's errors.
+    """
+    try:
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as error:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise ModelOutOfMemory(f"the batch does not fit the memory of {device}") from error
+    except torch.AcceleratorError as error:
+        raise DeviceLost(f"{device} stopped answering: {type(error).__name__}") from error
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise ModelOutOfMemory("the batch does not fit this machine's memory") from error
+        raise
 
 
 @contextmanager

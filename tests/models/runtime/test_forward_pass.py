@@ -1,4 +1,4 @@
-"""Threads that compute together: how many, and where they run."""
+"""A forward pass: its errors, its threads and where they run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.runtime.threads import compute_threads
+from models.errors import DeviceLost, ModelOutOfMemory
+from models.runtime.forward_pass import compute_threads, inference_mode
 
-pytestmark = pytest.mark.skipif(
+needs_two_processors = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two processors"
 )
+CPU = torch.device("cpu")
 TASKS = Path("/proc/self/task")
 
 
@@ -40,6 +42,27 @@ def ask(pool: ThreadPoolExecutor, work: Callable[[], None]) -> None:
     pool.submit(work).result(20)
 
 
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), ModelOutOfMemory),
+        (MemoryError(), ModelOutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), ModelOutOfMemory),
+        (torch.AcceleratorError("device-side assert"), DeviceLost),
+        (RuntimeError("shapes do not match"), RuntimeError),
+    ],
+)
+def test_torchs_failures_become_ours(raised: Exception, expected: type[Exception]) -> None:
+    with pytest.raises(expected), inference_mode(CPU):
+        raise raised
+
+
+def test_inference_keeps_no_gradients() -> None:
+    with inference_mode(CPU):
+        assert not torch.is_grad_enabled()
+
+
+@needs_two_processors
 def test_two_threads_take_a_processor_each_while_they_compute(one: ThreadPoolExecutor) -> None:
     def work() -> None:
         here, before = str(threading.get_native_id()), places()
@@ -57,6 +80,7 @@ def test_two_threads_take_a_processor_each_while_they_compute(one: ThreadPoolExe
     ask(one, work)
 
 
+@needs_two_processors
 def test_an_error_leaves_the_thread_free(one: ThreadPoolExecutor) -> None:
     def work() -> None:
         with pytest.raises(RuntimeError), compute_threads(2, alone=True):
@@ -66,6 +90,7 @@ def test_an_error_leaves_the_thread_free(one: ThreadPoolExecutor) -> None:
     ask(one, work)
 
 
+@needs_two_processors
 @pytest.mark.parametrize(("threads", "alone"), [(1, True), (3, True), (2, False)])
 def test_other_numbers_and_who_has_company_are_left_to_the_system(
     one: ThreadPoolExecutor, threads: int, alone: bool
@@ -79,6 +104,7 @@ def test_other_numbers_and_who_has_company_are_left_to_the_system(
     ask(one, work)
 
 
+@needs_two_processors
 def test_where_processors_cannot_be_chosen_it_computes_all_the_same(
     one: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,1 @@
+"""Detectors of records, which are rows without time, on generated kinds of tables."""
