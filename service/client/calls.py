@@ -152,7 +152,7 @@ def rerank(query: str, documents: Sequence[str], *, model: str, top_n: int | Non
 
 
 def feedback(
-    text: str | None = None, *, model: str, correct_label: str, label: str | None = None, image: bytes | None = None
+    text: str | None = None, *, model: str, correct_label: str, label: str | None = None, image: Image | None = None
 ) -> Call[Feedback]:
     """Keep the label that a text or an image should have had."""
     [encoded] = [None] if image is None else encode_images([image])
