@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import IO, Any, TypeVar
@@ -153,10 +152,10 @@ def rerank(query: str, documents: Sequence[str], *, model: str, top_n: int | Non
 
 
 def feedback(
-    text: str | None = None, *, model: str, correct_label: str, label: str | None = None, image: bytes | None = None
+    text: str | None = None, *, model: str, correct_label: str, label: str | None = None, image: Image | None = None
 ) -> Call[Feedback]:
-    """Keep the label that a text should have had, or an image, by the bytes of its file."""
-    encoded = None if image is None else b64encode(image).decode()
+    """Keep the label that a text or an image should have had."""
+    [encoded] = [None] if image is None else encode_images([image])
     body = {"model": model, "text": text, "image": encoded, "correct_label": correct_label, "label": label}
     return _post("/v1/feedback", Feedback, body, repeatable=False)
 

@@ -81,21 +81,12 @@ def feedback(
 ) -> None:
     """Tell the right label of a text or an image, for a later `sonde train feedback:MODEL`."""
     screen = Screen(as_json=json)
-    encoded = None if image is None else _read(image)
     with connect(url, key) as client:
-        kept = client.feedback(text, model=model, correct_label=correct_label, label=label, image=encoded)
+        kept = client.feedback(text, model=model, correct_label=correct_label, label=label, image=image)
     if json:
         screen.json(kept)
     else:
         screen.line(f"{kept.id} is kept. Train on it with: sonde train {_FEEDBACK}{model}")
-
-
-def _read(path: Path) -> bytes:
-    """Raises BadInput for what is no file."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from error
 
 
 def _upload(screen: Screen, client: Client, path: Path) -> str:
