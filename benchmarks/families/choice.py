@@ -21,15 +21,16 @@ from models.sensors.fitting import fit_calibrated
 Make = Callable[[int], SensorDetector]
 Figures = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by family and configuration
 _WINDOWS, _BLOCKS = (8, 16, 32), (20, 100, 400)
-_NORMS = {"root mean square": 2.0, "4-norm": 4.0}
 
 
 class _Ensemble(EnsembleSeries):
-    """An ensemble of any members."""
+    """The 4-norm of any members, on readings less their baseline or on all of them."""
 
-    def __init__(self, columns: int, members: Sequence[Make], norm: float) -> None:
+    norm = 4.0
+
+    def __init__(self, columns: int, members: Sequence[Make], *, recentred: bool) -> None:
         Combined.__init__(self, columns, [member(columns) for member in members])
-        self.norm = norm
+        self.recentred = recentred
 
 
 def configurations() -> dict[str, Make]:
@@ -38,12 +39,13 @@ def configurations() -> dict[str, Make]:
     found |= {f"residual {lags}": partial(ResidualDetector, lags=lags) for lags in (4, 16)}
     for window, block in product(_WINDOWS, _BLOCKS):
         found[f"statistics {window}, block {block}"] = partial(StatisticsDetector, window=window, block=block)
-    for block, (norm, power), windows in product(_BLOCKS[1:], _NORMS.items(), ((16,), (16, 8, 4))):
+    for block, windows, recentred in product(_BLOCKS[1:], ((16,), (16, 8, 4)), (False, True)):
         statistics: list[Make] = [partial(StatisticsDetector, window=window, block=block) for window in windows]
         named = f"statistics {', '.join(map(str, windows))}"
+        told = f"block {block}{', less the baseline' if recentred else ''}"
         two, three = [*statistics, ResidualDetector], [*statistics, LevelDetector, ResidualDetector]
-        found[f"{named}; residual; block {block}, {norm}"] = partial(_Ensemble, members=two, norm=power)
-        found[f"{named}; level; residual; block {block}, {norm}"] = partial(_Ensemble, members=three, norm=power)
+        found[f"{named}; residual; {told}"] = partial(_Ensemble, members=two, recentred=recentred)
+        found[f"{named}; level; residual; {told}"] = partial(_Ensemble, members=three, recentred=recentred)
     return found
 
 

@@ -24,6 +24,8 @@ class SensorDetector(nn.Module):
     folds: ClassVar[int] = 8
     # Whether its calibration allows for later stretches whose scores, all above 0, are higher or lower as a whole.
     by_stretches: ClassVar[bool] = False
+    # Whether readings come less their `Baseline`.
+    recentred: bool = False
 
     def __init__(self, columns: int, window: int = 1) -> None:
         super().__init__()

@@ -89,7 +89,8 @@ class EnsembleSeries(Combined):
     """Statistics of the last 16, 8 and 4 readings, level and prediction error: the 4-norm of their scores.
 
     Scores below their normal median count as almost 0. So the members that see no fault do not outvote the one that
-    does. Artifacts of version 1 have the statistics of 16 readings alone, and the root of the mean square.
+    does. Artifacts of version 1 have the statistics of 16 readings alone, the root of the mean square, and no
+    `Baseline`.
     """
 
     kind = "ensemble"
@@ -99,7 +100,7 @@ class EnsembleSeries(Combined):
         windows, self.norm = _VERSIONS[version]
         statistics = [StatisticsDetector(columns, window) for window in windows]
         super().__init__(columns, [*statistics, LevelDetector(columns), ResidualDetector(columns)])
-        self.version = version
+        self.version, self.recentred = version, version > 1
 
     @classmethod
     def restored(cls, columns: int, settings: Mapping[str, Any]) -> Self:

@@ -213,6 +213,7 @@ def test_an_ensemble_that_states_no_version_is_restored_as_the_first(tmp_path: P
     loaded = load_sensor(tmp_path)
     assert isinstance(loaded, CalibratedDetector)
     np.testing.assert_array_equal(loaded.score(live).scores, sensors[1].score(live).scores)
+    assert set(loaded.score(live).state) == {"readings", "drift"}
     (tmp_path / "sensor.json").write_text(json.dumps(described | {"settings": {"version": 3}}))
     with pytest.raises(ModelSourceError, match="not a sensor model"):
         load_sensor(tmp_path)
