@@ -28,4 +28,9 @@ ROWS = {
     "mixed-32": Row("5 to 250 tokens, 32 a request, 4 clients, texts/s", "mixed", 32, 4),
     "idle": Row("12 tokens, one at a time, p50 ms", "short", 1, 1, "p50_ms"),
 }
+# Loads on which the default is compared with flags set by hand.
+FLAG_ROWS = {
+    **{name: ROWS[name] for name in ("short-1", "short-32", "long-1")},
+    "long-8": Row("120 tokens, 8 a request, 4 clients, texts/s", "long", 8, 4),
+}
 ALWAYS = {"ready_s": "start to ready, s", "peak_mb": "peak memory, MB"}

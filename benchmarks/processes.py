@@ -43,8 +43,8 @@ class Server:
 
 
 @contextmanager
-def sonde(*flags: str) -> Iterator[Server]:
-    """Run `sonde serve` on a free port, with a temporary home."""
+def sonde(*flags: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Run `sonde serve` on a free port, with a temporary home and more variables of the `environment`."""
     with tempfile.TemporaryDirectory() as home:
         port = free_port()
         command = [
@@ -60,7 +60,7 @@ def sonde(*flags: str) -> Iterator[Server]:
             "warning",
             *flags,
         ]
-        with _started(command, port, "/health/ready") as server:
+        with _started(command, port, "/health/ready", environment=environment) as server:
             yield server
 
 

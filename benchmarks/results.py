@@ -39,6 +39,7 @@ _INTRODUCTION = (
 )
 _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "serving": ("Over HTTP, against others", tables.serving),
+    "flags": ("The default and flags set by hand", tables.flags),
     "interactive": ("A single query beside a bulk client", tables.interactive),
     "forward": ("In one process", tables.forward),
     "roofline": ("What the machine can do", tables.roofline),

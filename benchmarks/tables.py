@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.loads import ALWAYS, GEMM_FLOP, ROWS
+from benchmarks.loads import ALWAYS, FLAG_ROWS, GEMM_FLOP, ROWS
 
 Content = dict[str, Any]
 _QUERIES = {
@@ -65,6 +65,27 @@ def serving_medians(content: Content) -> dict[str, dict[str, float]]:
 def titles() -> dict[str, str]:
     """What the rows with a rate are called."""
     return {row: load.about for row, load in ROWS.items() if load.figure == "inputs_per_s"}
+
+
+def flags(content: Content) -> list[str]:
+    """For each instruction set and load the default's rate, and its ratios to flags set by hand in the same rounds."""
+    rounds = content["rounds"]
+    ways = list(dict.fromkeys(way for seen in rounds for by_way in seen.values() for way in by_way))[1:]
+    rows = []
+    for instructions in dict.fromkeys(name for seen in rounds for name in seen):
+        for name, load in FLAG_ROWS.items():
+            rate = median(rounds, instructions, "default", name, load.figure)
+            ratios = [_default_to(rounds, instructions, way, name) for way in ways]
+            rows.append([instructions, load.about, form(rate, ".4g"), *(form(ratio, ".2f") for ratio in ratios)])
+    return table(["instructions", "load", "default", *(f"default : {way}" for way in ways)], rows)
+
+
+def _default_to(rounds: list[Content], instructions: str, way: str, row: str) -> float:
+    """The median over the rounds of the default's rate to that of a way; NaN where it was not measured."""
+    figure = FLAG_ROWS[row].figure
+    pairs = [tuple(_at(seen, (instructions, name, row, figure)) for name in ("default", way)) for seen in rounds]
+    ratios = [default / other for default, other in pairs if default is not None and other is not None]
+    return statistics.median(ratios) if ratios else math.nan
 
 
 def interactive(content: Content) -> list[str]:

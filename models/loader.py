@@ -29,6 +29,13 @@ from models.text.packed.encoder import packed_or_general
 from models.text.sequence_classifier import SequenceClassifier, is_sequence_classifier
 
 
+def set_up(threads: int) -> None:
+    """Set up this process for models, or for the heads and detectors of a front; `threads` 0 is PyTorch's choice."""
+    if threads:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
 def load(source: ModelSource, placement: Placement) -> TextModel:
     """Load the encoder, cross-encoder or classifier of texts in `source`.
 
@@ -131,8 +138,6 @@ def _located(
 ) -> Iterator[tuple[ModelSource, Placement]]:
     """The sources, once PyTorch is set up, and the placement of all of them. Without a source, nothing is measured."""
     chosen = choose_device(device)
-    if threads:
-        torch.set_num_threads(threads)
-    keep_freed_memory()
+    set_up(threads)
     for source in sources:
         yield source, place_on(chosen, dtype)

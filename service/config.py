@@ -116,7 +116,10 @@ class Settings(BaseSettings):
     )
 
     keep_inputs: int = Field(
-        0, ge=0, le=100_000, description="classified texts of each key to keep in memory for review; 0 keeps none"
+        0,
+        ge=0,
+        le=100_000,
+        description="classified texts and images of each key to keep in memory for review; 0 is none",
     )
 
     database_url: str = Field("", description="postgresql://… for jobs of several hosts; empty is SQLite in the home")

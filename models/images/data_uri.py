@@ -1,4 +1,4 @@
-"""Images as data URIs, for reports and golden inputs."""
+"""Images as data URIs, for reports, golden inputs and people's review."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing import Literal
 from PIL import Image
 from pybase64 import b64decode, b64encode
 
+from models.images.reader import ImageLimits, read_image
+
+# As many as a text of feedback may have.
+MAX_KEPT_CHARACTERS = 100_000
+_KEPT_BYTES = (MAX_KEPT_CHARACTERS - 40) // 4 * 3
+_KEPT_SIDE = 512
+_KEPT_AS_SENT = {b"\xff\xd8": "jpeg", b"\x89PNG": "png"}
+
 
 def to_data_uri(image: Image.Image, side: int, kind: Literal["JPEG", "PNG"] = "JPEG") -> str:
     """An image as a data URI, scaled to at most `side` pixels a side."""
@@ -16,6 +24,19 @@ def to_data_uri(image: Image.Image, side: int, kind: Literal["JPEG", "PNG"] = "J
     stream = io.BytesIO()
     small.save(stream, kind)
     return f"data:image/{kind.lower()};base64,{b64encode(stream.getvalue()).decode()}"
+
+
+def to_kept_data_uri(data: bytes, limits: ImageLimits, param: str) -> str:
+    """An encoded image as a data URI of at most 100,000 characters.
+
+    A JPEG or PNG of that size stays as it came. Others become JPEGs of at most 512 pixels a side. Raises ImageError.
+    """
+    image = read_image(data, limits, param)
+    kind = next((kind for start, kind in _KEPT_AS_SENT.items() if data.startswith(start)), None)
+    if kind is not None and len(data) <= _KEPT_BYTES:
+        return f"data:image/{kind};base64,{b64encode(data).decode()}"
+    uri = to_data_uri(image, _KEPT_SIDE)
+    return uri if len(uri) <= MAX_KEPT_CHARACTERS else to_data_uri(image, _KEPT_SIDE // 2)
 
 
 def from_data_uri(uri: str) -> bytes:

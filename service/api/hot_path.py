@@ -110,10 +110,23 @@ class ComputeCall:
         finally:
             watching.cancel()
 
-    def keep_for_review(self, served: Servable, texts: Sequence[str], answers: Sequence[Mapping[str, object]]) -> None:
-        """Keep classified texts with their answers, where the operator asks for it."""
+    @property
+    def kept_inputs(self) -> KeptInputs:
+        """Where classified inputs wait for review."""
         kept: KeptInputs = self.request.app.state.kept_inputs
-        kept.add(RequestContext.of(self.request).key.id, served.label, texts, answers)
+        return kept
+
+    def keep_for_review(
+        self,
+        served: Servable,
+        texts: Sequence[str],
+        answers: Sequence[Mapping[str, object]],
+        *,
+        are_images: bool = False,
+    ) -> None:
+        """Keep classified texts, or images as data URIs, with their answers, where the operator asks for it."""
+        owner = RequestContext.of(self.request).key.id
+        self.kept_inputs.add(owner, served.label, texts, answers, are_images=are_images)
 
     def respond(self, body: bytes, served: Servable, *parts: Timings, media_type: str = "application/json") -> Response:
         """An answer with the model, the times and the number of cut inputs in its headers."""

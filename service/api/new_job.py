@@ -17,7 +17,7 @@ from service.api.schemas.requests import kind_of
 from service.config import Settings
 from service.errors import FileMissing, InvalidRequest, WrongTask
 from service.jobs.backend import JobBackend
-from service.jobs.feedback import PREFIX
+from service.jobs.feedback import IMAGE, PREFIX
 from service.jobs.records import JOB_PREFIX, NewJob
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.fine_tuned_images import FineTunedImages
@@ -64,7 +64,7 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
         seed=body.seed or 0,
         training_file=body.training_file,
         validation_file=body.validation_file,
-        feedback_until=_require_rows(jobs, body),
+        feedback_until=_require_rows(jobs, body, IMAGE if _is_on_images(supervised) else None),
         feedback_reader=jobs.principal.reads_feedback_of,
         hyperparameters=_require_storable(supervised.hyperparameters, param),
         columns=dict(supervised.columns),
@@ -84,7 +84,8 @@ def _plan_sensor_base(body: JobBody, supervised: Supervised) -> tuple[str, str]:
         got = repr(kind[:60]) if isinstance(kind, str) else kind_of(kind)
         raise InvalidRequest.at(param, f"expected {' or '.join(_SENSOR_KINDS)}, got {got}")
     if body.training_file.startswith(PREFIX):
-        raise InvalidRequest.at("training_file", "feedback is on texts; upload a table of readings, CSV or Parquet")
+        message = "feedback is on texts and images; upload a table of readings, CSV or Parquet"
+        raise InvalidRequest.at("training_file", message)
     return SENSORS, SENSORS
 
 
@@ -119,8 +120,6 @@ def _plan_image_base(body: JobBody, supervised: Supervised, served: Servable, se
     if supervised.hyperparameters["kind"] != IMAGES:
         param = f"{PARAM}.kind"
         raise InvalidRequest.at(param, f"{body.model} reads images: leave kind out, or name {SENSORS!r} as the model")
-    if body.training_file.startswith(PREFIX):
-        raise InvalidRequest.at("training_file", "feedback is on texts; upload a file of images, such as a ZIP")
     if isinstance(served, FineTunedImages):
         return served.manifest.base, _source(settings, served.manifest.base)
     if served.metadata.task != "embedding" or served.metadata.max_tokens:
@@ -153,9 +152,8 @@ def _check_columns(supervised: Supervised, *, of_sensors: bool) -> None:
             f"columns: maps columns of texts; those of readings are named in {PARAM}: leave it out", param=param
         )
     if not of_sensors:
-        of_images = supervised.hyperparameters.get("kind") == IMAGES
         try:
-            if of_images:
+            if _is_on_images(supervised):
                 check_image_columns(supervised.columns)
             else:
                 check_columns(supervised.columns, supervised.task)
@@ -163,16 +161,21 @@ def _check_columns(supervised: Supervised, *, of_sensors: bool) -> None:
             raise InvalidRequest(error.message, param=param) from error
 
 
-def _require_rows(jobs: JobBackend, body: JobBody) -> int | None:
-    """Raise InvalidRequest unless the training and validation rows exist.
+def _is_on_images(supervised: Supervised) -> bool:
+    return supervised.hyperparameters.get("kind") == IMAGES
+
+
+def _require_rows(jobs: JobBackend, body: JobBody, kind: str | None) -> int | None:
+    """Raise InvalidRequest unless the training and validation rows exist; those of feedback are of a kind.
 
     Returns the number of the newest feedback that counts, None for files.
     """
     until = None
     if body.training_file.startswith(PREFIX):
-        until = jobs.feedback.newest(body.training_file.removeprefix(PREFIX))
+        model = body.training_file.removeprefix(PREFIX)
+        until = jobs.feedback.newest(model, kind)
         if until is None:
-            message = f"training_file: there is no feedback on {body.training_file.removeprefix(PREFIX)[:100]!r}"
+            message = f"training_file: there is no feedback with {kind or 'text'}s on {model[:100]!r}"
             raise InvalidRequest(message, param="training_file")
     else:
         _require_file(jobs, body.training_file, "training_file")

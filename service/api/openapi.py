@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
+from pydantic.json_schema import models_json_schema
 from starlette.routing import Route
 
 from service.api.examples import EXAMPLES, PARAMETERS, names_in_service, rename
@@ -55,9 +56,19 @@ _KEYS = {
 }
 
 
+# The bodies of errors. FastAPI would build a validator of one for each status of each route, a tenth of the start.
+_shapes: set[type[ResponseBody]] = set()
+
+
 def errors(*statuses: int, shape: type[ResponseBody] = ErrorEnvelope) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route."""
-    return {status: {"model": shape, "description": _DESCRIPTIONS[status]} for status in statuses}
+    _shapes.add(shape)
+    return {status: {"description": _DESCRIPTIONS[status], "content": _body(shape.__name__)} for status in statuses}
+
+
+def _body(schema: str) -> dict[str, Any]:
+    """The content of a body whose schema is in the document."""
+    return {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{schema}"}}}
 
 
 READING = errors(401, 403, 429)
@@ -87,6 +98,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
             documented.clear()
             documented.update(names)
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            _put_error_schemas(document)
             _put_envelopes(document)
             _hide_choices(document)
             _put_examples(document, names)
@@ -103,13 +115,18 @@ def describe(app: FastAPI, settings: Settings) -> None:
     app.router.routes.insert(0, Route("/openapi.json", serve_document, include_in_schema=False))
 
 
+def _put_error_schemas(document: dict[str, Any]) -> None:
+    """Put the schemas of the errors' bodies beside those that FastAPI has found."""
+    _, found = models_json_schema([(shape, "serialization") for shape in _shapes], ref_template=_SCHEMAS + "{model}")
+    document["components"]["schemas"] |= found["$defs"]
+
+
 def _put_envelopes(document: dict[str, Any]) -> None:
     """Document our envelope where FastAPI documents its own answer to a wrong parameter."""
-    envelope = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}ErrorEnvelope"}}}
     for operation in _operations(document):
         wrong = operation["responses"].get("422", {})
         if f"{_SCHEMAS}HTTPValidationError" in str(wrong):
-            wrong.update(content=envelope, description=_DESCRIPTIONS[422])
+            wrong.update(content=_body(ErrorEnvelope.__name__), description=_DESCRIPTIONS[422])
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
 

@@ -151,9 +151,12 @@ def rerank(query: str, documents: Sequence[str], *, model: str, top_n: int | Non
     return _post("/v2/rerank", Ranking, {"model": model, "query": query, "documents": documents, "top_n": top_n})
 
 
-def feedback(text: str, *, model: str, correct_label: str, label: str | None = None) -> Call[Feedback]:
-    """Keep the label that a text should have had."""
-    body = {"model": model, "text": text, "correct_label": correct_label, "label": label}
+def feedback(
+    text: str | None = None, *, model: str, correct_label: str, label: str | None = None, image: Image | None = None
+) -> Call[Feedback]:
+    """Keep the label that a text or an image should have had."""
+    [encoded] = [None] if image is None else encode_images([image])
+    body = {"model": model, "text": text, "image": encoded, "correct_label": correct_label, "label": label}
     return _post("/v1/feedback", Feedback, body, repeatable=False)
 
 

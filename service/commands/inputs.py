@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -120,12 +121,23 @@ class Readings:
 
 def read_readings(path: Path, columns: Sequence[str], timestamp: str | None) -> Readings:
     """The columns of a CSV or JSONL file; others are ignored. Raises BadInput, which names line and column."""
-    try:
-        return _read_plain(path, columns, timestamp)
-    except BadInput:
-        if path.suffix.lower() != ".csv" or not path.is_file():
-            raise
+    is_table = path.suffix.lower() == ".csv" and path.is_file()
+    if not (is_table and _has_quality(path)):
+        try:
+            return _read_plain(path, columns, timestamp)
+        except BadInput:
+            if not is_table:
+                raise
     return _read_as_jobs_do(path, columns, timestamp)
+
+
+def _has_quality(path: Path) -> bool:
+    """Whether a column says how good readings are, by the first lines of a CSV."""
+    from models.training.data.quality_columns import is_quality_name  # takes a moment to load
+
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        cells = (cell for line in islice(lines, 50) for cell in re.split(r"[;,\t|]", line))
+        return any(is_quality_name(cell.strip('" \n')) for cell in cells)
 
 
 def _read_as_jobs_do(path: Path, columns: Sequence[str], timestamp: str | None) -> Readings:

@@ -70,18 +70,19 @@ def train(
 
 
 def feedback(
-    text: Annotated[str, typer.Argument(help="the text")],
     correct_label: Annotated[str, typer.Option("--correct-label", "-c", help="the label it should have had")],
     model: Annotated[str, typer.Option("--model", "-m", help="the model that answered")],
+    text: Annotated[str | None, typer.Argument(help="the text")] = None,
+    image: Annotated[Path | None, typer.Option(help="an image's file, in place of a text")] = None,
     label: Annotated[str | None, typer.Option(help="the label it got")] = None,
     url: Url = DEFAULT_URL,
     key: Key = "",
     json: Json = False,
 ) -> None:
-    """Tell the right label of a text, for a later `sonde train feedback:MODEL`."""
+    """Tell the right label of a text or an image, for a later `sonde train feedback:MODEL`."""
     screen = Screen(as_json=json)
     with connect(url, key) as client:
-        kept = client.feedback(text, model=model, correct_label=correct_label, label=label)
+        kept = client.feedback(text, model=model, correct_label=correct_label, label=label, image=image)
     if json:
         screen.json(kept)
     else:

@@ -12,10 +12,9 @@ from typing import Generic
 from models.errors import SondeError
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice
-from service.engine.queue import Queue
+from service.engine.queue import BatchLimits, Queue
 from service.engine.request import Request
 from service.engine.runner import Backend, ItemT, Runner, RunnerContext
-from service.engine.scheduler import BatchLimits
 from service.errors import Unavailable
 from service.metrics import Metrics
 
@@ -24,6 +23,8 @@ log = logging.getLogger(__name__)
 # The event loop computes after so many turns without another request. Turns in which nothing comes take microseconds, a
 # batch hardly takes longer than one request, and over gRPC the parts of requests come in turns of their own.
 _QUIET_TURNS = 8
+# More work than this waits for threads.
+_MOST_BATCHES = 8
 _LOST = "the device is lost; the service restarts"
 
 
@@ -33,8 +34,8 @@ class Engine(Generic[ItemT]):
     Engines on one device share its places. Runners end at `close`, or by themselves when the device is lost: then
     `failure` has the reason and the engine has called `on_failure`.
 
-    With `loop_tokens`, as long as no more tokens wait, the event loop that calls `submit` computes them itself, once
-    no more come: a thread would take longer to get Python's lock than the model to compute.
+    With `loop_tokens`, the event loop that calls `submit` computes requests of no more tokens itself, in batches of
+    about as many, as long as few batches wait: a thread would take longer to get Python's lock than to compute.
     """
 
     def __init__(
@@ -129,21 +130,23 @@ class Engine(Generic[ItemT]):
             runner.join(timeout_s)
 
     def _fits_loop(self, request: Request) -> bool:
-        """Whether the event loop computes a request with all that waits."""
+        """Whether the event loop computes a request. Others wake threads."""
         if not self._loop_tokens or request.bulk:
             return False
-        return self._queue.waiting[1] + sum(item.count for item in request.items) <= self._loop_tokens
+        tokens = sum(item.count for item in request.items)
+        return tokens <= self._loop_tokens and self._queue.waiting[1] + tokens <= _MOST_BATCHES * self._loop_tokens
 
     def _compute_on_loop(self) -> None:
-        """Compute what waits, once nothing has come for some turns. A request beyond `loop_tokens` wakes threads."""
-        waiting, seen = self._queue.waiting[0], self._seen_waiting
-        self._quiet_turns = self._quiet_turns + 1 if waiting == seen else 0
-        self._seen_waiting = waiting
-        if self._quiet_turns < _QUIET_TURNS:
+        """Compute a batch of what waits, once it is full or nothing has come for some turns."""
+        items, tokens = self._queue.waiting
+        self._quiet_turns = self._quiet_turns + 1 if items == self._seen_waiting else 0
+        self._seen_waiting = items
+        if tokens >= self._loop_tokens or self._quiet_turns >= _QUIET_TURNS:
+            self._loop_runner.compute_waiting(self._loop_tokens)
+            self._seen_waiting = 0
+        self._loop_is_due = bool(self._queue.urgent[0])
+        if self._loop_is_due:
             asyncio.get_running_loop().call_soon(self._compute_on_loop)
-            return
-        self._loop_is_due, self._seen_waiting = False, 0
-        self._loop_runner.compute_waiting()
 
     def _fill_from_cache(self, request: Request) -> list[int]:
         """Fill in the rows that are in the cache; return the indices of the others."""

@@ -118,7 +118,7 @@ class Opened(Frame):
     """A model that the engine holds for this front: its metadata, and its tokeniser as JSON.
 
     `tokenizer` is empty where it reads no texts. `ends` are the tokens that end the texts that a recogniser writes.
-    `program` has the contract and the description of a program (`program_frames`).
+    `program` has the contract and the description of a program (`tensor_frames`).
     """
 
     metadata: ModelMetadata

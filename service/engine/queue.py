@@ -1,22 +1,192 @@
-"""The queue of one engine: callers add requests, runners take batches."""
+"""The queue of one engine: callers add requests, a scheduler chooses batches, runners take them.
+
+Fairness is weighted fair queueing over tokens (Demers, Keshav, Shenker, 1989). Each request has a virtual finish time:
+when it would finish if all clients shared the model token by token. A single query that arrives while another client's
+2,048 texts wait is next in line, and the 2,048 still get their share. Requests of one client divide its share.
+"""
 
 from __future__ import annotations
 
+import heapq
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from models.preemption import PreemptionFlag
 from service.engine.request import Request
-from service.engine.scheduler import BatchLimits, QueuedItem, Scheduler
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 
+QueuedItem = tuple[Request, int]
 # Work worth one more runner: this many tokens, or fewer that take a slow model this long. Less work is done sooner in
 # one batch with what comes next: a small batch takes nearly as long as a larger one, and its processor is missing to
 # the batch beside it and to the threads that speak HTTP (benchmarks/NOTES.md).
 _RUNNER_TOKENS, _RUNNER_S = 128, 0.015
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """The limits of a batch. If the model `pads`, padding counts, up to a share `max_padding`.
+
+    A request of at most `interactive_tokens` is interactive: a user waits for it. Larger requests are bulk, and those
+    whose callers say so.
+    """
+
+    max_tokens: int = 1024
+    max_items: int = 256
+    max_padding: float = 0.25
+    free_padding_tokens: int = 64
+    look_ahead: int = 64
+    interactive_tokens: int = 256
+    pads: bool = True
+
+    def padded(self, items: int, tokens: int, longest: int) -> int:
+        """Tokens of a batch with the padding, if the model pads."""
+        return longest * items if self.pads else tokens
+
+    def admits(self, items: int, tokens: int, longest: int) -> bool:
+        """Whether `items` with `tokens` real tokens and a `longest` item keep to the limits."""
+        padded = self.padded(items, tokens, longest)
+        waste = padded - tokens
+        return (
+            items <= self.max_items
+            and padded <= self.max_tokens
+            and waste <= max(self.max_padding * padded, self.free_padding_tokens)
+        )
+
+
+class _Flow:
+    """One request's queued items, longest first, so that neighbours have similar lengths."""
+
+    __slots__ = ("finish", "order", "request")
+
+    def __init__(self, request: Request, indices: list[int]) -> None:
+        self.request = request
+        self.order = deque(sorted(indices, key=lambda index: -request.items[index].count))
+        self.finish = 0.0
+
+    @property
+    def next_count(self) -> int:
+        return self.request.items[self.order[0]].count
+
+
+class Scheduler:
+    """The waiting items of one engine, and the choice of batches: fair, within a token budget, with little padding.
+
+    A pure data structure: no torch, no threads, no clock of its own. `Queue` holds the lock.
+
+    Interactive and bulk requests never share a batch: small batches answer sooner, large ones compute more per second.
+    """
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
+        self._heaps: dict[bool, list[tuple[float, int, _Flow]]] = {True: [], False: []}
+        self._flows: dict[int, _Flow] = {}
+        self._live: Counter[str] = Counter()
+        self._virtual = 0.0
+        self.items = 0
+        self.tokens = 0
+        self.interactive_items = 0
+
+    def add(self, request: Request, indices: list[int] | None = None) -> None:
+        """Add a request's items, all of them or those at `indices`."""
+        indices = list(range(len(request.items))) if indices is None else indices
+        if not indices:
+            return
+        tokens = sum(request.items[index].count for index in indices)
+        request.interactive = not request.bulk and tokens <= self._limits.interactive_tokens
+        flow = _Flow(request, indices)
+        self._flows[request.number] = flow
+        self._live[request.client] += 1
+        self._count(flow, len(indices), tokens)
+        flow.finish = self._virtual
+        self._push(flow)
+
+    def remove(self, request: Request) -> int:
+        """Remove a request, but for its heap entry; return how many of its items were waiting."""
+        flow = self._flows.get(request.number)
+        if flow is None:
+            return 0
+        waiting = len(flow.order)
+        self._count(flow, -waiting, -sum(request.items[index].count for index in flow.order))
+        flow.order.clear()
+        self._forget(flow)
+        return waiting
+
+    def expired(self, now: float) -> list[Request]:
+        """Requests with waiting items whose deadline has passed."""
+        return [f.request for f in self._flows.values() if f.request.deadline is not None and f.request.deadline <= now]
+
+    def next_batch(self, *, interactive_only: bool = False, most_tokens: int | None = None) -> list[QueuedItem]:
+        """Take the most urgent item, whatever it costs, and others that fit it until `most_tokens`.
+
+        Empty only where no item of the wanted kind waits.
+        """
+        batch: list[QueuedItem] = []
+        tokens = longest = 0
+        skipped: list[_Flow] = []
+        clients = max(len(self._live), 1)
+        heap = self._heaps[interactive_only or self._interactive_is_next()]
+        while heap and len(skipped) < self._limits.look_ahead:
+            if batch and most_tokens is not None and tokens >= most_tokens:
+                break
+            _, _, flow = heapq.heappop(heap)
+            if not flow.order:
+                continue
+            count = flow.next_count
+            if batch and not self._limits.admits(len(batch) + 1, tokens + count, max(longest, count)):
+                skipped.append(flow)
+                continue
+            batch.append(self._take(flow))
+            tokens, longest = tokens + count, max(longest, count)
+        for flow in skipped:
+            self._push(flow, keep=True)
+        self._virtual += tokens / clients
+        return batch
+
+    def drain(self) -> list[Request]:
+        """Remove everything; return the requests that were waiting."""
+        waiting = [flow.request for flow in self._flows.values()]
+        for request in waiting:
+            self.remove(request)
+        return waiting
+
+    def _take(self, flow: _Flow) -> QueuedItem:
+        index = flow.order.popleft()
+        self._count(flow, -1, -flow.request.items[index].count)
+        if flow.order:
+            self._push(flow)
+        else:
+            self._forget(flow)
+        return flow.request, index
+
+    def _push(self, flow: _Flow, *, keep: bool = False) -> None:
+        """Queue a flow by its next item's finish time; `keep` it when nothing was taken."""
+        if not keep:
+            flow.finish = flow.finish + flow.next_count * self._live[flow.request.client]
+        heapq.heappush(self._heaps[flow.request.interactive], (flow.finish, flow.request.number, flow))
+
+    def _interactive_is_next(self) -> bool:
+        """Whether the most urgent item of all belongs to an interactive request."""
+        for heap in self._heaps.values():
+            while heap and not heap[0][2].order:
+                heapq.heappop(heap)
+        interactive, bulk = self._heaps[True], self._heaps[False]
+        return bool(interactive) and (not bulk or interactive[0] < bulk[0])
+
+    def _count(self, flow: _Flow, items: int, tokens: int) -> None:
+        self.items += items
+        self.tokens += tokens
+        self.interactive_items += items * flow.request.interactive
+
+    def _forget(self, flow: _Flow) -> None:
+        del self._flows[flow.request.number]
+        self._live[flow.request.client] -= 1
+        if not self._live[flow.request.client]:
+            del self._live[flow.request.client]
 
 
 class Queue:
@@ -73,7 +243,8 @@ class Queue:
         with self._lock:
             while not self.closed:
                 others_computing = self._runners - len(self._idle) - 1
-                if self._has_work_beside(others_computing) and (batch := self._next_batch()):
+                if self._has_work_beside(others_computing) and (batch := self._next_batch(self._fair_share())):
+                    self._wake_for_work()
                     return batch
                 self._wait_for_work(first)
         return None
@@ -81,7 +252,14 @@ class Queue:
     def take_urgent(self) -> list[QueuedItem]:
         """A batch of interactive requests; empty when none waits."""
         with self._lock:
-            return self._next_batch(interactive_only=True)
+            batch = self._next_batch(self._fair_share(), interactive_only=True)
+            self._wake_for_work()
+        return batch
+
+    def take_some(self, most_tokens: int) -> list[QueuedItem]:
+        """A batch of interactive requests, which ends once it has `most_tokens`. It wakes no runner for the others."""
+        with self._lock:
+            return self._next_batch(most_tokens, interactive_only=True)
 
     def close(self) -> None:
         """Give out nothing more."""
@@ -97,12 +275,11 @@ class Queue:
             self._mark_urgent()
         return waiting
 
-    def _next_batch(self, *, interactive_only: bool = False) -> list[QueuedItem]:
+    def _next_batch(self, most_tokens: int, *, interactive_only: bool = False) -> list[QueuedItem]:
         self._expire()
-        batch = self._scheduler.next_batch(interactive_only=interactive_only, most_tokens=self._fair_share())
+        batch = self._scheduler.next_batch(interactive_only=interactive_only, most_tokens=most_tokens)
         self._mark_urgent()
         self._mark_started(batch)
-        self._wake_for_work()
         return batch
 
     def _fair_share(self) -> int:

@@ -15,9 +15,8 @@ from models.errors import DeviceLost, ModelOutOfMemory, SondeError
 from models.preemption import NO_PREEMPTION, Preemption, PreemptionFlag
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice
-from service.engine.queue import Queue
+from service.engine.queue import BatchLimits, Queue, QueuedItem
 from service.engine.request import Item, Request
-from service.engine.scheduler import BatchLimits, QueuedItem
 from service.errors import BackendError, InvalidOutput
 from service.metrics import Metrics
 
@@ -94,11 +93,11 @@ class Runner(Generic[ItemT]):
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
-    def compute_waiting(self) -> None:
-        """Compute the interactive requests that wait, in the calling thread, which must not wait for room."""
+    def compute_waiting(self, most_tokens: int) -> None:
+        """Compute a batch of interactive requests in the calling thread, which must not wait for room."""
         try:
             with self._context.device.sharing():
-                if batch := self._context.queue.take_urgent():
+                if batch := self._context.queue.take_some(most_tokens):
                     self._complete(batch, self._run(batch, NO_PREEMPTION))
         except Exception as error:  # as in a thread of its own
             self._on_failure(error, [request for request, _ in self._in_hand])

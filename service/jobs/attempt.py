@@ -14,6 +14,7 @@ from typing import Literal
 
 from models.errors import RegistryBusy, RegistryError
 from models.filesystem import is_full, make_directory
+from models.training.hyperparameters import IMAGES
 from service.config import Settings
 from service.errors import FileMissing, LeaseLost, StorageFull, Unavailable
 from service.jobs import feedback, paths
@@ -166,7 +167,9 @@ class AttemptRunner:
                 raise FileMissing(error.message, param=param) from error
         path = directory / "feedback.jsonl"
         rows = self._rows.on_behalf_of(Principal.from_feedback_reader(job.feedback_reader))
-        rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path)
+        kind = feedback.IMAGE if job.hyperparameters.get("kind") == IMAGES else None
+        labels = feedback.GOOD if kind == feedback.IMAGE and job.task == "anomaly" else None
+        rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path, kind=kind, labels=labels)
         return path
 
     def _train(self, job: Job, directory: Path) -> ProcessEnd:

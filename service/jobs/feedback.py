@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from service.jobs.quotas import UNLIMITED, Quotas
 from service.jobs.tables import feedback
 
 PREFIX = "feedback:"
+IMAGE = "image"
+# A detector learns from images with these labels alone.
+GOOD = frozenset({"good", "normal"})
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackRow:
-    """A report as it came; `seq` is its number."""
+    """A report; `seq` is its number. The text is a data URI where `kind` is an image's."""
 
     seq: int
     created_at: float
@@ -27,6 +31,7 @@ class FeedbackRow:
     text: str
     label: str | None
     correct_label: str
+    kind: str | None = None
 
 
 class Feedback(SeenByPrincipal):
@@ -37,19 +42,23 @@ class Feedback(SeenByPrincipal):
         self._database = database
         self._quotas = quotas
 
-    def add(self, model: str, text: str, label: str | None, correct_label: str) -> tuple[int, float]:
-        """Add a row; its number and time. Raises QuotaExceeded."""
+    def add(
+        self, model: str, text: str, label: str | None, correct_label: str, *, kind: str | None = None
+    ) -> FeedbackRow:
+        """Add a row. Raises QuotaExceeded."""
         with self._database.write() as connection:
             self._quotas.admit(connection, self._principal, "feedback")
             now = self._database.now(connection)
-            row = {"model": model, "text": text, "label": label, "correct_label": correct_label, "created_at": now}
-            new = feedback.insert().values(**row, owner=self._principal.id)
-            return connection.execute(new.returning(feedback.c.seq)).scalar_one(), now
+            row = {"model": model, "text": text, "label": label, "correct_label": correct_label, "kind": kind}
+            new = feedback.insert().values(**row, created_at=now, owner=self._principal.id)
+            number = connection.execute(new.returning(feedback.c.seq)).scalar_one()
+        return FeedbackRow(number, now, model, text, label, correct_label, kind)
 
-    def newest(self, model: str) -> int | None:
-        """The number of a model's newest row, on any version unless the name has one; None without rows."""
+    def newest(self, model: str, kind: str | None = None) -> int | None:
+        """The number of a model's newest row of a kind, on any version unless the name has one; None without rows."""
+        query = sa.select(sa.func.max(feedback.c.seq)).where(self._is_visible(model), _is_of(kind))
         with self._database.read() as connection:
-            return connection.execute(sa.select(sa.func.max(feedback.c.seq)).where(self._is_visible(model))).scalar()
+            return connection.execute(query).scalar()
 
     def page(self, model: str, after: int, limit: int) -> tuple[list[FeedbackRow], bool]:
         """A page of a model's rows, oldest first, from those after number `after`, and whether there are more."""
@@ -59,14 +68,16 @@ class Feedback(SeenByPrincipal):
             found = [FeedbackRow(*row) for row in connection.execute(query.limit(limit + 1))]
         return found[:limit], len(found) > limit
 
-    def export(self, model: str, until: int, path: Path) -> int:
-        """Write a model's rows up to number `until` as JSONL of text and label; the number of rows written.
+    def export(
+        self, model: str, until: int, path: Path, *, kind: str | None = None, labels: Container[str] | None = None
+    ) -> int:
+        """Write a model's rows of a kind up to number `until` as JSONL; the number of rows written.
 
-        Of several rows on one text the last counts. Rows without a visible text and label are left out: no job can
-        use them, and callers cannot delete them.
+        With `labels`, only rows whose correct label is one of them. Of several rows on one text the last counts. Rows
+        without a visible text and label are left out: no job can use them, and callers cannot delete them.
         """
         query = sa.select(feedback.c.text, feedback.c.correct_label)
-        query = query.where(self._is_visible(model), feedback.c.seq <= until)
+        query = query.where(self._is_visible(model), _is_of(kind), feedback.c.seq <= until)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(feedback.c.seq)).all()
         rows = {
@@ -74,12 +85,18 @@ class Feedback(SeenByPrincipal):
             for row in found
             if has_visible_text(row.text) and has_visible_text(row.correct_label)
         }
-        lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows.items()]
+        kept = {text: label for text, label in rows.items() if labels is None or label in labels}
+        column = kind or "text"
+        lines = [json.dumps({column: text, "label": label}, ensure_ascii=False) + "\n" for text, label in kept.items()]
         path.write_text("".join(lines), encoding="utf-8")
-        return len(rows)
+        return len(kept)
 
     def _is_visible(self, model: str) -> sa.ColumnElement[bool]:
         return _is_on(model) & self._principal.sees(feedback.c.owner)
+
+
+def _is_of(kind: str | None) -> sa.ColumnElement[bool]:
+    return feedback.c.kind.is_(None) if kind is None else feedback.c.kind == kind
 
 
 def _is_on(model: str) -> sa.ColumnElement[bool]:

@@ -15,6 +15,8 @@ def upgrade(connection: sa.Connection, found: int) -> None:
         _add_owners(connection)
     if found < 3:
         _add_columns(connection, files.c.expires_at)
+    if found < 4:
+        _add_columns(connection, feedback.c.kind)
 
 
 def _add_owners(connection: sa.Connection) -> None:

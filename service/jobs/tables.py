@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-VERSION = 3  # raise it with every change of a table, and have `migrations` convert older ones
+VERSION = 4  # raise it with every change of a table, and have `migrations` convert older ones
 
 metadata = sa.MetaData()
 
@@ -38,7 +38,8 @@ feedback = sa.Table(
     metadata,
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("model", sa.String(255), nullable=False, index=True),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),  # or an image as a data URI
+    sa.Column("kind", sa.String(8)),  # NULL is a text
     sa.Column("label", sa.String(256)),
     sa.Column("correct_label", sa.String(256), nullable=False),
     sa.Column("created_at", sa.Float(53), nullable=False),

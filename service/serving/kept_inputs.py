@@ -1,4 +1,4 @@
-"""A bounded sample of classified texts, kept in memory for review where the operator asks for it."""
+"""A bounded sample of classified texts and images, kept in memory for review where the operator asks for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ _MAX_LABELS = 20
 
 @dataclass(frozen=True, slots=True)
 class KeptInput:
-    """A text with its answer: the best labels with scores, best first. `owner` is the id of the key that sent it."""
+    """A text with its answer: the best labels with scores, best first. `owner` is the id of the key that sent it.
+
+    An image is a data URI.
+    """
 
     id: str
     owner: str
     model: str
     text: str
+    is_image: bool
     labels: tuple[Mapping[str, Any], ...]
     at: float
 
@@ -44,19 +48,27 @@ class KeptInputs:
         self._kept: dict[str, OrderedDict[tuple[str, str], KeptInput]] = {}
         self._lock = threading.Lock()
 
-    def add(self, owner: str, model: str, texts: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> None:
-        """Keep texts with their answers, one each, as `POST /v1/classify` gives them."""
+    def add(
+        self,
+        owner: str,
+        model: str,
+        texts: Sequence[str],
+        answers: Sequence[Mapping[str, Any]],
+        *,
+        are_images: bool = False,
+    ) -> None:
+        """Keep texts, or images as data URIs, with their answers, one each, as `POST /v1/classify` gives them."""
         if not self.limit:
             return
         with self._lock:
             kept = self._kept.setdefault(owner, OrderedDict())
             for text, answer in zip(texts, answers, strict=True):
-                if len(text) > MAX_CHARACTERS:
+                if len(text) > MAX_CHARACTERS and not are_images:
                     self.skipped += 1
                     continue
                 labels = tuple(answer["labels"][:_MAX_LABELS])
                 kept.pop((model, text), None)
-                kept[model, text] = KeptInput(secrets.token_hex(8), owner, model, text, labels, time.time())
+                kept[model, text] = KeptInput(secrets.token_hex(8), owner, model, text, are_images, labels, time.time())
             while len(kept) > self.limit:
                 kept.popitem(last=False)
 

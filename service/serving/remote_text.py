@@ -116,6 +116,9 @@ class RemoteTextSource:
 
     def open_configured(self) -> Iterator[OpenedModel | OpenedImages | OpenedProgram]:
         """Wait for the models of `--model`, which the engine loads. The image processors are read here."""
+        from models.loader import set_up
+
+        set_up(self._settings.threads)
         specs = self._settings.text_models
         for index, spec in enumerate(specs):
             yield self._front_of(self._link.open(partial(OpenConfigured, index=index)), partial(locate, spec))

@@ -97,6 +97,21 @@ def test_a_round_that_somebody_missed_leaves_a_gap() -> None:
     assert math.isnan(tables.median(content["rounds"], "nobody", "idle"))
 
 
+def test_the_default_is_compared_with_the_flags_of_the_same_rounds() -> None:
+    def figures(**rates: float) -> dict[str, object]:
+        return {way: {"long-8": {"inputs_per_s": rate}} for way, rate in rates.items()}
+
+    rounds = [
+        {"avx2": figures(default=90.0, float32=100.0)},
+        {"avx2": figures(default=50.0, runners=40.0)},
+        {"native": figures(default=30.0, float32=20.0)},
+    ]
+    lines = tables.flags({"rounds": rounds})
+    assert lines[0] == "| instructions | load | default | default : float32 | default : runners |"
+    assert "| avx2 | 120 tokens, 8 a request, 4 clients, texts/s | 70 | 0.90 | 1.25 |" in lines
+    assert "| native | 120 tokens, 8 a request, 4 clients, texts/s | 30 | 1.50 |  |" in lines
+
+
 def test_ways_to_calibrate_are_side_by_side() -> None:
     keys = [
         f"{way} {key}" for way in ("temperature", "vector", "dirichlet") for key in ("nll", "ece", "accuracy", "won")

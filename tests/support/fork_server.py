@@ -162,8 +162,9 @@ def _variables(environment: Sequence[bytes] | None) -> dict[str, str]:
 
 
 def _may_be_forked(words: Sequence[str], variables: Mapping[str, str]) -> bool:
-    ours = (words[1] == "-m" and words[2] in _FORKED) or words[1:] == _TESTS
-    return words[0] == sys.executable and ours and _read_at_start(variables) == _read_at_start(os.environ)
+    program = list(words[:2]) == [sys.executable, "-m"] and words[2] in _FORKED
+    tests = list(words) == [sys.executable, *_TESTS]
+    return (program or tests) and _read_at_start(variables) == _read_at_start(os.environ)
 
 
 def _read_at_start(variables: Mapping[str, str]) -> dict[str, str]:

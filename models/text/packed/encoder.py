@@ -60,8 +60,12 @@ class PackedEncoder:
         self._placement = placement
         self._pooling = pipeline.pooling
         self.text = TextProcessor(tokenizer, pipeline.max_tokens)
-        notes = (_quantise_and_time(network, self.text.encode(PROBES)),) if placement.int8 else ()
-        self._network = network.placed(placement.device, placement.dtype, may_round=placement.auto_dtype)
+        if placement.int8:
+            notes: tuple[str, ...] = (_quantise_and_time(network, self.text.encode(PROBES)),)
+        else:
+            notes = ()
+            network.placed(placement.device, placement.dtype, may_round=placement.auto_dtype)
+        self._network = network
         if self.rounds_few_rows:
             notes = (f"up to {network.float16_max_rows} tokens at a time are multiplied by weights in float16",)
         self.metadata = text_metadata(
@@ -159,17 +163,17 @@ def _recommend_int8(placement: Placement) -> tuple[str, ...]:
 
 
 def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:
-    """Make a network int8, and return a note on its speed.
+    """Make a network int8 and place it, and return a note on its speed.
 
     The note compares it with the dtype that this machine would use otherwise.
     """
     cpu, other = torch.device("cpu"), place("cpu").dtype
     exact = copy.deepcopy(network.requires_grad_(False)).placed(cpu, other)
-    before = _forward_seconds(exact, PackedBatch.of(batch, cpu, other))
-    layout = PackedBatch.of(batch, cpu, torch.float32)
-    quantise(network, layout)
-    share = _forward_seconds(network, layout) / before
-    name, tokens = str(other).removeprefix("torch."), len(layout.ids)
+    before = _forward_seconds(exact, PackedBatch.of(batch, cpu, other, exact.onednn_rows))
+    quantise(network, PackedBatch.of(batch, cpu, torch.float32))
+    network.placed(cpu, torch.float32)
+    share = _forward_seconds(network, PackedBatch.of(batch, cpu, torch.float32, network.onednn_rows)) / before
+    name, tokens = str(other).removeprefix("torch."), sum(item.count for item in batch)
     note = f"int8 takes {share:.2f} of the time of {name} for {tokens} tokens, timed at load"
     if share >= 1:
         log.warning("%s: it gains nothing here", note)

@@ -30,8 +30,9 @@ _MARGIN = 1.2
 # -0.17 (2.72 · 15 / 240), so 2.72 is the least range that a token gets.
 _ZERO_POINT, _POSITIVE_STEPS, _MIN_RANGE = 15, 240, 2.72
 _SMALLEST = 1e-5
-# FBGEMM multiplies up to so many rows at least as fast as oneDNN, on one thread and on two (benchmarks/NOTES.md).
-_FEW_ROWS, _ANY_ROWS = 32, 2**62
+# FBGEMM multiplies up to so many rows. Alone, oneDNN is faster from 64 rows on. But it keeps compiled code for each
+# number of rows, and batches of many sizes would compile again and again (benchmarks/NOTES.md).
+_FEW_ROWS, _ANY_ROWS = 256, 2**62
 
 
 class Int8Product(nn.Module):

@@ -147,7 +147,14 @@ def _number_hint(got: str, column: Sequence[object]) -> str:
         missing = json.dumps([text], ensure_ascii=False)
         return f" (if it means that there is no reading, add it to `na_values` in `csv`: {missing})"
     roles = "those with times, groups or labels in `timestamp`, `group` and `label`"
-    return f" (name the columns to use in `columns`, and {roles})"
+    seen = column[:_FIRST_CELLS]
+    long = "; where each row has the value of one sensor, make a column of each sensor first" if _repeats(seen) else ""
+    return f" (name the columns to use in `columns`, and {roles}{long})"
+
+
+def _repeats(cells: Sequence[object]) -> bool:
+    """Whether cells are a few names again and again."""
+    return 1 < len(set(cells)) <= len(cells) // 4
 
 
 def _is_number(value: object) -> bool:

@@ -21,12 +21,13 @@ _LEAST_SERIAL = 3
 # Days need four digits for a minute. Seconds since a start, such as 30000.5, rarely have as many.
 _FINE_SERIAL = re.compile(r"[0-9]{5}[.,][0-9]{4,}")
 _PARTS = re.compile(
-    r"(?P<a>[0-9]{1,4})(?P<mark>[./-])(?P<b>[0-9]{1,2})(?P=mark)(?P<c>[0-9]{4}|[0-9]{2})"
+    r"(?P<a>[0-9]{1,4})(?P<mark>[./-])(?P<b>[0-9]{1,2}|[A-Za-z]{3})(?P=mark)(?P<c>[0-9]{4}|[0-9]{2})"
     r"(?:[ T,]+(?P<hour>[0-9]{1,2})[:.](?P<minute>[0-9]{2})"
     r"(?:[:.](?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]{1,9}))?)?"
     r"(?:\s*(?P<half>[AaPp])\.?[Mm]\.?)?)?"
 )
 _MONTHS, _NOON = 12, 12
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 # Two-digit years from here on are of the last century.
 _PIVOT = 70
 
@@ -93,6 +94,8 @@ def _is_day_first(filled: Sequence[str], options: CsvOptions, param: str) -> boo
     if last > first and all(len(match["c"]) == 2 for match in parts):
         message = f"{param}: {quote(filled[0])} could begin with the year; set `date_format` or `dayfirst` in `csv`"
         raise TrainingDataError("ambiguous_dates", message, param)
+    if any(match["b"].isalpha() for match in parts):
+        return True
     if any(int(match["a"]) > _MONTHS for match in parts) or all(match["mark"] == "." for match in parts):
         return True
     if any(int(match["b"]) > _MONTHS for match in parts):
@@ -117,7 +120,7 @@ def _from_parts(text: str, *, day_first: bool) -> datetime:
     match = _PARTS.fullmatch(text)
     if match is None:
         raise ValueError(f"no date: {text[:60]}")
-    day, month = (match["a"], match["b"]) if day_first else (match["b"], match["a"])
+    day, month = (match["a"], _month(match["b"])) if day_first else (match["b"], match["a"])
     year = int(match["c"])
     if len(match["c"]) == 2:
         year += 1900 if year >= _PIVOT else 2000
@@ -129,6 +132,11 @@ def _from_parts(text: str, *, day_first: bool) -> datetime:
     micros = int((match["fraction"] or "0").ljust(6, "0")[:6])
     minute, second = int(match["minute"] or 0), int(match["second"] or 0)
     return datetime(year, int(month), int(day), hour, minute, second, micros)  # noqa: DTZ001  (a local time)
+
+
+def _month(text: str) -> int:
+    """The number of a month, which may be written as Nov."""
+    return _MONTH_NAMES.index(text.lower()) + 1 if text.isalpha() else int(text)
 
 
 def _from_serial(text: str) -> datetime:

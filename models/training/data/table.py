@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from models.training.data.file_limits import MAX_ROWS
 from models.training.data.file_reader import FileColumns, FileReader
 from models.training.data.header import require_header
 from models.training.data.numbers import NumberFormat, cast_plain, find_number_format
+from models.training.data.quality_columns import find_quality, is_good, tell_quality
 from models.training.data.suspicious_values import is_counter, is_empty, never_falls, require_no_sentinels
 from models.training.data.time_column import find_clock
 from models.training.errors import TrainingDataError, data_error, quote
@@ -26,6 +27,8 @@ from models.training.hyperparameters import ForecastHyperparameters, SensorAnoma
 
 MOST_COLUMNS = 512
 _FIRST_ROWS = 256
+# What pandas calls a first column without a name: the index of a frame that it wrote.
+_INDEX = "Unnamed: 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +103,27 @@ def _read_columns(path: Path, csv: CsvOptions, param: str, max_rows: int = MAX_R
         return replace(reader.columns(), read_as=file.read_as)
 
 
+def _with_index(roles: ColumnRoles, columns: Sequence[str]) -> ColumnRoles:
+    """The roles, in which the first column may have the name that pandas gives it where it has none."""
+    if not columns or columns[0] or _INDEX in columns:
+        return roles
+    named = {role: "" for role in ("timestamp", "group", "label") if getattr(roles, role) == _INDEX}
+    return replace(roles, **named)  # type: ignore[arg-type]  # they are texts
+
+
 @dataclass(slots=True)
 class _TableParser:
     file: FileColumns
     roles: ColumnRoles
     param: str
     cells: ColumnParser = field(init=False)
+    # The column of quality of a column of readings.
+    quality: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.roles = _with_index(self.roles, self.file.table.column_names)
         self.cells = ColumnParser(self.file, self.roles.csv, self.param)
+        self.quality = find_quality(self.file.table, self.roles.others)
 
     def parse(self) -> Table:
         roles = self.roles
@@ -122,6 +137,7 @@ class _TableParser:
         told = [*self.file.read_as, *self.cells.numbers.read_as]
         columns, left_out = (columns, []) if roles.columns else self._without_counters(columns)
         readings = self._matrix(columns)
+        left_out += self._without_bad(columns, readings)
         if roles.csv.na_values != () and not self.cells.numbers.missing_numbers:
             require_no_sentinels(columns, readings, self.file.lines, self.param)
         dates = None if roles.timestamp is None else self.cells.times(roles.timestamp, self._clock())
@@ -143,11 +159,15 @@ class _TableParser:
             require_header(table, self.param)
 
     def _without_role(self) -> tuple[str, ...]:
-        """The columns without a role; not one without a name and cells, as a separator at the end makes it."""
-        table, others = self.file.table, (*self.roles.others, self._clock())
-        return tuple(
-            name for name in table.column_names if name not in others and (name or not is_empty(table.column("")))
-        )
+        """The columns without a role; not those without cells, and not those of quality."""
+        others = {*self.roles.others, self._clock(), *self.quality.values(), *self._empty}
+        return tuple(name for name in self.file.table.column_names if name not in others)
+
+    @property
+    def _empty(self) -> list[str]:
+        """The columns without a cell, such as one of comments, or one that a separator at the end makes."""
+        table = self.file.table
+        return [name for name in table.column_names if is_empty(table.column(name))]
 
     def _clock(self) -> str | None:
         """The column with the time of day, where that of time has days alone."""
@@ -163,10 +183,19 @@ class _TableParser:
     def _without_counters(self, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
         """The columns that are no counters, and what to tell of those that are."""
         counters = [name for name in columns if self._may_count(name) and is_counter(self._numbers_or_none(name))]
+        told = [f"left out {quote(name)}, which is empty" for name in self._empty if name]
         if len(counters) == len(columns):
-            return columns, []
-        told = [f"left out {quote(name)}, which only counts up" for name in counters]
+            return columns, told
+        told += [f"left out {quote(name)}, which only counts up" for name in counters]
         return tuple(name for name in columns if name not in counters), told
+
+    def _without_bad(self, columns: tuple[str, ...], readings: Doubles) -> list[str]:
+        """Take readings out that are not good, and what to tell of them."""
+        used = {name: self.quality[name] for name in columns if name in self.quality}
+        bad = {name: ~is_good(self.file.table.column(quality)) for name, quality in used.items()}
+        for name, rows in bad.items():
+            readings[rows, columns.index(name)] = np.nan
+        return [tell_quality(used.values(), int(sum(rows.sum() for rows in bad.values())))] if used else []
 
     def _may_count(self, name: str) -> bool:
         """Whether the first cells never fall, where they are numbers: few columns are then read twice."""
@@ -214,7 +243,8 @@ class _TableParser:
         if name in self.file.table.column_names:
             return None
         known = ", ".join(map(quote, self.file.table.column_names[:20]))
-        message = f"{self.param}: expected a column {quote(name)}, got {known}"
+        index = f"; the first one, without a name, is {quote(_INDEX)}" if self.file.table.column_names[0] == "" else ""
+        message = f"{self.param}: expected a column {quote(name)}, got {known}{index}"
         return TrainingDataError("missing_column", message, self.param, column=name)
 
     def _matrix(self, columns: tuple[str, ...]) -> Doubles:

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from fastapi import APIRouter, Response
 
+from models.images.data_uri import to_kept_data_uri
 from models.text.detectors.knn import ReferenceDetector
 from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
 from service.api.compute_route import CallDep, compute_route
 from service.api.hot_path import ComputeCall
+from service.api.image_urls import fetch_images
 from service.api.responses import list_body, usage
 from service.api.routes.classify_images import score_images
 from service.api.routes.label_scores import LabelScores
@@ -85,11 +87,26 @@ async def _classify_images(images: list[EncodedImage], body: ClassifyBody, call:
     call.require_inputs(len(images), "images")
     call.require_inputs(len(body.labels or {}), "labels")
     require_few_scores(len(images), body.labels or served.metadata.labels, body.top_k, "images")
+    images = await call.cancel_on_disconnect(fetch_images(images, call))
     work = score_images(images, body.labels, served, call, multi_label=body.multi_label)
     scored = await call.cancel_on_disconnect(work)
     data = [_classification_object(scored, index, body) for index in range(len(images))]
+    if call.kept_inputs.limit:
+        await _keep_images(images, data, served, call)
     content = list_body(body.model, data, label_set=scored.label_set, usage=usage(*scored.parts))
     return call.respond(content, served, *scored.parts)
+
+
+async def _keep_images(
+    images: list[EncodedImage], answers: list[dict[str, object]], served: ReadsImages, call: ComputeCall
+) -> None:
+    """Keep images with their answers for review, small copies of large ones."""
+
+    def write() -> None:
+        uris = [to_kept_data_uri(image(), served.image_limits, image.param) for image in images]
+        call.keep_for_review(served, uris, answers, are_images=True)
+
+    await served.run_in_pool(write)
 
 
 async def _classify_tensors(body: ClassifyBody, call: ComputeCall) -> Response:

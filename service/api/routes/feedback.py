@@ -1,17 +1,22 @@
-"""Feedback on answers: the labels that texts should have had."""
+"""Feedback on answers: the labels that texts and images should have had."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
+from fastapi.concurrency import run_in_threadpool
 
-from service.api.dependencies import JobsDep, KeptInputsDep, PrincipalDep, requires
+from models.images.data_uri import to_kept_data_uri
+from models.images.reader import ImageLimits
+from service.api.dependencies import JobsDep, KeptInputsDep, PrincipalDep, SettingsDep, requires
 from service.api.json_body import JsonRoute
 from service.api.openapi import READING, errors
 from service.api.responses import page_object
 from service.api.schemas.jobs import FeedbackBody, FeedbackList, FeedbackObject
-from service.jobs.feedback import FeedbackRow
+from service.config import Settings
+from service.jobs.feedback import IMAGE, FeedbackRow
 
 router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"))], tags=["Sonde"])
 
@@ -20,19 +25,20 @@ router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"
     "/v1/feedback",
     responses={**READING, **errors(400, 413, 415, 422, 503, 507)},
     response_model=FeedbackObject,
-    summary="Report what a text's label should have been",
+    summary="Report what the label of a text or an image should have been",
 )
 async def add_feedback(
-    body: FeedbackBody, jobs: JobsDep, kept: KeptInputsDep, principal: PrincipalDep
+    body: FeedbackBody, jobs: JobsDep, kept: KeptInputsDep, principal: PrincipalDep, settings: SettingsDep
 ) -> dict[str, Any]:
     """Keep feedback until a job trains on it: `training_file` `"feedback:MODEL"`.
 
-    Of several reports on a text, the last one counts. `model` may have a version, as in `x-sonde-model`; the feedback
-    counts for the model as well.
+    Of several reports on a text or an image, the last one counts. Large images are kept as smaller copies. `model`
+    may have a version, as in `x-sonde-model`; the feedback counts for the model as well.
     """
-    number, when = await jobs.run(jobs.feedback.add, body.model, body.text, body.label, body.correct_label)
-    kept.forget(None if principal.sees_all else principal.id, body.text)
-    return _feedback_object(FeedbackRow(number, when, body.model, body.text, body.label, body.correct_label))
+    kind, content = await _content(body, settings)
+    row = await jobs.run(partial(jobs.feedback.add, body.model, content, body.label, body.correct_label, kind=kind))
+    kept.forget(None if principal.sees_all else principal.id, row.text)
+    return _feedback_object(row)
 
 
 @router.get(
@@ -52,13 +58,23 @@ async def list_feedback(
     return page_object([_feedback_object(row) for row in found], has_more=more)
 
 
+async def _content(body: FeedbackBody, settings: Settings) -> tuple[str | None, str]:
+    """The kind and the text of a row. Raises ImageError for an image that cannot be read."""
+    image = body.image
+    if image is None:
+        return None, body.text or ""
+    limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+    return IMAGE, await run_in_threadpool(lambda: to_kept_data_uri(image(), limits, image.param))
+
+
 def _feedback_object(row: FeedbackRow) -> dict[str, Any]:
     return {
         "id": f"feedback-{row.seq}",
         "object": "feedback",
         "created_at": int(row.created_at),
         "model": row.model,
-        "text": row.text,
+        "text": row.text if row.kind is None else None,
+        "image": row.text if row.kind == IMAGE else None,
         "label": row.label,
         "correct_label": row.correct_label,
     }

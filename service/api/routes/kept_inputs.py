@@ -1,4 +1,4 @@
-"""Classified texts that wait for a person's review; see `--keep-inputs`."""
+"""Classified texts and images that wait for a person's review; see `--keep-inputs`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(dependencies=[Depends(requires("train"))], tags=["Sonde"])
     "/v1/kept_inputs",
     responses={**READING, **errors(422)},
     response_model=KeptInputList,
-    summary="Classified texts, the least certain first",
+    summary="Classified texts and images, the least certain first",
 )
 async def list_kept_inputs(
     kept: KeptInputsDep,
@@ -25,9 +25,9 @@ async def list_kept_inputs(
     model: Annotated[str | None, Query(description="only those that this model answered, any version")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> dict[str, Any]:
-    """The newest texts of your key, as many as `--keep-inputs` says, by the score of their best label.
+    """The newest texts and images of your key, as many as `--keep-inputs` says, by the score of their best label.
 
-    They are in memory alone. Feedback on a text removes it from here.
+    They are in memory alone. Feedback on a text or an image removes it from here.
     """
     found = kept.least_certain(None if principal.sees_all else principal.id)
     wanted = [one for one in found if model is None or one.model.rpartition(":")[0] == model]
@@ -37,7 +37,8 @@ async def list_kept_inputs(
             "object": "kept_input",
             "created_at": int(one.at),
             "model": one.model,
-            "text": one.text,
+            "text": None if one.is_image else one.text,
+            "image": one.text if one.is_image else None,
             "labels": one.labels,
             "owner": one.owner,
         }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema, model_validator
 
 from service.api.schemas.answers import ListAnswer, ListAnswerWithIds, ResponseBody
+from service.api.schemas.images import IMAGE_SCHEMA, EncodedImage, check_image
 from service.api.schemas.requests import MODEL, RequestBody, to_integer
+from service.errors import InvalidRequest
 
 # PostgreSQL stores every character but NUL.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"^[^\x00]*$")]
@@ -54,9 +56,22 @@ class FileDeleted(ResponseBody):
     deleted: bool
 
 
+def _check_image(value: object) -> EncodedImage:
+    """One image, which came itself."""
+    image = check_image(value, "image")
+    if image.url is not None:
+        raise InvalidRequest.at("image", "expected the image itself as base64 or as a data URI, got a URL")
+    return image
+
+
 class FeedbackBody(RequestBody):
+    _exactly_one = ("text", "image")
+
     model: Name = Field(description="the model that was asked")
-    text: Text
+    text: Text | None = None
+    image: Annotated[EncodedImage | None, PlainValidator(_check_image), WithJsonSchema(IMAGE_SCHEMA)] = Field(
+        None, description="an image as base64 or a data URI, in place of a text"
+    )
     label: Label | None = Field(None, description="the label it gave")
     correct_label: Label = Field(description="the label it should have given; the same one to confirm it")
 
@@ -66,7 +81,8 @@ class FeedbackObject(ResponseBody):
     object: Literal["feedback"]
     created_at: int
     model: str
-    text: str
+    text: str | None = Field(description="null for an image")
+    image: str | None = Field(description="a data URI of at most 100,000 characters; null for a text")
     label: str | None
     correct_label: str
 

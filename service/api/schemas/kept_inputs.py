@@ -1,4 +1,4 @@
-"""Bodies of texts that are kept for review."""
+"""Bodies of texts and images that are kept for review."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class KeptInputObject(ResponseBody):
     object: Literal["kept_input"]
     created_at: int
     model: str = Field(description="the model that answered, with its version")
-    text: str
+    text: str | None = Field(description="null for an image")
+    image: str | None = Field(description="a data URI of at most 100,000 characters; null for a text")
     labels: list[LabelScore] = Field(description="the labels that it gave, best first; at most 20")
-    owner: str = Field(description="the API key that sent the text")
+    owner: str = Field(description="the API key that sent it")
 
 
 class KeptInputList(ListAnswer[KeptInputObject]):

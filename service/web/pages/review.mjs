@@ -1,4 +1,4 @@
-// Review: the texts that the service was least certain about, corrected by keyboard, and a job on the corrections.
+// Review: the texts and images that the service was least certain about, corrected by keyboard, and a job on the corrections.
 import { get, post } from "../api.mjs";
 import { html, useEffect, useLayoutEffect, useState } from "../html.mjs";
 import { look, looks, samples } from "../metrics.mjs";
@@ -19,7 +19,7 @@ export default function Review() {
   const labels = models.data.find((one) => one.id === model)?.labels ?? [];
   return html`
     <h1>Review</h1>
-    <p>Texts that the service answered, with the least certain first. Choose the right label; a job can train on your choices.</p>
+    <p>Texts and images that the service answered, with the least certain first. Choose the right label; a job can train on your choices.</p>
     ${names.length > 0 && html`<${Field} label="Model"><${Select} value=${model} options=${names} onChange=${choose} /><//>`}
     ${model && html`<${Queue} model=${model} labels=${labels} key=${model} />`}
     <${Drift} />
@@ -34,9 +34,9 @@ function Queue({ model, labels }) {
   return html`
     <${ErrorNotice} error=${kept.error} />
     ${kept.data?.kept_per_key === 0 && html`<${Notice}>
-      The service keeps no texts, which is the default. Start it with <code>--keep-inputs 500</code> to keep the newest 500 of each key, in memory alone.
+      The service keeps no texts or images, which is the default. Start it with <code>--keep-inputs 500</code> to keep the newest 500 of each key, in memory alone.
     <//>`}
-    ${kept.data && kept.data.kept_per_key > 0 && !list.length && html`<${Notice} kind="good">No text of this model waits. Send some through /v1/classify.<//>`}
+    ${kept.data && kept.data.kept_per_key > 0 && !list.length && html`<${Notice} kind="good">Nothing of this model waits. Send some texts or images through /v1/classify.<//>`}
     ${list.length > 0 && html`<${Choice} item=${list[0]} labels=${labels} left=${list.length} hasMore=${kept.data.has_more} onDone=${() => (finish(done + 1), kept.reload())} key=${list[0].id} />`}
     <${Card} title="Train on the feedback">
       <p>${done ? `${done} labels chosen on this page. ` : ""}The job learns from the rows of before and from all feedback on this model. Its result is compared with the version in service.</p>
@@ -47,17 +47,17 @@ function Queue({ model, labels }) {
   `;
 }
 
-/** One text with its labels, which the keys 1 to 9 choose. */
+/** One text or image with its labels, which the keys 1 to 9 choose. */
 function Choice({ item, labels, left, hasMore, onDone }) {
   const [other, write] = useState("");
   const guessed = item.labels.map((one) => one.label);
   const offered = [...guessed, ...labels.filter((one) => !guessed.includes(one))].slice(0, 9);
   const [state, say] = useAction(async (correct) => {
-    await post("v1/feedback", { model: item.model, text: item.text, label: guessed[0], correct_label: correct });
+    await post("v1/feedback", { model: item.model, text: item.text, image: item.image, label: guessed[0], correct_label: correct });
     onDone();
     return true;
   });
-  const isSaid = state.isBusy || state.data === true; // until the next text is here
+  const isSaid = state.isBusy || state.data === true; // until the next one is here
   function press(event) {
     const chosen = offered[Number(event.key) - 1];
     const isForThis = !event.target.closest("input, select, textarea") && !event.ctrlKey && !event.metaKey && !event.altKey;
@@ -68,9 +68,9 @@ function Choice({ item, labels, left, hasMore, onDone }) {
     return () => document.removeEventListener("keydown", press);
   });
   return html`
-    <section class="card" aria-label="The text to label">
-      <h2>${plain(item.text)}</h2>
-      <p class="faint">The model says ${plain(guessed[0])} with ${percent(item.labels[0].score)}. ${left}${hasMore ? "+" : ""} texts wait. Press a number, or choose:</p>
+    <section class="card" aria-label=${item.image ? "The image to label" : "The text to label"}>
+      ${item.image ? html`<p class="plot"><img src=${item.image} alt="The image to label" /></p>` : html`<h2>${plain(item.text)}</h2>`}
+      <p class="faint">The model says ${plain(guessed[0])} with ${percent(item.labels[0].score)}. ${left}${hasMore ? "+" : ""} ${item.image ? "images" : "texts"} wait. Press a number, or choose:</p>
       <div class="row">
         ${offered.map((label, at) => html`<${Button} quiet=${at > 0} disabled=${isSaid} onClick=${() => say(label)}>${at + 1}. ${plain(label)}<//>`)}
       </div>

@@ -8,8 +8,9 @@ const MOST_BYTES = 64 * 2 ** 20;
 export async function trainOnFeedback(model) {
   const feedback = await allFeedback(model);
   if (!feedback.length) throw new Error(`There is no feedback on ${model} yet. Choose labels first.`);
+  if (feedback[0].image) return { job: await onFeedbackAlone(model), note: "on feedback alone: the page does not add images to a file" };
   const before = await jobOf(model);
-  if (!before) return { job: await start({ model: await baseOf(model), training_file: `feedback:${model}`, ...suffixOf(model) }), note: "on feedback alone: the job that trained the version in service is not there for this key" };
+  if (!before) return { job: await onFeedbackAlone(model), note: "on feedback alone: the job that trained the version in service is not there for this key" };
   const rows = [...(await rowsOf(before)), ...feedback.map((one) => ({ text: one.text, label: one.correct_label }))];
   const form = new FormData();
   form.set("purpose", "fine-tune");
@@ -19,6 +20,7 @@ export async function trainOnFeedback(model) {
   return { job: await start({ model: before.model, training_file: uploaded.id, ...suffixOf(model), method: { type: "supervised", supervised: { task, hyperparameters } } }) };
 }
 
+const onFeedbackAlone = async (model) => start({ model: await baseOf(model), training_file: `feedback:${model}`, ...suffixOf(model) });
 const start = (body) => post("v1/fine_tuning/jobs", body);
 const suffixOf = (model) => (model.startsWith("ft:") ? { suffix: model.split(":")[3] } : {});
 const baseOf = async (model) => (model.startsWith("ft:") ? (await get(`v1/models/${part(model)}`)).base : model);

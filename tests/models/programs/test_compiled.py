@@ -185,6 +185,7 @@ def test_places_that_inputs_decide_are_not_compiled(kind: str, tmp_path: Path) -
         compiled._require_compilable(_open_lookup(kind, tmp_path))
 
 
+@pytest.mark.slow
 def test_ids_with_bounds_in_the_contract_are_compiled(tmp_path: Path) -> None:
     program = _open_lookup("ids", tmp_path)
     assert program.contract.ids["ids"].most == 99

@@ -371,6 +371,7 @@ def test_a_table_that_is_checked_as_texts_is_told_the_other_task(run: Run) -> No
     [
         "Zeit;flow;pressure\n;m³/h;bar\n01.03.2026 00:30;1.200,5;4,06\n01.03.2026 00:31;;4,1\n",
         "Zeit,Uhrzeit,flow,pressure\n01.03.2026,00:30,1200.5,4.06\n01.03.2026,00:31,,4.1\n",
+        "Zeit,flow,Quality,pressure\n2026-03-01 00:30,1200.5,Good,4.06\n2026-03-01 00:31,7,Bad,4.1\n",
     ],
 )
 def test_readings_come_in_the_forms_that_jobs_read(run: Run, service: Service, text: str) -> None:

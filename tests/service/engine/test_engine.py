@@ -16,9 +16,9 @@ from models.errors import DeviceLost, ModelOutOfMemory
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
+from service.engine.queue import BatchLimits
 from service.engine.request import Request
 from service.engine.runner import Backend, Runner
-from service.engine.scheduler import BatchLimits
 from service.errors import BackendError, ClientGone, DeadlineExceeded, InvalidOutput, Unavailable
 from service.metrics import Metrics
 from service.serving.servable import wait_for_rows
@@ -416,6 +416,36 @@ def test_runners_compute_more_tokens_than_the_event_loop_may() -> None:
     with engine(Doubler(threads), loop_tokens=30) as made:
         assert asyncio.run(submit(made)) == [[1, 2, 3]]
     assert set(threads.names) == {"engine-m-0"}
+
+
+def test_the_event_loop_computes_what_waits_in_batches_with_turns_between() -> None:
+    threads, turns = Threads(), 0
+    backend = Doubler(threads)
+
+    async def submit_many(made: Engine[Piece]) -> list[list[float]]:
+        nonlocal turns
+        rows = asyncio.ensure_future(rows_of(*(made.submit(pieces(number)) for number in range(8))))
+        while not rows.done():
+            turns += bool(backend.batches)
+            await asyncio.sleep(0)
+        return await rows
+
+    with engine(backend, loop_tokens=30) as made:
+        assert asyncio.run(submit_many(made)) == [[number] for number in range(8)]
+    assert backend.batches == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert turns >= 2
+    assert set(threads.names) == {threading.current_thread().name}
+
+
+def test_runners_help_once_many_batches_wait() -> None:
+    threads = Threads()
+
+    async def submit_many(made: Engine[Piece]) -> list[list[float]]:
+        return await rows_of(*(made.submit(pieces(number)) for number in range(40)))
+
+    with engine(Doubler(threads), loop_tokens=30) as made:
+        assert asyncio.run(submit_many(made)) == [[number] for number in range(40)]
+    assert "engine-m-0" in threads.names
 
 
 def test_runners_compute_small_requests_that_are_bulk() -> None:

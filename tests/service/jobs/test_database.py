@@ -78,6 +78,7 @@ def to_version_1(database: Database) -> None:
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN owner"))
         connection.execute(sa.text("ALTER TABLE files DROP COLUMN expires_at"))
         connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN feedback_reader"))
+        connection.execute(sa.text("ALTER TABLE feedback DROP COLUMN kind"))
         connection.execute(sa.text("DROP TABLE owners"))
         connection.execute(schema_version.update().values(version=1))
 

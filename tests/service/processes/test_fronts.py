@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -87,11 +88,15 @@ def test_sigterm_answers_those_inside_and_the_engine_ends_last(fronts: Served) -
     require_clean_stop(fronts, servers(fronts.process.pid).values())
 
 
-def test_no_process_and_no_socket_file_is_left_when_the_parent_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (places := tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(places))
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where processes keep their sockets: a directory with a short path, for that of a socket has 108 bytes."""
+    with tempfile.TemporaryDirectory() as directory:
+        monkeypatch.setenv("TMPDIR", directory)
+        yield Path(directory)
+
+
+def test_no_process_and_no_socket_file_is_left_when_the_parent_is_killed(tmp_path: Path, places: Path) -> None:
     segments = set(Path("/dev/shm").iterdir())  # where shared memory would be
     with sonde_up(tmp_path, "--fronts", "2") as (process, url):
         assert httpx.get(f"{url}/health/ready").status_code == 200

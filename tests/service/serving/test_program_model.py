@@ -215,6 +215,7 @@ class Slow(Counting):
 
 
 @pytest.mark.parametrize(("fast_rows", "tokens"), [(64, 64), (40, 2), (16, 1), (0, 0)])
+@pytest.mark.slow
 def test_the_event_loop_computes_what_takes_less_than_http(
     monkeypatch: pytest.MonkeyPatch, fast_rows: int, tokens: int
 ) -> None:

@@ -107,7 +107,7 @@ def test_versions_are_swapped_rolled_back_and_named(serving: Serving, tmp_path: 
 
 
 def test_no_products_are_raced_for_a_program(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its file says the dtypes. A front, which loads it too, has raced none before."""
+    """Its file says the dtypes."""
     _register(serving.home, tmp_path, "wxyz")
     raced: list[str] = []
     monkeypatch.setattr("models.runtime.placement.race_products", lambda: raced.append("products"))

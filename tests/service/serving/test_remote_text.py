@@ -182,6 +182,20 @@ def test_rows_are_those_of_the_model_in_the_order_of_the_items() -> None:
     run(test, fake)
 
 
+def test_a_front_computes_its_heads_with_the_threads_of_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", set_to.append)
+
+    async def test(bench: Bench) -> None:
+        link = bench.link()
+        await bench.connect(link)
+        settings = bench.settings.model_copy(update={"threads": 3})
+        await asyncio.to_thread(lambda: list(RemoteTextSource(settings, link, bench.metrics).open_configured()))
+        assert 3 in set_to
+
+    run(test, FakeModel())
+
+
 def test_prompt_lengths_and_token_types_reach_the_model() -> None:
     fake = FakeModel()
 

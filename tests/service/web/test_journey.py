@@ -104,7 +104,7 @@ def review(page: Page, pictures: Path) -> None:
         assert body["correct_label"] != body["label"]
         said.append(body["text"])
     assert sorted(said) == sorted(HARD)
-    page.get_by_text("No text of this model waits.").wait_for()
+    page.get_by_text("Nothing of this model waits.").wait_for()
     click(page, "Train on the feedback")
     page.get_by_role("link", name="Watch it").click()
     page.get_by_text(re.compile("Version 2 is (held|promoted)")).wait_for(timeout=JOB_MS)

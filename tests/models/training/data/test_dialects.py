@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -140,6 +141,8 @@ FILES = {
     "pandas' index": Written(
         "\n".join(f"{'' if at == 0 else at - 1},{line}" for at, line in enumerate(rows().splitlines())) + "\n"
     ),
+    "months by name": Written(rows("%d-%b-%y %H:%M:%S"), ("day first",)),
+    "pandas' index of times": Written(rows("%Y-%m-%d %H:%M:%S+00:00", header=",pressure"), timestamp="Unnamed: 0"),
     "separators in quotes": Written(rows(header='time,"pressure, tank 1"'), columns=("pressure, tank 1",)),
 }
 
@@ -177,6 +180,9 @@ def test_it_is_read_as_it_was_meant(tmp_path: Path, name: str) -> None:
         ("# made\nt,a\n2024-01-01,1\n2024-01-02,x\n2024-01-03,1\n2024-01-04,1\n", CsvOptions(), "wrong_type", "line 4"),
         ("t,a\n2024-01-01,\xff\n", CsvOptions(encoding="ascii"), "wrong_encoding", "text in ascii"),
         ("a,b\n1,x\ny,2\n", CsvOptions(), "wrong_type", "line 2, column 'b': expected a number, got 'x'"),
+        ("n,v\n" + "T1,1\nP2,2\n" * 9, CsvOptions(), "wrong_type", "make a column of each sensor first"),
+        ("t,a\n1-Nov-26,1\n2-Nvo-26,2\n", CsvOptions(), "wrong_type", "line 3, column 't'"),
+        (",a\n2026-11-01,1\n", CsvOptions(), "missing_column", "the first one, without a name, is 'Unnamed: 0'"),
     ],
 )
 def test_what_cannot_be_told_is_refused_with_what_to_set(
@@ -185,9 +191,54 @@ def test_what_cannot_be_told_is_refused_with_what_to_set(
     path = tmp_path / "file.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(TrainingDataError) as caught:
-        read_table(path, ColumnRoles(timestamp="t" if text.startswith(("t", "#")) else None, csv=options))
+        read_table(path, ColumnRoles(timestamp=None if text[0] in "an" else "t", csv=options))
     assert caught.value.code == code
     assert says in caught.value.message
+
+
+SCADA = """Plant South;Unit 3
+
+Time;TT101.PV;TT101.Quality;PT102.PV;PT102.Quality;Remark
+;degC;;bar;;
+2026-11-02 00:00;60.1;Good;4.1;GOOD;
+2026-11-02 00:01;60.2;Good;0.0;Bad;
+2026-11-02 00:02;60.3;Uncertain;4.2;Good;
+2026-11-02 00:03;60.4;Good;4.3;;
+"""
+
+
+@pytest.mark.parametrize("columns", [(), ("PT102.PV", "TT101.PV")])
+def test_readings_that_are_not_good_are_missing(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    path = tmp_path / "scada.csv"
+    path.write_text(SCADA)
+    table = read_table(path, ColumnRoles(columns, "Time"))
+    by_name = dict(zip(table.columns, table.readings.T.tolist(), strict=True))
+    assert set(by_name) == {"TT101.PV", "PT102.PV"}
+    assert by_name["TT101.PV"] == pytest.approx([60.1, 60.2, math.nan, 60.4], nan_ok=True)
+    assert by_name["PT102.PV"] == pytest.approx([4.1, math.nan, 4.2, 4.3], nan_ok=True)
+    assert any(one.startswith("2 readings left out that are not good by") for one in table.read_as)
+    assert ("left out 'Remark', which is empty" in table.read_as) == (not columns)
+
+
+@pytest.mark.parametrize(
+    ("header", "words", "is_reading"),
+    [
+        ("valve", ["good", "bad"], True),  # no name of a quality
+        ("valve status", ["open", "shut"], True),  # no words of one
+        ("flow quality", ["bad", "bad"], True),  # never good
+        ("flow quality", ["good", "bad"], False),
+    ],
+)
+def test_only_names_and_words_of_quality_make_a_column_of_it(
+    tmp_path: Path, header: str, words: list[str], is_reading: bool
+) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(f"flow,{header}\n1,{words[0]}\n2,{words[1]}\n")
+    if is_reading:
+        with pytest.raises(TrainingDataError, match="expected a number, got"):
+            read_table(path, ColumnRoles())
+    else:
+        assert read_table(path, ColumnRoles()).columns == ("flow",)
 
 
 def test_all_columns_faults_come_in_one_answer(tmp_path: Path) -> None:

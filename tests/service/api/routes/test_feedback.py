@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from models.training.data.dataset import read_rows
+from models.training.data.image_reader import ImageReader, read_small
+from models.training.images.store import ImageStore
 from service.jobs.database import Database
-from service.jobs.feedback import Feedback
+from service.jobs.feedback import GOOD, Feedback
+from tests.support.images import encoded, picture
 
+IMAGE = encoded(picture(80, 60))
+BASE64 = b64encode(IMAGE).decode()
 ROW = {"model": "support", "text": "my card is gone", "label": "card_arrival", "correct_label": "lost_card"}
 
 
 def test_a_report_is_answered_with_what_was_kept(client: TestClient) -> None:
     made = client.post("/v1/feedback", json=ROW).json()
     assert made.pop("created_at") > 0
-    assert made == {"id": "feedback-1", "object": "feedback", **ROW}
+    assert made == {"id": "feedback-1", "object": "feedback", "image": None, **ROW}
 
 
 def test_the_given_label_may_be_left_out(client: TestClient) -> None:
@@ -36,11 +45,68 @@ def test_the_given_label_may_be_left_out(client: TestClient) -> None:
         ({"correct_label": None}, "correct_label"),
         ({"model": 3}, "model"),
         ({"more": 1}, "more"),
+        ({"image": BASE64}, "image"),
+        ({"text": None}, "text"),
+        ({"text": None, "image": "%"}, "image"),
+        ({"text": None, "image": "https://example.com/a.png"}, "image"),
+        ({"text": None, "image": b64encode(IMAGE[:80]).decode()}, "image"),
     ],
 )
 def test_what_breaks_the_contract_is_named(client: TestClient, changed: dict[str, Any], param: str) -> None:
     answer = client.post("/v1/feedback", json={**ROW, **changed})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+
+
+def report_image(client: TestClient, data: bytes) -> str:
+    """The data URI that is kept of an image."""
+    body = {"model": "parts", "image": b64encode(data).decode(), "correct_label": "nut"}
+    made = client.post("/v1/feedback", json=body).raise_for_status().json()
+    assert (made["text"], client.get("/v1/feedback?model=parts").json()["data"][-1]) == (None, made)
+    uri: str = made["image"]
+    return uri
+
+
+def test_an_image_is_kept_as_it_came(client: TestClient) -> None:
+    assert report_image(client, IMAGE) == f"data:image/png;base64,{BASE64}"
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (encoded(picture(80, 60), "TIFF"), (80, 60)),
+        (encoded(NOISE), (512, 384)),
+        (encoded(NOISE.crop((0, 0, 512, 512))), (256, 256)),
+    ],
+    ids=["another format", "large", "large as a JPEG, too"],
+)
+def test_other_images_are_kept_as_small_jpegs(client: TestClient, data: bytes, size: tuple[int, int]) -> None:
+    uri = report_image(client, data)
+    assert len(uri) <= 100_000
+    kept = Image.open(io.BytesIO(b64decode(uri.removeprefix("data:image/jpeg;base64,"))))
+    assert (kept.format, kept.size) == ("JPEG", size)
+
+
+def test_an_export_has_the_rows_of_one_kind(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    database.migrate()
+    feedback = Feedback(database)
+    feedback.add("m", "a text", None, "good")
+    for seed, label in enumerate(["good", "bad", "normal"]):
+        uri = f"data:image/png;base64,{b64encode(encoded(picture(seed=seed))).decode()}"
+        feedback.add("m", uri, None, label, kind="image")
+    assert (feedback.newest("m"), feedback.newest("m", "image")) == (1, 4)
+    path = tmp_path / "rows.jsonl"
+    assert feedback.export("m", 4, path) == 1
+    assert feedback.export("m", 4, path, kind="image", labels=GOOD) == 2
+    assert feedback.export("m", 4, path, kind="image") == 3
+    store = ImageStore(tmp_path / "images")
+    rows = ImageReader("classification", read_small, store).rows(path, {}, "training_file")
+    assert rows.labels == ["good", "bad", "normal"]
+    store.close()
+    database.close()
 
 
 def test_an_export_has_one_models_rows_up_to_a_number_and_the_last_word_on_each(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from tests.support.tiny_image_models import LABELS, image_classifier, image_enco
 DATA = encoded(picture(80, 60))
 OTHER = encoded(picture(80, 60, seed=1), "JPEG")
 BASE64 = b64encode(DATA).decode()
+BASE64_OF_OTHER = b64encode(OTHER).decode()
 WITH_DEADLINE = {"x-request-timeout-ms": "9000"}
 URI = f"data:image/png;base64,{BASE64}"
 
@@ -279,6 +280,32 @@ def test_jobs_on_images_begin_with_encoders_of_images_alone(client: TestClient, 
     assert "training begins with an encoder of images alone" in response.json()["error"]["message"]
     missing = client.post("/v1/fine_tuning/jobs", json=job | {"model": "dino"})
     assert (missing.status_code, missing.json()["error"]["param"]) == (404, "training_file")
+
+
+def test_classified_images_wait_until_feedback_comes(make_app: MakeApp, loaded: dict[str, ImageModel]) -> None:
+    app = make_app(keep_inputs=10)
+    app.state.manager.add_images(loaded["vit"])
+    with TestClient(app) as client:
+        classified = answer(
+            client.post("/v1/classify", json={"model": "vit", "images": [BASE64, URI, BASE64_OF_OTHER]})
+        )
+        kept = answer(client.get("/v1/kept_inputs", params={"model": "vit"}))["data"]
+        assert {one["image"] for one in kept} == {URI, f"data:image/jpeg;base64,{BASE64_OF_OTHER}"}
+        assert [one["text"] for one in kept] == [None, None]
+        best = [one["labels"][0]["score"] for one in classified["data"]]
+        assert {one["labels"][0]["score"] for one in kept} == set(best)
+        report = {"model": "vit", "image": kept[0]["image"], "correct_label": "cat"}
+        answer(client.post("/v1/feedback", json=report))
+        assert answer(client.get("/v1/kept_inputs"))["data"] == kept[1:]
+
+
+def test_a_job_on_images_needs_feedback_with_images(client: TestClient) -> None:
+    job = {"model": "dino", "training_file": "feedback:dino"}
+    answer(client.post("/v1/feedback", json={"model": "dino", "text": "a", "correct_label": "b"}))
+    refused = client.post("/v1/fine_tuning/jobs", json=job)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "training_file")
+    answer(client.post("/v1/feedback", json={"model": "dino", "image": BASE64, "correct_label": "b"}))
+    assert answer(client.post("/v1/fine_tuning/jobs", json=job))["status"] == "queued"
 
 
 def test_a_large_form_is_parsed_beside_the_event_loop(client: TestClient) -> None:

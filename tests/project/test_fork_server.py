@@ -1,0 +1,37 @@
+"""Which commands the tests fork instead of executing them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import fork_server
+from tests.support.fork_server import Forking
+
+SERVE = [sys.executable, "-m", "service.cli", "serve"]
+
+
+def test_a_process_of_tests_is_a_fork() -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("these tests run in the process that was started")
+    assert Forking.current is not None
+    assert "fork_server" in Path("/proc/self/cmdline").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "forked"),
+    [
+        (SERVE, {}, True),
+        (SERVE, {"OMP_NUM_THREADS": "7"}, False),
+        ([sys.executable, "-m", "pip", "list"], {}, False),
+        ([sys.executable, "-c", "print()"], {}, False),
+        (["true"], {}, False),
+    ],
+)
+def test_programs_of_ours_are_forked_unless_they_read_other_variables(
+    words: list[str], variables: dict[str, str], forked: bool
+) -> None:
+    assert fork_server._may_be_forked(words, os.environ | variables) == forked
