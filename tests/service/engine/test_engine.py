@@ -438,12 +438,18 @@ def test_the_event_loop_computes_what_waits_in_batches_with_turns_between() -> N
 
 
 def test_runners_help_once_many_batches_wait() -> None:
-    threads = Threads()
+    threads, helped = Threads(), threading.Event()
+
+    def compute(batch: Sequence[Piece]) -> None:
+        threads(batch)
+        if threads.names[-1] == "engine-m-0":
+            helped.set()
+        helped.wait(WAIT_S)  # the loop would compute them all before a busy machine lets the runner begin
 
     async def submit_many(made: Engine[Piece]) -> list[list[float]]:
         return await rows_of(*(made.submit(pieces(number)) for number in range(40)))
 
-    with engine(Doubler(threads), loop_tokens=30) as made:
+    with engine(Doubler(compute), loop_tokens=30) as made:
         assert asyncio.run(submit_many(made)) == [[number] for number in range(40)]
     assert "engine-m-0" in threads.names
 
