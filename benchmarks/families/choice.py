@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.families.detectors import ALPHA, Judge, judge_by
 from benchmarks.families.plant import Plant
 from models.sensors.detectors.base import SensorDetector
-from models.sensors.detectors.combined import Combined, EnsembleSeries
+from models.sensors.detectors.combined import EnsembleSeries
 from models.sensors.detectors.series import LevelDetector, ResidualDetector
 from models.sensors.detectors.window_statistics import StatisticsDetector
 from models.sensors.fitting import fit_calibrated
@@ -23,14 +24,11 @@ Figures = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by family and configu
 _WINDOWS, _BLOCKS = (8, 16, 32), (20, 100, 400)
 
 
-class _Ensemble(EnsembleSeries):
-    """The 4-norm of any members, on readings less their baseline or on all of them."""
+class _Mean(EnsembleSeries):
+    """The mean of the members' scores."""
 
-    norm = 4.0
-
-    def __init__(self, columns: int, members: Sequence[Make], *, recentred: bool) -> None:
-        Combined.__init__(self, columns, [member(columns) for member in members])
-        self.recentred = recentred
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack(self._normalised(x)).mean(dim=0)
 
 
 def configurations() -> dict[str, Make]:
@@ -39,13 +37,12 @@ def configurations() -> dict[str, Make]:
     found |= {f"residual {lags}": partial(ResidualDetector, lags=lags) for lags in (4, 16)}
     for window, block in product(_WINDOWS, _BLOCKS):
         found[f"statistics {window}, block {block}"] = partial(StatisticsDetector, window=window, block=block)
-    for block, windows, recentred in product(_BLOCKS[1:], ((16,), (16, 8, 4)), (False, True)):
-        statistics: list[Make] = [partial(StatisticsDetector, window=window, block=block) for window in windows]
-        named = f"statistics {', '.join(map(str, windows))}"
-        told = f"block {block}{', less the baseline' if recentred else ''}"
-        two, three = [*statistics, ResidualDetector], [*statistics, LevelDetector, ResidualDetector]
-        found[f"{named}; residual; {told}"] = partial(_Ensemble, members=two, recentred=recentred)
-        found[f"{named}; level; residual; {told}"] = partial(_Ensemble, members=three, recentred=recentred)
+    for block in _BLOCKS:
+        statistics = partial(StatisticsDetector, block=block)
+        for base, combination in ((EnsembleSeries, "root mean square"), (_Mean, "mean")):
+            two, three = (statistics, ResidualDetector), (statistics, LevelDetector, ResidualDetector)
+            found[f"statistics and residual, block {block}, {combination}"] = _ensemble(base, two)
+            found[f"statistics, level and residual, block {block}, {combination}"] = _ensemble(base, three)
     return found
 
 
@@ -69,3 +66,7 @@ def chosen_without(family: str | None, figures: Figures) -> str:
 def _mean_rate(families: Sequence[Mapping[str, Mapping[str, Any]]], configuration: str) -> float:
     rates = [rate for by in families for rate in by[configuration]["false_alarm_rates"]]
     return float(np.mean(rates)) if rates else 0.0
+
+
+def _ensemble(base: type[EnsembleSeries], members: Sequence[Make]) -> Make:
+    return type(base.__name__, (base,), {"kinds": tuple(members)})

@@ -20,7 +20,6 @@ from models.sensors.base import (
     Times,
     require_columns,
 )
-from models.sensors.baseline import Baseline
 from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.network import NetworkDetector, TrainingCurve
@@ -44,14 +43,11 @@ class FittedDetector(AnomalyModel, Protocol):
 
 
 class ScaledDetector(nn.Module):
-    """A scale and a detector: readings float64 [n + window - 1, d] in, scores [n] out.
+    """A scale and a detector: raw readings float64 [n + window - 1, d] in, scores [n] out."""
 
-    With a `baseline` readings come less that; without one they come raw.
-    """
-
-    def __init__(self, scale: RobustScale, detector: SensorDetector, baseline: Baseline | None = None) -> None:
+    def __init__(self, scale: RobustScale, detector: SensorDetector) -> None:
         super().__init__()
-        self.scale, self.detector, self.baseline = scale, detector, baseline
+        self.scale, self.detector = scale, detector
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n readings."""
@@ -71,9 +67,8 @@ class ScaledDetector(nn.Module):
 class CalibratedDetector:
     """Implements `base.AnomalyModel` with a detector of records (window 1, no state) or of series.
 
-    A series' state is its last window - 1 readings, the baseline's mean before them, and the drift monitor's. `stride`
-    is the distance between independent readings; `period_s` the median seconds between readings, where there were
-    timestamps.
+    A series' state is its last window - 1 readings and the drift monitor's. `stride` is the distance between
+    independent readings; `period_s` the median seconds between readings, where there were timestamps.
     """
 
     kind: SensorKind
@@ -126,30 +121,18 @@ class CalibratedDetector:
         return self._score_series(readings, state, contributions)
 
     def _score_series(self, readings: Readings, state: State | None, contributions: bool) -> Scored:
-        tail, mean, monitor = self._open_state(state)
+        tail, monitor = self._open_state(state)
         readings = continue_from(tail[-1] if len(tail) else self._typical(), readings)
         whole = np.concatenate([tail, readings])
         missing = min(max(self.window - 1 - len(tail), 0), len(readings))
-        centred, means = self._subtract_baseline(whole, mean)
-        scores, shares = self._score_windows(centred, contributions)
+        scores, shares = self._score_windows(whole, contributions)
         p_values = self.calibration.p_values(scores)
         drift = monitor.update(p_values)
         scores, p_values = np.pad(scores, (missing, 0)), np.pad(p_values, (missing, 0), constant_values=1.0)
         if shares is not None:
             shares = np.pad(shares, ((missing, 0), (0, 0)))
-        first = max(len(whole) - self.window + 1, 0)
-        kept = {"readings": whole[first:].copy(), "drift": monitor.to_array()}
-        if means is not None:
-            kept["baseline"] = means[first].copy()
-        return Scored(scores, p_values, shares, drift, kept)
-
-    def _subtract_baseline(self, whole: Readings, before: Doubles | None) -> tuple[Readings, Doubles | None]:
-        """Readings [n, d] less the baseline, and its means [n + 1, d]; as they came without one."""
-        baseline = self.model.baseline
-        if baseline is None or before is None:
-            return whole, None
-        means = baseline.means(whole, before)
-        return baseline.subtract(whole, means[:-1]), means
+        kept = whole[max(len(whole) - self.window + 1, 0) :].copy()
+        return Scored(scores, p_values, shares, drift, {"readings": kept, "drift": monitor.to_array()})
 
     def _typical(self) -> Doubles:
         """The medians of the training readings, [d]."""
@@ -173,32 +156,24 @@ class CalibratedDetector:
             return joined, None
         return joined, np.concatenate(shares) if shares else np.zeros((0, whole.shape[1]), dtype=np.float32)
 
-    def _open_state(self, state: State | None) -> tuple[Readings, Doubles | None, DriftMonitor]:
-        """The last readings, the baseline's mean before them and the drift monitor.
-
-        Raises ValueError for another's state.
-        """
-        baseline, columns = self.model.baseline, len(self.columns)
+    def _open_state(self, state: State | None) -> tuple[Readings, DriftMonitor]:
+        """The last readings and the drift monitor. Raises ValueError for another's state."""
         if state is None:
-            return np.zeros((0, columns)), None if baseline is None else baseline.end.cpu().numpy(), self.monitor()
-        expected = ["drift", "readings"] if baseline is None else ["baseline", "drift", "readings"]
-        if sorted(state) != expected:
-            raise ValueError(f"state: expected {', '.join(expected)}, got {', '.join(sorted(state))}")
-        tail, mean = state["readings"], state.get("baseline")
-        if mean is not None and (mean.shape != (columns,) or not np.isfinite(mean).all()):
-            raise ValueError(f"state: expected a finite baseline of {columns} columns, got {mean.shape}")
+            return np.zeros((0, len(self.columns))), self.monitor()
+        if set(state) != {"readings", "drift"}:
+            raise ValueError(f"state: expected readings and drift, got {sorted(state)}")
+        tail, columns = state["readings"], len(self.columns)
         fits = tail.ndim == 2 and tail.shape[1] == columns and len(tail) < max(self.window, 1)
         if not fits or not np.isfinite(tail).all():
             raise ValueError(
                 f"state: expected at most {self.window - 1} finite readings of {columns} columns, got {tail.shape}"
             )
-        return tail, mean, DriftMonitor.from_array(state["drift"], self.stride)
+        return tail, DriftMonitor.from_array(state["drift"], self.stride)
 
 
-def most_columns(detector: SensorDetector) -> int:
+def most_columns(window: int) -> int:
     """The most columns of a series whose state fits MOST_STATE_BYTES, for a window above 1."""
-    rows = detector.window - 1 + detector.recentred
-    return (MOST_STATE_BYTES - DriftMonitor().to_array().nbytes) // (rows * np.dtype(np.float64).itemsize)
+    return (MOST_STATE_BYTES - DriftMonitor().to_array().nbytes) // ((window - 1) * np.dtype(np.float64).itemsize)
 
 
 def _shares(parts: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.sensors.base import Readings, SensorKind
-from models.sensors.baseline import Baseline
 from models.sensors.block_calibration import BlockedCalibration, correlation_time
 from models.sensors.calibrated_detector import CalibratedDetector, ScaledDetector
 from models.sensors.detectors.base import SensorDetector
@@ -57,16 +56,13 @@ def fit_calibrated(
     watch: Watch | None = None,
 ) -> CalibratedDetector:
     """A detector that `make` builds, fitted to runs [n, d] and calibrated out of fold."""
-    detector = make()
-    baseline = Baseline(detector.columns).to(runs[0].device).fit(runs) if detector.recentred else None
-    runs = [baseline(run) for run in runs] if baseline else runs
     scores = out_of_fold(make, runs)
+    detector = make()
     if isinstance(detector, NetworkDetector):
         detector.watch = watch
     calibrate = BlockedCalibration.of_stretches if detector.by_stretches else BlockedCalibration.of
     stride = max(1, round(correlation_time(scores)))
-    model = _fit(detector, runs, baseline)
-    return CalibratedDetector(kind, columns, model, calibrate(scores), stride, period_s)
+    return CalibratedDetector(kind, columns, _fit(detector, runs), calibrate(scores), stride, period_s)
 
 
 def out_of_fold(make: MakeDetector, runs: Sequence[Tensor]) -> list[NDArray[np.float32]]:
@@ -103,9 +99,9 @@ def split_for_calibration(runs: Sequence[Tensor], folds: int, *, least: int) -> 
     raise ValueError(f"expected a run of at least {2 * least} readings, the longest has {longest}")
 
 
-def _fit(detector: SensorDetector, runs: Sequence[Tensor], baseline: Baseline | None = None) -> ScaledDetector:
-    """Fit the scale to all runs, less their `baseline`, and the detector to those of at least a window."""
+def _fit(detector: SensorDetector, runs: Sequence[Tensor]) -> ScaledDetector:
+    """Fit the scale to all runs, and the detector to those of at least a window."""
     scale = RobustScale(detector.columns).to(runs[0].device).fit(torch.cat(list(runs)))
     usable = [scale(run) for run in runs if len(run) >= detector.window]
     detector.fit(usable)
-    return ScaledDetector(scale, detector, baseline).eval().requires_grad_(requires_grad=False)
+    return ScaledDetector(scale, detector).eval().requires_grad_(requires_grad=False)

@@ -14,7 +14,6 @@ from torch import Tensor
 from models.errors import ModelSourceError
 from models.sensors.adaptive.detector import DETECTOR_ID, AdaptiveDetector
 from models.sensors.base import AnomalyModel, Forecaster, SensorKind
-from models.sensors.baseline import Baseline
 from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.calibrated_detector import CalibratedDetector, ScaledDetector
 from models.sensors.detectors.factory import DETECTORS, build
@@ -101,13 +100,10 @@ def _restore_calibrated(
     if scores.ndim != 1 or not len(scores) or scores.dtype != torch.float32:
         raise ValueError(f"calibration: expected float32 [m], m >= 1, got {scores.dtype} {list(scores.shape)}")
     detector = build(kind, str(settings["detector"]), len(columns), settings["settings"])
-    baseline = Baseline(len(columns)) if detector.recentred else None
-    model = ScaledDetector(RobustScale(len(columns)), detector, baseline)
+    model = ScaledDetector(RobustScale(len(columns)), detector)
     _resize_buffers(model, tensors)
-    by_column = ["scale.center", *(f"baseline.{name}" for name in (baseline.state_dict() if baseline else ()))]
-    for name in by_column:
-        if tensors[name].shape != (len(columns),):
-            raise ValueError(f"columns: expected {tensors[name].shape[0]} as {name} has, got {len(columns)}")
+    if tensors["scale.center"].shape != (len(columns),):
+        raise ValueError(f"columns: expected {tensors['scale.center'].shape[0]}, got {len(columns)}")
     model.load_state_dict(tensors, strict=True)
     if detector.window != settings["window"]:
         raise ValueError(f"window: expected {detector.window}, got {settings['window']}")

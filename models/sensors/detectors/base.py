@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -24,18 +24,11 @@ class SensorDetector(nn.Module):
     folds: ClassVar[int] = 8
     # Whether its calibration allows for later stretches whose scores, all above 0, are higher or lower as a whole.
     by_stretches: ClassVar[bool] = False
-    # Whether readings come less their `Baseline`.
-    recentred: bool = False
 
     def __init__(self, columns: int, window: int = 1) -> None:
         super().__init__()
         self.columns = columns
         self.window = window
-
-    @classmethod
-    def restored(cls, columns: int, settings: Mapping[str, Any]) -> Self:
-        """An unfitted detector with the settings of an artifact."""
-        return cls(columns, **settings)
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
         """Learn what normal readings look like."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,16 @@ from models.sensors.detectors.window_statistics import StatisticsDetector
 _LOW, _HIGH = 0.5, 0.99
 _BEND = 0.1
 _SMALLEST = 1e-9
-# By version of the ensemble: the readings in each window of statistics, and the norm of the members' scores.
-_VERSIONS = {1: ((16,), 2.0), 2: ((16, 8, 4), 4.0)}
-_NEWEST = max(_VERSIONS)
 
 
 class Combined(SensorDetector):
     """The mean of its members' scores, with a normal median of 0 and 99 % quantile of 1."""
 
+    kinds: ClassVar[tuple[Callable[[int], SensorDetector], ...]]
     marks: Tensor  # [members, 2]: median and spread
 
-    def __init__(self, columns: int, members: Sequence[SensorDetector]) -> None:
+    def __init__(self, columns: int) -> None:
+        members = [kind(columns) for kind in self.kinds]
         super().__init__(columns, max(member.window for member in members))
         self.members = nn.ModuleList(members)
         self.register_buffer("marks", torch.tensor([[0.0, 1.0]] * len(members), dtype=torch.float64))
@@ -71,50 +70,31 @@ class CombinedRecords(Combined):
     """Principal directions and neighbours."""
 
     kind = "combined"
-
-    def __init__(self, columns: int) -> None:
-        super().__init__(columns, [PcaDetector(columns), KnnRecords(columns)])
+    kinds = (PcaDetector, KnnRecords)
 
 
 class CombinedSeries(Combined):
     """Level and prediction error."""
 
     kind = "combined"
-
-    def __init__(self, columns: int) -> None:
-        super().__init__(columns, [LevelDetector(columns), ResidualDetector(columns)])
+    kinds = (LevelDetector, ResidualDetector)
 
 
 class EnsembleSeries(Combined):
-    """Statistics of the last 16, 8 and 4 readings, level and prediction error: the 4-norm of their scores.
+    """Statistics of the last readings, level and prediction error: the root of the mean square of their scores.
 
     Scores below their normal median count as almost 0. So the members that see no fault do not outvote the one that
-    does. Artifacts of version 1 have the statistics of 16 readings alone, the root of the mean square, and no
-    `Baseline`.
+    does.
     """
 
     kind = "ensemble"
     by_stretches = True
-
-    def __init__(self, columns: int, version: int = _NEWEST) -> None:
-        windows, self.norm = _VERSIONS[version]
-        statistics = [StatisticsDetector(columns, window) for window in windows]
-        super().__init__(columns, [*statistics, LevelDetector(columns), ResidualDetector(columns)])
-        self.version, self.recentred = version, version > 1
-
-    @classmethod
-    def restored(cls, columns: int, settings: Mapping[str, Any]) -> Self:
-        """The unfitted ensemble of an artifact; those of version 1 state no version."""
-        return cls(columns, **{"version": 1, **settings})
-
-    def settings(self) -> dict[str, Any]:
-        """The version, which keeps the scores of stored ensembles."""
-        return {"version": self.version}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores [n] of the last n of readings [n + window - 1, d]."""
-        return (torch.stack(self._normalised(x)) ** self.norm).mean(dim=0) ** (1 / self.norm)
+    kinds = (StatisticsDetector, LevelDetector, ResidualDetector)
 
     def _normalised(self, x: Tensor) -> list[Tensor]:
         """The members' scores, bent so that all are positive: about x above 0, and about 0 below."""
         return [(score + (score.square() + 4 * _BEND**2).sqrt()) / 2 for score in super()._normalised(x)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of the last n of readings [n + window - 1, d]."""
+        return torch.stack(self._normalised(x)).square().mean(dim=0).sqrt()

@@ -15,12 +15,8 @@ def switch_scale(runs: Sequence[Tensor], whitened: Tensor) -> Tensor:
     0.03, so that each time it is 30 deviations off, and hides faults of measured columns. Divided by the largest value
     of training, it counts one deviation. Where all columns are switches, they are what is measured.
     """
-    switches = find_switches(torch.cat(list(runs)))
+    readings = torch.cat(list(runs))
+    switches = ((readings == readings.amin(dim=0)) | (readings == readings.amax(dim=0))).all(dim=0)
+    switches &= ~switches.all()
     reach = whitened.abs().amax(dim=0).clamp(min=1.0)
     return torch.where(switches.repeat(whitened.shape[1] // len(switches)), reach, torch.ones_like(reach))
-
-
-def find_switches(readings: Tensor) -> Tensor:
-    """Whether each column of readings [n, d] has two values, beside columns that have more: bool [d]."""
-    switches = ((readings == readings.amin(dim=0)) | (readings == readings.amax(dim=0))).all(dim=0)
-    return switches & ~switches.all()

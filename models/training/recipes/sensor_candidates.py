@@ -142,7 +142,7 @@ class SensorCandidates:
         kind = self._settings.kind
         if kind == "records" or name == adaptive.DETECTOR_ID:  # fitting the adaptive one checks its own limit
             return MOST_COLUMNS
-        return min(most_columns(build(kind, name, 1)), MOST_COLUMNS)
+        return min(most_columns(build(kind, name, 1).window), MOST_COLUMNS)
 
     def _is_network(self, name: str) -> bool:
         return name != adaptive.DETECTOR_ID and issubclass(DETECTORS[self._settings.kind][name], NetworkDetector)
