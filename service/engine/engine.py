@@ -12,9 +12,9 @@ from typing import Generic
 from models.errors import SondeError
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice
-from service.engine.queue import BatchLimits, Queue
 from service.engine.request import Request
 from service.engine.runner import Backend, ItemT, Runner, RunnerContext
+from service.engine.scheduler import BatchLimits, Queue
 from service.errors import Unavailable
 from service.metrics import Metrics
 

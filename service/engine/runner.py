@@ -15,8 +15,8 @@ from models.errors import DeviceLost, ModelOutOfMemory, SondeError
 from models.preemption import NO_PREEMPTION, Preemption, PreemptionFlag
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice
-from service.engine.queue import BatchLimits, Queue, QueuedItem
 from service.engine.request import Item, Request
+from service.engine.scheduler import BatchLimits, Queue, QueuedItem
 from service.errors import BackendError, InvalidOutput
 from service.metrics import Metrics
 

@@ -21,8 +21,8 @@ from service.config import Settings
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
-from service.engine.queue import BatchLimits
 from service.engine.runner import Backend
+from service.engine.scheduler import BatchLimits
 from service.metrics import Metrics
 from service.serving.program_model import ProgramBackend, TensorItem, loop_tokens
 from service.serving.sensor_model import ReadingsBackend, ReadingsItem

@@ -94,7 +94,7 @@ def files_met_by_a_request(home: Path, model: Path) -> list[str]:
 @pytest.mark.slow
 def test_an_embeddings_request_meets_few_files(tmp_path: Path) -> None:
     met = files_met_by_a_request(tmp_path, tiny_models.encoder(tmp_path / "encoder"))
-    expected = {f"service/{name}.py" for name in ("api/routes/embeddings", "engine/queue", "engine/runner", "logs")}
+    expected = {f"service/{name}.py" for name in ("api/routes/embeddings", "engine/scheduler", "engine/runner", "logs")}
     assert expected | {"models/text/packed/bert.py", "models/text/tokenization.py"} <= set(met)
     assert len(met) <= MAX_FILES, "\n".join(met)
     page = (_ROOT / "docs/concepts/architecture.md").read_text(encoding="utf-8")

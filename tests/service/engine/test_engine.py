@@ -16,9 +16,9 @@ from models.errors import DeviceLost, ModelOutOfMemory
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
-from service.engine.queue import BatchLimits
 from service.engine.request import Request
 from service.engine.runner import Backend, Runner
+from service.engine.scheduler import BatchLimits
 from service.errors import BackendError, ClientGone, DeadlineExceeded, InvalidOutput, Unavailable
 from service.metrics import Metrics
 from service.serving.servable import wait_for_rows

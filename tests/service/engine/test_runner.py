@@ -24,8 +24,8 @@ from service.config import Settings
 from service.engine.cache import RowCache
 from service.engine.device import ComputeDevice, ComputeThreads
 from service.engine.engine import Engine
-from service.engine.queue import BatchLimits, Scheduler
 from service.engine.runner import _WORTH_ALL_THREADS_S, Backend
+from service.engine.scheduler import BatchLimits, Scheduler
 from service.errors import Unavailable
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager

@@ -18,7 +18,7 @@ from models.text.tokenization import Tokens
 from service.engine.cache import LruCache, RowCache
 from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
-from service.engine.queue import BatchLimits
+from service.engine.scheduler import BatchLimits
 from service.errors import BackendError, DeadlineExceeded, InvalidRequest, Overloaded
 from service.metrics import Metrics
 from service.serving.servable import Admission, Caller, ServingContext

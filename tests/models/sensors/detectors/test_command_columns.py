@@ -22,6 +22,7 @@ def telemetry(rows: int, seed: int) -> Readings:
 
 
 @pytest.mark.parametrize("detector", ["statistics", "residual", "ensemble"])
+@pytest.mark.slow
 def test_a_fault_beside_rare_commands_scores_above_them(detector: str) -> None:
     sensor = fit_sensor("series", detector, COLUMNS, [telemetry(2000, 0)])
     later = telemetry(1500, 1)

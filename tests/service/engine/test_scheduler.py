@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.engine.queue import BatchLimits, QueuedItem, Scheduler
 from service.engine.request import Request
+from service.engine.scheduler import BatchLimits, QueuedItem, Scheduler
 from tests.fakes.item import Piece, request
 
 LIMITS = BatchLimits(max_tokens=100, max_items=6, max_padding=0.25, free_padding_tokens=8, interactive_tokens=40)
