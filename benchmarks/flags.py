@@ -3,7 +3,7 @@
 python -m benchmarks.flags [--instructions avx2] [--ways float32,threads-1] [--rounds 1] [--seconds 3]
 [--write [--append]]
 
-In a round the servers are up together, and each load is measured on one after another.
+In a round the servers are up together. Each load is measured on one after another, and each begins with the next.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def one_round(instructions: str, ways: list[str], number: int, warmup_s: float, 
             for way, given in flags.items()
         }
         for place, (name, row) in enumerate(FLAG_ROWS.items()):
-            for way, server in servers.items():
-                figures = measure(server, row, 100 * number + place, warmup_s, seconds)
+            first = (number + place) % len(servers)
+            for way in [*list(servers)[first:], *list(servers)[:first]]:
+                figures = measure(servers[way], row, 100 * number + place, warmup_s, seconds)
                 seen.setdefault(way, {})[name] = figures
                 print(f"{instructions:7} {way:10} {name:9} {figures[row.figure]:.1f}", flush=True)
     return dict(seen)

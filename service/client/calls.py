@@ -16,23 +16,21 @@ from service.client.answers import (
     Deleted,
     Detections,
     Embeddings,
-    Event,
     Feedback,
     File,
     Forecast,
     InService,
-    Job,
     Model,
     Page,
     Ranking,
     ReadPages,
-    Report,
     Scores,
     Version,
 )
 from service.client.call import Call
 from service.client.errors import BadInput
 from service.client.images import Image, encode_images
+from service.client.job_answers import Event, Job, Report
 from service.client.tensors import Rows, Tensors, describe_tensors
 
 Labels = Sequence[str] | Mapping[str, str | Sequence[str]]

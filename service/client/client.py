@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from service.client import calls
-from service.client.answers import Event, Scores
+from service.client.answers import Scores
 from service.client.call import Call, Wait, address_of, exchange, key_headers
 from service.client.event_log import EventLog
 from service.client.frames import forecast_frame, readings_of, scores_frame
+from service.client.job_answers import Event
 from service.client.series import Series
 
 if TYPE_CHECKING:

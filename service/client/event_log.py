@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from service.client.answers import Event, Page
+from service.client.answers import Page
+from service.client.job_answers import Event
 
 
 class EventLog:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.client.answers import Report as ReportAnswer
+from service.client.job_answers import Report as ReportAnswer
 from service.commands.connection import Json
 from service.commands.report_text import show_report
 from service.commands.screen import Screen

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from service.client.answers import Event
+from service.client.job_answers import Event
 from service.commands.screen import Screen, safe
 
 _LEVELS = {"warn": "yellow", "error": "red"}

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from service.client import Client
-from service.client.answers import Job
 from service.client.errors import BadInput
+from service.client.job_answers import Job
 from service.commands.connection import DEFAULT_URL, Json, Key, Url, connect
 from service.commands.report_text import show_report
 from service.commands.screen import Screen

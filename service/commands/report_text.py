@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.client.answers import Choice, Confusion, Finding, Metric, Report, ReportedEvent, ReportedEvents
+from service.client.job_answers import Choice, Confusion, Finding, Metric, Report, ReportedEvent, ReportedEvents
 from service.commands.screen import STATUS, Screen
 
 _SUMMARIES = {

@@ -7,7 +7,7 @@ import time
 import typer
 
 from service.client import Client
-from service.client.answers import Job
+from service.client.job_answers import Job
 from service.commands.job_progress import JobProgress
 from service.commands.report_text import show_verdict
 from service.commands.screen import STATUS, Screen
