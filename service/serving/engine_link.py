@@ -182,13 +182,14 @@ class EngineLink(asyncio.Protocol):
             self._leave()
 
     def _complete_rows(self, frame: Rows) -> None:
-        found = self._open.pop(frame.number, None)
+        found = self._open.get(frame.number)
         if found is None:  # its caller has gone
             return
         model, request = found
         if frame.outputs:
             give_outputs(request.items, frame.outputs)
         request.rows[...] = np.frombuffer(frame.rows, dtype=np.float32).reshape(request.rows.shape)
+        del self._open[frame.number]  # a request whose rows do not fit fails with its connection
         self.tokens_per_s[model] = frame.tokens_per_s
         request.answer(request.rows, frame.queue_s, frame.inference_s)
         self._end_if_left()
