@@ -141,10 +141,11 @@ class Engine(Generic[ItemT]):
         items, tokens = self._queue.waiting
         self._quiet_turns = self._quiet_turns + 1 if items == self._seen_waiting else 0
         self._seen_waiting = items
+        left_to_runners = False  # where items too large for the loop are all that it finds
         if tokens >= self._loop_tokens or self._quiet_turns >= _QUIET_TURNS:
-            self._loop_runner.compute_waiting(self._loop_tokens)
+            left_to_runners = not self._loop_runner.compute_waiting(self._loop_tokens)
             self._seen_waiting = 0
-        self._loop_is_due = bool(self._queue.urgent[0])
+        self._loop_is_due = bool(self._queue.urgent[0]) and not left_to_runners
         if self._loop_is_due:
             asyncio.get_running_loop().call_soon(self._compute_on_loop)
 

@@ -93,14 +93,19 @@ class Runner(Generic[ItemT]):
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
-    def compute_waiting(self, most_tokens: int) -> None:
-        """Compute a batch of interactive requests in the calling thread, which must not wait for room."""
+    def compute_waiting(self, most_tokens: int) -> bool:
+        """Compute a batch of interactive requests in the calling thread, which must not wait for room.
+
+        False where there is none.
+        """
+        batch: list[QueuedItem] = []
         try:
             with self._context.device.sharing():
                 if batch := self._context.queue.take_some(most_tokens):
                     self._complete(batch, self._run(batch, NO_PREEMPTION))
         except Exception as error:  # as in a thread of its own
             self._on_failure(error, [request for request, _ in self._in_hand])
+        return bool(batch)
 
     def _loop(self) -> None:
         queue, device = self._context.queue, self._context.device

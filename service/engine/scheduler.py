@@ -120,10 +120,12 @@ class Scheduler:
         """Requests with waiting items whose deadline has passed."""
         return [f.request for f in self._flows.values() if f.request.deadline is not None and f.request.deadline <= now]
 
-    def next_batch(self, *, interactive_only: bool = False, most_tokens: int | None = None) -> list[QueuedItem]:
+    def next_batch(
+        self, *, interactive_only: bool = False, most_tokens: int | None = None, largest: int | None = None
+    ) -> list[QueuedItem]:
         """Take the most urgent item, whatever it costs, and others that fit it until `most_tokens`.
 
-        Empty only where no item of the wanted kind waits.
+        Items of more tokens than `largest` are left. Without it, empty only where no item of the wanted kind waits.
         """
         batch: list[QueuedItem] = []
         tokens = longest = 0
@@ -137,7 +139,8 @@ class Scheduler:
             if not flow.order:
                 continue
             count = flow.next_count
-            if batch and not self._limits.admits(len(batch) + 1, tokens + count, max(longest, count)):
+            too_large = largest is not None and count > largest
+            if too_large or (batch and not self._limits.admits(len(batch) + 1, tokens + count, max(longest, count))):
                 skipped.append(flow)
                 continue
             batch.append(self._take(flow))
@@ -257,9 +260,12 @@ class Queue:
         return batch
 
     def take_some(self, most_tokens: int) -> list[QueuedItem]:
-        """A batch of interactive requests, which ends once it has `most_tokens`. It wakes no runner for the others."""
+        """A batch of interactive items, none larger than `most_tokens`, which ends once it has `most_tokens`.
+
+        It wakes no runner for the others.
+        """
         with self._lock:
-            return self._next_batch(most_tokens, interactive_only=True)
+            return self._next_batch(most_tokens, interactive_only=True, largest=most_tokens)
 
     def close(self) -> None:
         """Give out nothing more."""
@@ -275,9 +281,11 @@ class Queue:
             self._mark_urgent()
         return waiting
 
-    def _next_batch(self, most_tokens: int, *, interactive_only: bool = False) -> list[QueuedItem]:
+    def _next_batch(
+        self, most_tokens: int, *, interactive_only: bool = False, largest: int | None = None
+    ) -> list[QueuedItem]:
         self._expire()
-        batch = self._scheduler.next_batch(interactive_only=interactive_only, most_tokens=most_tokens)
+        batch = self._scheduler.next_batch(interactive_only=interactive_only, most_tokens=most_tokens, largest=largest)
         self._mark_urgent()
         self._mark_started(batch)
         return batch

@@ -207,10 +207,10 @@ def supervise(settings: Settings, flags: Sequence[str], preloaded: str) -> int:
     All processes get `flags`. Raises CannotListen, and ConfigError for a metrics port that is in use.
     """
     metrics = SupervisorMetrics()
-    if settings.grpc_port:  # server processes share it, and would share it with another service, too
-        with open_sockets(settings.host, settings.grpc_port, listening=False, flag="--grpc-port"):
-            pass
     with tempfile.TemporaryDirectory(prefix="sonde-") as pages, open_sockets(settings.host, settings.port) as sockets:
+        if settings.grpc_port:  # server processes share it, and would share it with another service, too
+            with open_sockets(settings.host, settings.grpc_port, listening=False, flag="--grpc-port"):
+                pass
         page = MetricsPage(Path(pages), "parent", metrics.registry)
         listen(MetricsAggregator(Path(pages)).registry(), settings.host, settings.metrics_port)
         port = str(sockets[0].getsockname()[1])

@@ -71,7 +71,8 @@ class EngineLink(asyncio.Protocol):
         # Exchanges that open a model have negative numbers, submissions those of their requests.
         self._numbers = itertools.count(-1, -1)
         self._opening: dict[int, tuple[MakeOpen, Future[Opened]]] = {}
-        self._held: dict[str, MakeOpen] = {}
+        # By label, one for each `open` until its `release`: a version may come back while requests hold it from before.
+        self._held: dict[str, list[MakeOpen]] = {}
         self._open: dict[int, tuple[str, Request]] = {}
 
     def open(self, make: MakeOpen) -> Opened:
@@ -149,7 +150,7 @@ class EngineLink(asyncio.Protocol):
     async def _restore(self) -> None:
         """Open at a new engine what was open at the last one."""
         try:
-            for label, make in list(self._held.items()):
+            for label, make in [(label, make) for label, makes in self._held.items() for make in makes]:
                 answer: Future[Opened] = Future()
                 self._send_open(make, answer)
                 opened = await asyncio.wrap_future(answer)
@@ -176,19 +177,22 @@ class EngineLink(asyncio.Protocol):
             self._fail(frame)
         elif isinstance(frame, Opened):
             make, answer = self._opening.pop(frame.number)
-            self._held[frame.metadata.label] = make
+            held = self._held.setdefault(frame.metadata.label, [])
+            if make not in held:  # a new engine opens it again
+                held.append(make)
             _complete(answer, frame)
         else:
             self._leave()
 
     def _complete_rows(self, frame: Rows) -> None:
-        found = self._open.pop(frame.number, None)
+        found = self._open.get(frame.number)
         if found is None:  # its caller has gone
             return
         model, request = found
         if frame.outputs:
             give_outputs(request.items, frame.outputs)
         request.rows[...] = np.frombuffer(frame.rows, dtype=np.float32).reshape(request.rows.shape)
+        del self._open[frame.number]  # a request whose rows do not fit fails with its connection
         self.tokens_per_s[model] = frame.tokens_per_s
         request.answer(request.rows, frame.queue_s, frame.inference_s)
         self._end_if_left()
@@ -235,12 +239,15 @@ class EngineLink(asyncio.Protocol):
         self._end_if_left()
 
     def _send_close(self, label: str) -> None:
-        if self._held.pop(label, None) is None:
+        if not (held := self._held.get(label)):
             return
-        for number in [number for number, (model, _) in self._open.items() if model == label]:
-            _, request = self._open.pop(number)
-            request.fail(Unavailable("the service is shutting down"))
-            self._write(Cancel(number))
+        held.pop()
+        if not held:
+            del self._held[label]
+            for number in [number for number, (model, _) in self._open.items() if model == label]:
+                _, request = self._open.pop(number)
+                request.fail(Unavailable("the service is shutting down"))
+                self._write(Cancel(number))
         self._write(CloseModel(next(self._numbers), label))
 
     def _write(self, frame: ToEngine) -> None:

@@ -88,7 +88,7 @@ class EngineServer:
             front.abort()
         for task in self._tasks:
             task.cancel()
-        for _, engine in self._models.values():
+        for _, engine in list(self._models.values()):  # fronts that go meanwhile release theirs
             await asyncio.to_thread(engine.close)
 
     def connected(self, front: FrontConnection) -> None:
@@ -123,7 +123,7 @@ class EngineServer:
             async with self._opening:
                 model, found = await self._find_or_load(frame)
                 if front in self._fronts:
-                    front.models.add(model.metadata.label)
+                    front.models[model.metadata.label] += 1
                 else:
                     self.release(model.metadata.label)
         except Exception as error:  # a broken model may make a library raise anything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
@@ -43,7 +44,7 @@ class FrontConnection(asyncio.Protocol):
     """One front's connection: its models and its open requests."""
 
     def __init__(self, server: EngineServer) -> None:
-        self.models: set[str] = set()
+        self.models: Counter[str] = Counter()  # how often it holds each
         self._server = server
         self._buffer = FrameBuffer()
         self._transport: asyncio.WriteTransport | None = None
@@ -102,7 +103,7 @@ class FrontConnection(asyncio.Protocol):
         elif isinstance(frame, Cancel):
             self._cancel(frame.number)
         elif isinstance(frame, CloseModel):
-            self.models.discard(frame.model)
+            self.models -= Counter([frame.model])
             self._server.release(frame.model)
         else:
             self._server.open(self, frame)

@@ -418,6 +418,24 @@ def test_runners_compute_more_tokens_than_the_event_loop_may() -> None:
     assert set(threads.names) == {"engine-m-0"}
 
 
+def test_the_event_loop_leaves_large_items_to_runners() -> None:
+    threads = Threads()
+    backend = Doubler(threads)
+
+    async def submit_both(made: Engine[Piece]) -> list[list[float]]:
+        requests = made.submit(pieces(1)), made.submit(pieces(2, count=90)), made.submit(pieces(3))
+        for _ in range(50):  # more turns than the loop takes for all that it computes
+            await asyncio.sleep(0)
+        assert backend.batches == [[1, 3]]
+        assert not made._loop_is_due
+        made.start()
+        return await rows_of(*requests)
+
+    with engine(backend, loop_tokens=30, start=False) as made:
+        assert asyncio.run(submit_both(made)) == [[1], [2], [3]]
+    assert threads.names == [threading.current_thread().name, "engine-m-0"]
+
+
 def test_the_event_loop_computes_what_waits_in_batches_with_turns_between() -> None:
     threads, turns = Threads(), 0
     backend = Doubler(threads)

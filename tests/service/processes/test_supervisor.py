@@ -20,7 +20,7 @@ from service.errors import CannotListen
 from service.metrics import SupervisorMetrics
 from service.processes.server_process import ProcessSpec, ServerProcess
 from service.processes.sockets import open_sockets
-from service.processes.supervisor import Supervisor
+from service.processes.supervisor import Supervisor, supervise
 from tests.support.server import free_port, wait_until
 
 pytestmark = pytest.mark.real
@@ -226,6 +226,14 @@ def test_an_address_that_is_taken_is_named() -> None:
             open_sockets("127.0.0.1", port),
         ):
             pass
+
+
+def test_one_port_for_http_and_grpc_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Supervisor, "run", lambda self: 0)
+    port = free_port()
+    settings = Settings.read({"home": tmp_path, "fronts": 2, "port": port, "grpc_port": port})
+    with pytest.raises(CannotListen, match="--grpc-port takes another"):
+        supervise(settings, [], "service.preloaded")
 
 
 def test_all_addresses_of_a_name_are_on_one_port() -> None:

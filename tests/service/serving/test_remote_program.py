@@ -209,6 +209,31 @@ def test_a_registered_program_is_loaded_once_and_unloaded_with_the_last_front(tm
     run(tmp_path, test, "fixed")
 
 
+def test_a_version_that_a_front_opens_again_outlives_the_end_of_the_first(tmp_path: Path) -> None:
+    """A version that comes back into service while a request holds it from before is open twice."""
+    source = _registered(tmp_path)
+    label = "ft:program:local:net:v1"
+
+    async def test(bench: ProgramBench) -> None:
+        link = bench.link()
+        await bench.connect(link)
+        opener = RemoteTextSource(bench.settings, link, bench.metrics)
+        first, second, third = [await asyncio.to_thread(opener.open_program, source) for _ in range(3)]
+        first.engine.close()
+        await wait_for_rows(second.engine.submit([TensorItem({"x": X}, 1)]))
+        await bench.server.close()
+        await until(lambda: link.lost is not None)
+        bench.restart()
+        await bench.connect(link)
+        await until(lambda: link.lost is None)
+        second.engine.close()
+        await wait_for_rows(third.engine.submit([TensorItem({"x": X}, 1)]))
+        third.engine.close()
+        await until(lambda: bench.server.find(label) is None)
+
+    run(tmp_path, test, "fixed")
+
+
 def test_the_engine_refuses_a_program_that_gives_other_outputs_than_at_its_registration(tmp_path: Path) -> None:
     source = _registered(tmp_path)
     tensors = load_file(source.path.parent / GOLDEN)

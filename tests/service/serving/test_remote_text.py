@@ -21,7 +21,7 @@ from models.text.base import TextModel
 from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.engine import Engine
-from service.engine.frames import Cancel, encode
+from service.engine.frames import Cancel, Rows, encode
 from service.engine.request import Request
 from service.errors import BackendError, BodyTooLarge, ClientGone, Overloaded, Unavailable
 from service.metrics import Metrics
@@ -387,6 +387,21 @@ def test_a_frame_that_cannot_be_read_ends_that_connection_alone(
     run(test, FakeModel())
     assert any("that cannot be read" in line or "within a frame" in line for line in caplog.messages)
     assert not any(record.exc_info for record in caplog.records)
+
+
+def test_rows_that_do_not_fit_their_request_fail_it_at_once() -> None:
+    fake = FakeModel()
+
+    async def test(bench: Bench) -> None:
+        _, [(model, engine)] = await bench.front()
+        [connection] = bench.server._fronts
+        fake.gate.clear()
+        request = engine.submit(texts(model, "one"))
+        connection.send(Rows(request.number, b"\0" * 4, 0.0, 0.0, 0.0))
+        with pytest.raises(Unavailable, match="the engine restarts"):
+            await asyncio.wait_for(rows(request), TIMEOUT_S / 4)
+
+    run(test, fake)
 
 
 def test_without_an_engine_requests_get_503_and_with_the_next_one_rows() -> None:
