@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from models.training.data.dataset import read_rows
 from models.training.data.image_reader import ImageReader, read_small
@@ -87,6 +87,17 @@ def test_other_images_are_kept_as_small_jpegs(client: TestClient, data: bytes, s
     assert len(uri) <= 100_000
     kept = Image.open(io.BytesIO(b64decode(uri.removeprefix("data:image/jpeg;base64,"))))
     assert (kept.format, kept.size) == ("JPEG", size)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "PNG"])
+def test_a_small_copy_has_no_comment(client: TestClient, kind: str) -> None:
+    """Pillow would write a file's comment into the copy, and refuses to write a long one."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("comment", "secret" * 10_000)
+    options = {"pnginfo": info} if kind == "PNG" else {"comment": b"secret" * 10_000}
+    uri = report_image(client, encoded(NOISE, kind, **options))
+    assert len(uri) <= 100_000
+    assert b"secret" not in b64decode(uri.partition(",")[2])
 
 
 def test_an_export_has_the_rows_of_one_kind(tmp_path: Path) -> None:
