@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Container
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from service.jobs.tables import feedback
 
 PREFIX = "feedback:"
 IMAGE = "image"
+MAX_PAGE_CHARACTERS = 16_000_000
 # A detector learns from images with these labels alone.
 GOOD = frozenset({"good", "normal"})
 
@@ -61,12 +63,19 @@ class Feedback(SeenByPrincipal):
             return connection.execute(query).scalar()
 
     def page(self, model: str, after: int, limit: int) -> tuple[list[FeedbackRow], bool]:
-        """A page of a model's rows, oldest first, from those after number `after`, and whether there are more."""
-        query = sa.select(*(feedback.c[name] for name in FeedbackRow.__dataclass_fields__))
-        query = query.where(self._is_visible(model), feedback.c.seq > after).order_by(feedback.c.seq)
+        """A page of a model's rows, oldest first, from those after number `after`, and whether there are more.
+
+        Rows of more than 16 million characters together, such as images, end a page before `limit`.
+        """
+        following = sa.and_(self._is_visible(model), feedback.c.seq > after)
+        sizes = sa.select(feedback.c.seq, sa.func.length(feedback.c.text)).where(following).order_by(feedback.c.seq)
+        query = sa.select(*(feedback.c[name] for name in FeedbackRow.__dataclass_fields__)).where(following)
         with self._database.read() as connection:
-            found = [FeedbackRow(*row) for row in connection.execute(query.limit(limit + 1))]
-        return found[:limit], len(found) > limit
+            rows = connection.execute(sizes.limit(limit + 1)).all()
+            totals = accumulate(size for _, size in rows[:limit])
+            count = max(1, sum(total <= MAX_PAGE_CHARACTERS for total in totals))
+            found = [FeedbackRow(*row) for row in connection.execute(query.order_by(feedback.c.seq).limit(count))]
+        return found, len(rows) > count
 
     def export(
         self, model: str, until: int, path: Path, *, kind: str | None = None, labels: Container[str] | None = None

@@ -221,3 +221,17 @@ def test_feedback_is_listed_a_page_at_a_time(client: TestClient) -> None:
     rest = client.get("/v1/feedback", params={"model": "support", "after": first["last_id"]}).raise_for_status().json()
     assert ([row["text"] for row in rest["data"]], rest["has_more"]) == (["text 2"], False)
     assert client.get("/v1/feedback").status_code == 422
+
+
+def test_a_page_of_large_rows_ends_early(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand images of 100 kB would be a gigabyte in memory."""
+    monkeypatch.setattr("service.jobs.feedback.MAX_PAGE_CHARACTERS", 250)
+    for number in range(3):
+        client.post("/v1/feedback", json={**ROW, "text": f"{number}" * 100}).raise_for_status()
+    client.post("/v1/feedback", json={**ROW, "text": "3" * 300}).raise_for_status()
+    sizes, params, has_more = list[list[int]](), {"model": "support"}, True
+    while has_more:
+        page = client.get("/v1/feedback", params=params).raise_for_status().json()
+        sizes.append([len(row["text"]) for row in page["data"]])
+        params["after"], has_more = page["last_id"], page["has_more"]
+    assert sizes == [[100, 100], [100], [300]]
