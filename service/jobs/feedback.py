@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -85,23 +87,31 @@ class Feedback(SeenByPrincipal):
         With `labels`, only rows whose correct label is one of them. Of several rows on one text the last counts. Rows
         without a visible text and label are left out: no job can use them, and callers cannot delete them.
         """
-        query = sa.select(feedback.c.text, feedback.c.correct_label)
+        query = sa.select(feedback.c.text, feedback.c.correct_label).order_by(feedback.c.seq)
         query = query.where(self._is_visible(model), _is_of(kind), feedback.c.seq <= until)
-        with self._database.read() as connection:
-            found = connection.execute(query.order_by(feedback.c.seq)).all()
-        rows = {
-            row.text: row.correct_label
-            for row in found
-            if has_visible_text(row.text) and has_visible_text(row.correct_label)
-        }
-        kept = {text: label for text, label in rows.items() if labels is None or label in labels}
-        column = kind or "text"
-        lines = [json.dumps({column: text, "label": label}, ensure_ascii=False) + "\n" for text, label in kept.items()]
-        path.write_text("".join(lines), encoding="utf-8")
-        return len(kept)
+        column, count = kind or "text", 0
+        with self._database.read() as connection, path.open("w", encoding="utf-8") as file:
+            last = {_digest(text): label for text, label in _usable(connection, query)}
+            for text, _ in _usable(connection, query):
+                label = last.pop(_digest(text), None)
+                if label is not None and (labels is None or label in labels):
+                    file.write(json.dumps({column: text, "label": label}, ensure_ascii=False) + "\n")
+                    count += 1
+        return count
 
     def _is_visible(self, model: str) -> sa.ColumnElement[bool]:
         return _is_on(model) & self._principal.sees(feedback.c.owner)
+
+
+def _usable(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[tuple[str, str]]:
+    """Text and label of each row with visible ones, some at a time: images of all rows could be gigabytes."""
+    for row in connection.execute(query.execution_options(yield_per=100)):
+        if has_visible_text(row.text) and has_visible_text(row.correct_label):
+            yield row.text, row.correct_label
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _is_of(kind: str | None) -> sa.ColumnElement[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,19 @@ def test_an_export_has_one_models_rows_up_to_a_number_and_the_last_word_on_each(
     assert feedback.export("m", until, tmp_path / "rows.jsonl") == 2
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows == [{"text": "one", "label": "ü"}, {"text": "two", "label": "b"}]
+    database.close()
+
+
+def test_an_export_holds_few_images_in_memory(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    database.migrate()
+    feedback = Feedback(database)
+    for number in range(300):
+        feedback.add("m", f"{number:05}" * 20_000, None, "good", kind="image")
+    tracemalloc.start()
+    assert feedback.export("m", 300, tmp_path / "rows.jsonl", kind="image") == 300
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
     database.close()
 
 
