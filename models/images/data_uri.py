@@ -20,6 +20,7 @@ _KEPT_AS_SENT = {b"\xff\xd8": "jpeg", b"\x89PNG": "png"}
 def to_data_uri(image: Image.Image, side: int, kind: Literal["JPEG", "PNG"] = "JPEG") -> str:
     """An image as a data URI, scaled to at most `side` pixels a side."""
     small = image.copy()
+    small.info.clear()  # such as a comment, which Pillow would write again
     small.thumbnail((side, side))
     stream = io.BytesIO()
     small.save(stream, kind)
@@ -31,7 +32,7 @@ def to_kept_data_uri(data: bytes, limits: ImageLimits, param: str) -> str:
 
     A JPEG or PNG of that size stays as it came. Others become JPEGs of at most 512 pixels a side. Raises ImageError.
     """
-    image = read_image(data, limits, param)
+    image = read_image(data, limits, param, side=_KEPT_SIDE)
     kind = next((kind for start, kind in _KEPT_AS_SENT.items() if data.startswith(start)), None)
     if kind is not None and len(data) <= _KEPT_BYTES:
         return f"data:image/{kind};base64,{b64encode(data).decode()}"

@@ -13,7 +13,7 @@ Image = Path | bytes | str
 
 
 def encode_images(images: Sequence[Image]) -> list[str]:
-    """Each image as a string. Raises BadInput for a file that cannot be read."""
+    """Each image as a string. Raises BadInput for a file that is empty or cannot be read."""
     if isinstance(images, str | bytes):
         raise BadInput(f"images: expected a list of images, got {type(images).__name__}")
     return [_encode(image) for image in images]
@@ -28,6 +28,9 @@ def _encode(image: Image) -> str:
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from error
+    if not content:
+        raise BadInput(f"{file}: expected an image, got an empty file")
+    return content

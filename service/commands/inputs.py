@@ -56,11 +56,11 @@ def _records(path: Path) -> Iterator[tuple[int, str | dict[str, object]]]:
         yield from _parsed(path, lines)
 
 
-def _open(path: Path) -> TextIO:
+def _open(path: Path, errors: str = "strict") -> TextIO:
     if path == STANDARD_INPUT:
         return sys.stdin
     try:
-        return path.open(encoding="utf-8-sig", newline="")
+        return path.open(encoding="utf-8-sig", errors=errors, newline="")
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from error
 
@@ -135,9 +135,9 @@ def _has_quality(path: Path) -> bool:
     """Whether a column says how good readings are, by the first lines of a CSV."""
     from models.training.data.quality_columns import is_quality_name  # takes a moment to load
 
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with _open(path, errors="replace") as lines:
         cells = (cell for line in islice(lines, 50) for cell in re.split(r"[;,\t|]", line))
-        return any(is_quality_name(cell.strip('" \n')) for cell in cells)
+        return any(is_quality_name(cell.strip('" \r\n')) for cell in cells)
 
 
 def _read_as_jobs_do(path: Path, columns: Sequence[str], timestamp: str | None) -> Readings:

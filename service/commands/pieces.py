@@ -102,10 +102,24 @@ def _read_rows(path: Path) -> list[list[float]]:
 def _cells_of_csv(path: Path) -> Iterator[tuple[int, Sequence[object]]]:
     reader = csv.reader(read_file(path).splitlines())
     try:
-        next(reader, None)
+        _require_names(path, next(reader, []))
         yield from ((reader.line_num, cells) for cells in reader if cells)
     except csv.Error as error:
         raise BadInput(f"{path}: expected CSV: {error}") from error
+
+
+def _require_names(path: Path, header: Sequence[str]) -> None:
+    """Raise BadInput for a row of numbers; columns that are numbered, as pandas writes them, have names."""
+    if header and all(map(_is_number, header)) and list(header) != [str(at) for at in range(len(header))]:
+        raise BadInput(f"{path}, line 1: expected the columns' names, got numbers; write a line of names above them")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _lists_of_json(path: Path) -> Iterator[tuple[int, Sequence[object]]]:
@@ -121,7 +135,7 @@ def _lists_of_json(path: Path) -> Iterator[tuple[int, Sequence[object]]]:
 def _number(path: Path, line: int, column: int, cell: object) -> float:
     try:
         number = float(cell)  # type: ignore[arg-type]  # the error says what came
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
         raise BadInput(f"{path}, line {line}, column {column}: expected a finite number, got {str(cell)[:60]!r}")

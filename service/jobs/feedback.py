@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -17,6 +20,7 @@ from service.jobs.tables import feedback
 
 PREFIX = "feedback:"
 IMAGE = "image"
+MAX_PAGE_CHARACTERS = 16_000_000
 # A detector learns from images with these labels alone.
 GOOD = frozenset({"good", "normal"})
 
@@ -61,12 +65,19 @@ class Feedback(SeenByPrincipal):
             return connection.execute(query).scalar()
 
     def page(self, model: str, after: int, limit: int) -> tuple[list[FeedbackRow], bool]:
-        """A page of a model's rows, oldest first, from those after number `after`, and whether there are more."""
-        query = sa.select(*(feedback.c[name] for name in FeedbackRow.__dataclass_fields__))
-        query = query.where(self._is_visible(model), feedback.c.seq > after).order_by(feedback.c.seq)
+        """A page of a model's rows, oldest first, from those after number `after`, and whether there are more.
+
+        Rows of more than 16 million characters together, such as images, end a page before `limit`.
+        """
+        following = sa.and_(self._is_visible(model), feedback.c.seq > after)
+        sizes = sa.select(feedback.c.seq, sa.func.length(feedback.c.text)).where(following).order_by(feedback.c.seq)
+        query = sa.select(*(feedback.c[name] for name in FeedbackRow.__dataclass_fields__)).where(following)
         with self._database.read() as connection:
-            found = [FeedbackRow(*row) for row in connection.execute(query.limit(limit + 1))]
-        return found[:limit], len(found) > limit
+            rows = connection.execute(sizes.limit(limit + 1)).all()
+            totals = accumulate(size for _, size in rows[:limit])
+            count = max(1, sum(total <= MAX_PAGE_CHARACTERS for total in totals))
+            found = [FeedbackRow(*row) for row in connection.execute(query.order_by(feedback.c.seq).limit(count))]
+        return found, len(rows) > count
 
     def export(
         self, model: str, until: int, path: Path, *, kind: str | None = None, labels: Container[str] | None = None
@@ -76,23 +87,31 @@ class Feedback(SeenByPrincipal):
         With `labels`, only rows whose correct label is one of them. Of several rows on one text the last counts. Rows
         without a visible text and label are left out: no job can use them, and callers cannot delete them.
         """
-        query = sa.select(feedback.c.text, feedback.c.correct_label)
+        query = sa.select(feedback.c.text, feedback.c.correct_label).order_by(feedback.c.seq)
         query = query.where(self._is_visible(model), _is_of(kind), feedback.c.seq <= until)
-        with self._database.read() as connection:
-            found = connection.execute(query.order_by(feedback.c.seq)).all()
-        rows = {
-            row.text: row.correct_label
-            for row in found
-            if has_visible_text(row.text) and has_visible_text(row.correct_label)
-        }
-        kept = {text: label for text, label in rows.items() if labels is None or label in labels}
-        column = kind or "text"
-        lines = [json.dumps({column: text, "label": label}, ensure_ascii=False) + "\n" for text, label in kept.items()]
-        path.write_text("".join(lines), encoding="utf-8")
-        return len(kept)
+        column, count = kind or "text", 0
+        with self._database.read() as connection, path.open("w", encoding="utf-8") as file:
+            last = {_digest(text): label for text, label in _usable(connection, query)}
+            for text, _ in _usable(connection, query):
+                label = last.pop(_digest(text), None)
+                if label is not None and (labels is None or label in labels):
+                    file.write(json.dumps({column: text, "label": label}, ensure_ascii=False) + "\n")
+                    count += 1
+        return count
 
     def _is_visible(self, model: str) -> sa.ColumnElement[bool]:
         return _is_on(model) & self._principal.sees(feedback.c.owner)
+
+
+def _usable(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[tuple[str, str]]:
+    """Text and label of each row with visible ones, some at a time: images of all rows could be gigabytes."""
+    for row in connection.execute(query.execution_options(yield_per=100)):
+        if has_visible_text(row.text) and has_visible_text(row.correct_label):
+            yield row.text, row.correct_label
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _is_of(kind: str | None) -> sa.ColumnElement[bool]:

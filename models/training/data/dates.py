@@ -120,7 +120,8 @@ def _from_parts(text: str, *, day_first: bool) -> datetime:
     match = _PARTS.fullmatch(text)
     if match is None:
         raise ValueError(f"no date: {text[:60]}")
-    day, month = (match["a"], _month(match["b"])) if day_first else (match["b"], match["a"])
+    by_name = match["b"].isalpha()
+    day, month = (match["a"], _month(match["b"])) if day_first or by_name else (match["b"], match["a"])
     year = int(match["c"])
     if len(match["c"]) == 2:
         year += 1900 if year >= _PIVOT else 2000

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from models.training.errors import quote, shorten
 
 # The last word of a name, such as `TT101.Quality` or `flow (status)`.
-_NAME = re.compile(r"(?:.*[^a-z])?(?:quality|qualität|qual|qc|q|validity|status)[)\]]?", re.IGNORECASE)
+_WORD = re.compile("quality|qualität|qual|qc|q|validity|status", re.IGNORECASE)
+_NAME = re.compile(rf"(?:.*[^a-z])?(?:{_WORD.pattern})[)\]]?", re.IGNORECASE)
 _GOOD = ("good", "valid")
 _OTHERS = ("bad", "uncertain", "questionable", "substituted", "stale", "invalid", "not good")
 
@@ -24,12 +25,20 @@ def is_quality_name(name: str) -> bool:
     return _NAME.fullmatch(name.strip()) is not None
 
 
-def find_quality(table: pa.Table, taken: Collection[str]) -> dict[str, str]:
-    """The column of quality directly after a column of readings, by the name of the latter; none of those `taken`."""
+def find_quality(table: pa.Table, taken: Collection[str | None], used: Collection[str]) -> dict[str, str]:
+    """The column of quality directly after a column of readings, by the name of the latter; none of those `taken`.
+
+    A name such as `status` alone could be that of a label, unless it comes after the first column that is `used`, by
+    default the first one that is not taken.
+    """
+    first = next((name for name in table.column_names if name not in taken and (not used or name in used)), None)
     return {
         before: name
         for before, name in pairwise(table.column_names)
-        if not {before, name} & set(taken) and is_quality_name(name) and _has_words(table.column(name))
+        if not {before, name} & set(taken)
+        and is_quality_name(name)
+        and (before == first or not _WORD.fullmatch(name.strip()))
+        and _has_words(table.column(name))
     }
 
 

@@ -123,7 +123,7 @@ class _TableParser:
     def __post_init__(self) -> None:
         self.roles = _with_index(self.roles, self.file.table.column_names)
         self.cells = ColumnParser(self.file, self.roles.csv, self.param)
-        self.quality = find_quality(self.file.table, self.roles.others)
+        self.quality = find_quality(self.file.table, (*self.roles.others, self._clock()), self.roles.columns)
 
     def parse(self) -> Table:
         roles = self.roles

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Query
-from fastapi.concurrency import run_in_threadpool
 
 from models.images.data_uri import to_kept_data_uri
 from models.images.reader import ImageLimits
@@ -19,6 +19,8 @@ from service.config import Settings
 from service.jobs.feedback import IMAGE, FeedbackRow
 
 router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"))], tags=["Sonde"])
+# Each may take 160 MB while it is decoded.
+_IMAGES_AT_ONCE = CapacityLimiter(2)
 
 
 @router.post(
@@ -64,7 +66,9 @@ async def _content(body: FeedbackBody, settings: Settings) -> tuple[str | None, 
     if image is None:
         return None, body.text or ""
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    return IMAGE, await run_in_threadpool(lambda: to_kept_data_uri(image(), limits, image.param))
+    return IMAGE, await to_thread.run_sync(
+        lambda: to_kept_data_uri(image(), limits, image.param), limiter=_IMAGES_AT_ONCE
+    )
 
 
 def _feedback_object(row: FeedbackRow) -> dict[str, Any]:

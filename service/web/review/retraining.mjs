@@ -1,14 +1,15 @@
 // A job on what a model learnt from before, and on all feedback that came since.
 import { call, get, part, post } from "../api.mjs";
 import { parseCsv } from "../csv.mjs";
+import { readsImages } from "../models.mjs";
 
 const MOST_BYTES = 64 * 2 ** 20;
 
 /** Start it for a model; the new job, with `note` where the rows of before could not be added. */
 export async function trainOnFeedback(model) {
-  const feedback = await allFeedback(model);
+  if (readsImages(await get(`v1/models/${part(model)}`))) return { job: await onFeedbackAlone(model), note: "on feedback alone: the page does not add images to a file" };
+  const feedback = (await allFeedback(model)).filter((one) => one.text !== null);
   if (!feedback.length) throw new Error(`There is no feedback on ${model} yet. Choose labels first.`);
-  if (feedback[0].image) return { job: await onFeedbackAlone(model), note: "on feedback alone: the page does not add images to a file" };
   const before = await jobOf(model);
   if (!before) return { job: await onFeedbackAlone(model), note: "on feedback alone: the job that trained the version in service is not there for this key" };
   const rows = [...(await rowsOf(before)), ...feedback.map((one) => ({ text: one.text, label: one.correct_label }))];

@@ -51,6 +51,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("page.png").write_bytes(encoded(draw_page(0, width=600, height=300).image))
     Path("wrong.csv").write_text("a,b\n1,2\n3,x\n")
     Path("wrong.jsonl").write_text('[1, 2]\n{"a": 3}\n')
+    Path("huge.jsonl").write_text(f"[{10**400}]")
+    Path("bare.csv").write_text("1,2\n3,4\n")
+    Path("none.png").touch()
     Path("wrong.json").write_text('{"x": [1]}')
 
 
@@ -109,13 +112,16 @@ def test_objects_and_texts_of_images_are_shown(images: str, capsys: pytest.Captu
     [
         (("classify", "--rows", "wrong.csv"), "wrong.csv, line 3, column 2: expected a finite number, got 'x'"),
         (("classify", "--rows", "wrong.jsonl"), "wrong.jsonl, line 2: expected a list of numbers, got dict"),
+        (("classify", "--rows", "huge.jsonl"), "huge.jsonl, line 1, column 1: expected a finite number, got '1000"),
+        (("classify", "--rows", "bare.csv"), "bare.csv, line 1: expected the columns' names, got numbers"),
         (("embed", "--inputs", "wrong.json"), "wrong.json: expected a list of tensors, each with name, datatype"),
         (("embed", "--inputs", "cat.png"), "cat.png: expected UTF-8 text, got the byte 0x89"),
         (("embed", "--inputs", "rows.csv"), "rows.csv: expected JSON"),
         (("anomaly", "--rows", "none.csv"), "none.csv: No such file"),
         (("classify", "red", "--rows", "rows.csv"), "expected one of texts, --rows, --inputs; got texts and --rows"),
         (("detect", "cat.png"), "no model for detection is in service"),
-        (("ocr", "none.png", "--model", "reader"), "none.png: No such file"),
+        (("ocr", "nowhere.png", "--model", "reader"), "nowhere.png: No such file"),
+        (("ocr", "none.png", "--model", "reader"), "none.png: expected an image, got an empty file"),
     ],
 )
 def test_what_cannot_be_sent_is_named(

@@ -196,6 +196,7 @@ def test_what_cannot_be_told_is_refused_with_what_to_set(
     assert says in caught.value.message
 
 
+WORDS = ["good", "bad", "Good"]
 SCADA = """Plant South;Unit 3
 
 Time;TT101.PV;TT101.Quality;PT102.PV;PT102.Quality;Remark
@@ -239,6 +240,40 @@ def test_only_names_and_words_of_quality_make_a_column_of_it(
             read_table(path, ColumnRoles())
     else:
         assert read_table(path, ColumnRoles()).columns == ("flow",)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "is_found"),
+    [
+        ("day,time,flow,quality", (), True),
+        ("day,time,flow,pressure,pressure quality", (), True),
+        ("day,time,flow,pressure,quality", ("pressure",), True),
+        ("day,time,flow,pressure,status", (), False),  # perhaps a label
+    ],
+)
+def test_a_word_alone_is_a_quality_after_the_first_readings(
+    tmp_path: Path, header: str, columns: tuple[str, ...], is_found: bool
+) -> None:
+    path = tmp_path / "file.csv"
+    names = header.split(",")
+    rows = [",".join(["2026-11-02", f"00:0{at}", *["1.5"] * (len(names) - 3), word]) for at, word in enumerate(WORDS)]
+    path.write_text("\n".join([header, *rows]))
+    if is_found:
+        table = read_table(path, ColumnRoles(columns, "day"))
+        assert table.columns == (columns or tuple(names[2:-1]))
+        assert np.isnan(table.readings[:, -1]).tolist() == [False, True, False]
+    else:
+        with pytest.raises(TrainingDataError, match="labels in `timestamp`, `group` and `label`"):
+            read_table(path, ColumnRoles(timestamp="day"))
+
+
+def test_a_months_name_leaves_no_choice_of_the_day(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text("t,a\n02-Nov-26,1\n03-Nov-26,2\n")
+    found = [read_table(path, ColumnRoles(timestamp="t", csv=CsvOptions(dayfirst=first))) for first in (None, False)]
+    assert found[0].times is not None
+    assert found[1].times is not None
+    assert found[0].times.tolist() == found[1].times.tolist()
 
 
 def test_all_columns_faults_come_in_one_answer(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from models.training.data.dataset import read_rows
 from models.training.data.image_reader import ImageReader, read_small
@@ -89,6 +90,17 @@ def test_other_images_are_kept_as_small_jpegs(client: TestClient, data: bytes, s
     assert (kept.format, kept.size) == ("JPEG", size)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "PNG"])
+def test_a_small_copy_has_no_comment(client: TestClient, kind: str) -> None:
+    """Pillow would write a file's comment into the copy, and refuses to write a long one."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("comment", "secret" * 10_000)
+    options = {"pnginfo": info} if kind == "PNG" else {"comment": b"secret" * 10_000}
+    uri = report_image(client, encoded(NOISE, kind, **options))
+    assert len(uri) <= 100_000
+    assert b"secret" not in b64decode(uri.partition(",")[2])
+
+
 def test_an_export_has_the_rows_of_one_kind(tmp_path: Path) -> None:
     database = Database("", tmp_path)
     database.migrate()
@@ -124,6 +136,19 @@ def test_an_export_has_one_models_rows_up_to_a_number_and_the_last_word_on_each(
     assert feedback.export("m", until, tmp_path / "rows.jsonl") == 2
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows == [{"text": "one", "label": "ü"}, {"text": "two", "label": "b"}]
+    database.close()
+
+
+def test_an_export_holds_few_images_in_memory(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    database.migrate()
+    feedback = Feedback(database)
+    for number in range(300):
+        feedback.add("m", f"{number:05}" * 20_000, None, "good", kind="image")
+    tracemalloc.start()
+    assert feedback.export("m", 300, tmp_path / "rows.jsonl", kind="image") == 300
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
     database.close()
 
 
@@ -210,3 +235,17 @@ def test_feedback_is_listed_a_page_at_a_time(client: TestClient) -> None:
     rest = client.get("/v1/feedback", params={"model": "support", "after": first["last_id"]}).raise_for_status().json()
     assert ([row["text"] for row in rest["data"]], rest["has_more"]) == (["text 2"], False)
     assert client.get("/v1/feedback").status_code == 422
+
+
+def test_a_page_of_large_rows_ends_early(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand images of 100 kB would be a gigabyte in memory."""
+    monkeypatch.setattr("service.jobs.feedback.MAX_PAGE_CHARACTERS", 250)
+    for number in range(3):
+        client.post("/v1/feedback", json={**ROW, "text": f"{number}" * 100}).raise_for_status()
+    client.post("/v1/feedback", json={**ROW, "text": "3" * 300}).raise_for_status()
+    sizes, params, has_more = list[list[int]](), {"model": "support"}, True
+    while has_more:
+        page = client.get("/v1/feedback", params=params).raise_for_status().json()
+        sizes.append([len(row["text"]) for row in page["data"]])
+        params["after"], has_more = page["last_id"], page["has_more"]
+    assert sizes == [[100, 100], [100], [300]]
