@@ -2,12 +2,12 @@
 PYTHON ?= python3
 PORT ?= 8000
 ARGS ?=
-JOBS ?= 4
+JOBS ?= 5
 VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
 
-# JOBS processes take a file of tests each, and compute on one core each: four on two cores, since tests also wait.
+# JOBS processes take a file of tests each, and compute on one core each: five on two cores, since tests also wait.
 # JOBS=0 runs all in this one, as --pdb needs it.
 # Bytecode is kept whatever the environment says: hundreds of processes start in the tests. Tests also sync and remove
 # thousands of small files, which is cheaper in memory: TESTS_TMP is /dev/shm where that has 4 GiB to spare.
@@ -47,7 +47,7 @@ test-fast: setup-dev  ## what runs without weights and other processes
 test-properties: setup-dev  ## property tests on examples drawn anew, a thousand each
 	$(PYTEST) -m hypothesis --hypothesis-profile free $(ARGS)
 
-check: setup-dev      ## lint, types, contracts and the fast tests side by side, in two minutes
+check: setup-dev      ## lint, types, contracts and the fast tests side by side, in one and a half minutes
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-fast
 
 lint: setup-dev       ## style, types, layers
