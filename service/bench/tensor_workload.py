@@ -12,21 +12,11 @@ import numpy as np
 import orjson
 
 from service.bench.workload import PreparedRequest, Texts
+from service.datatypes import DTYPES
 from service.errors import ConfigError
 
 _BYTES = "BYTES"
-_DTYPES = {
-    "BOOL": "bool",
-    "UINT8": "uint8",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "FP16": "float16",
-    "BF16": "uint16",
-    "FP32": "float32",
-    "FP64": "float64",
-}
+_DTYPES = DTYPES | {"BF16": "uint16"}  # NumPy has no bfloat16: its bits
 # Tensors of numbers take turns, because making them takes longer than sending them.
 _DIFFERENT = 16
 
@@ -68,7 +58,7 @@ def _with_sizes(one: Mapping[str, Any], batch: int, shapes: Mapping[str, tuple[i
     shape = shapes.get(name) or tuple(batch if size < 0 and not at else size for at, size in enumerate(stated))
     if len(shape) != len(stated) or min(shape, default=1) < 0:
         raise ConfigError(f"--shape: expected the {len(stated)} sizes of {name}, which varies: --shape {name}:1,16")
-    if datatype != _BYTES and datatype not in _DTYPES:
+    if datatype not in _DTYPES:
         raise ConfigError(f"{name} has datatype {datatype}, which sonde bench cannot make")
     return TensorInput(name, datatype, shape)
 

@@ -6,18 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypedDict
 
 from service.client.errors import BadInput
+from service.datatypes import BINARY_ALONE, DATATYPES
 
-# Datatypes that JSON can carry, by the names that NumPy and PyTorch give them.
-_DATATYPES = {
-    "bool": "BOOL",
-    "uint8": "UINT8",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "float32": "FP32",
-    "float64": "FP64",
-}
+# Those whose numbers JSON can carry; NumPy and PyTorch give dtypes the same names.
+_DATATYPES = {dtype: name for dtype, name in DATATYPES.items() if dtype not in {*BINARY_ALONE, "bytes"}}
 
 
 class Array(Protocol):

@@ -11,8 +11,9 @@ import numpy as np
 
 from models.programs.tensors import NUMPY_DTYPES
 from service.api.schemas.open_inference import MOST_DIMENSIONS, InferBody
-from service.api.tensors.data import DATATYPES, DTYPES, bytes_tensor, to_raw, validation_error
+from service.api.tensors.data import bytes_tensor, to_raw, validation_error
 from service.api.tensors.inference import Inference
+from service.datatypes import DATATYPES, DTYPES
 from service.errors import InvalidRequest
 from service.inference_messages import message
 

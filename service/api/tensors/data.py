@@ -17,26 +17,10 @@ from models.programs.contract import Described
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
 from service.api.body_counts import BodyCounts
 from service.api.schemas.open_inference import MOST_DIMENSIONS, MOST_TENSORS, InferBody, InferInput, ShapesAsBytes
+from service.datatypes import BINARY_ALONE, DATATYPES, DTYPES
 from service.errors import BodyTooLarge, InvalidRequest, MalformedBody
 
 BodyT = TypeVar("BodyT")
-# The protocol's names of dtypes.
-DATATYPES = {
-    "bool": "BOOL",
-    "uint8": "UINT8",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "float16": "FP16",
-    "bfloat16": "BF16",
-    "float32": "FP32",
-    "float64": "FP64",
-    "bytes": "BYTES",
-}
-DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
-# JSON has no numbers of these.
-_BINARY_ALONE = {"float16", "bfloat16"}
 # Python's names of arrays of floats.
 _CODES = {"float32": "f", "float64": "d"}
 # Keys, names and values of parameters.
@@ -155,7 +139,7 @@ def read_tensors(
 
 def require_json_form(name: str, dtype: str) -> None:
     """Raise InvalidRequest for an output whose values JSON cannot say."""
-    if dtype in _BINARY_ALONE:
+    if dtype in BINARY_ALONE:
         raise InvalidRequest.at(name, f"{DATATYPES[dtype]} has no form in JSON: ask for binary_data")
 
 
@@ -244,7 +228,7 @@ def _cut_texts(one: InferInput, part: memoryview, count: int) -> list[bytes]:
 
 def _from_json(one: InferInput, described: Described, with_missing: bool) -> np.ndarray[Any, Any]:
     raw = bytes(one.data)
-    if described.dtype in _BINARY_ALONE:
+    if described.dtype in BINARY_ALONE:
         raise InvalidRequest.at(one.name, f"{one.datatype} has no form in JSON: send it as binary data")
     if not raw:
         raise InvalidRequest.at(one.name, "expected data, or binary_data_size and raw values after the JSON; got none")

@@ -7,8 +7,8 @@ from typing import Any
 
 from models.programs.contract import Contract, TensorSpec
 from service.api.schemas.open_inference import PRIORITY_LEVELS
-from service.api.tensors.data import DATATYPES
 from service.api.tensors.model import TensorModel
+from service.datatypes import DATATYPES
 
 
 def model_metadata(model: TensorModel[Any]) -> dict[str, Any]:
