@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from service.client.answers import Box
+from service.client.answers import Answer, Box
 from service.commands.connection import DEFAULT_URL, Json, Key, Model, Url, choose_model, connect
 from service.commands.screen import Screen
 
+AnswerT = TypeVar("AnswerT", bound=Answer)
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="images: JPEG, PNG, WebP, GIF, BMP or TIFF")]
 
 
@@ -30,16 +32,15 @@ def detect(
     json: Json = False,
 ) -> None:
     """Find objects in images. `--json` prints an image on each line."""
-    screen, rows = Screen(as_json=json), list[tuple[object, ...]]()
     with connect(url, key) as client:
         name = choose_model(client, model, "detection")
-        for file in files:
-            [found] = client.detect([file], model=name, threshold=threshold, top_k=top).data
-            if json:
-                screen.json({"file": str(file)} | found.model_dump(mode="json", exclude={"index", "object"}))
-            rows += [(file, one.label, f"{one.score:.3f}", *_corners(one.box)) for one in found.objects]
-    if not json:
-        screen.table(("file", "label", "score", *Box.model_fields), rows)
+        _print_each(
+            files,
+            lambda file: client.detect([file], model=name, threshold=threshold, top_k=top).data,
+            lambda found: [(one.label, one.score, one.box) for one in found.objects],
+            ("label", "score"),
+            as_json=json,
+        )
 
 
 def ocr(
@@ -51,16 +52,34 @@ def ocr(
     json: Json = False,
 ) -> None:
     """Read the text of images, line by line. `--json` prints an image on each line."""
-    screen, rows = Screen(as_json=json), list[tuple[object, ...]]()
     with connect(url, key) as client:
         name = choose_model(client, model, "ocr")
-        for file in files:
-            [page] = client.ocr([file], model=name, lines=not one_line).data
-            if json:
-                screen.json({"file": str(file)} | page.model_dump(mode="json", exclude={"index", "object"}))
-            rows += [(file, one.text, f"{one.confidence:.3f}", *_corners(one.box)) for one in page.lines]
-    if not json:
-        screen.table(("file", "text", "confidence", *Box.model_fields), rows)
+        _print_each(
+            files,
+            lambda file: client.ocr([file], model=name, lines=not one_line).data,
+            lambda page: [(one.text, one.confidence, one.box) for one in page.lines],
+            ("text", "confidence"),
+            as_json=json,
+        )
+
+
+def _print_each(
+    files: Sequence[Path],
+    ask: Callable[[Path], Sequence[AnswerT]],
+    parts_of: Callable[[AnswerT], Iterable[tuple[str, float, Box]]],
+    headers: tuple[str, str],
+    *,
+    as_json: bool,
+) -> None:
+    """Print what the service finds in each file: a line of JSON, or the parts of all in a table."""
+    screen, rows = Screen(as_json=as_json), list[tuple[object, ...]]()
+    for file in files:
+        [answer] = ask(file)
+        if as_json:
+            screen.json({"file": str(file)} | answer.model_dump(mode="json", exclude={"index", "object"}))
+        rows += [(file, name, f"{number:.3f}", *_corners(box)) for name, number, box in parts_of(answer)]
+    if not as_json:
+        screen.table(("file", *headers, *Box.model_fields), rows)
 
 
 def _corners(box: Box) -> list[str]:
