@@ -202,6 +202,7 @@ class Queue:
         self, name: str, limits: BatchLimits, metrics: Metrics, clock: Callable[[], float], runners: int
     ) -> None:
         self._runners = runners
+        self._max_tokens = limits.max_tokens
         self._queue_wait = metrics.queue_wait.labels(name)
         self._clock = clock
         self._scheduler = scheduler = Scheduler(limits)
@@ -291,9 +292,14 @@ class Queue:
         return batch
 
     def _fair_share(self) -> int:
-        """Tokens of one runner when all idle runners that are worth it take equal shares."""
-        runners = max(min(1 + len(self._idle), self._runners_worth()), 1)
-        return -(-self._scheduler.tokens // runners)
+        """Tokens of a batch when what waits is cut into equal ones: as few as may be, yet one for each idle runner.
+
+        A batch of all that fits would leave a small one behind it, which takes longer for each token.
+        """
+        tokens = self._scheduler.tokens
+        runners = min(1 + len(self._idle), self._runners_worth())
+        batches = max(runners, -(-tokens // self._max_tokens), 1)
+        return -(-tokens // batches)
 
     def _has_work_beside(self, computing: int) -> bool:
         """Whether the work is worth one more runner; any work is while none computes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.engine.request import Request
-from service.engine.scheduler import BatchLimits, QueuedItem, Scheduler
+from service.engine.scheduler import BatchLimits, Queue, QueuedItem, Scheduler
+from service.metrics import Metrics
 from tests.fakes.item import Piece, request
 
 LIMITS = BatchLimits(max_tokens=100, max_items=6, max_padding=0.25, free_padding_tokens=8, interactive_tokens=40)
@@ -220,3 +222,23 @@ TestQueue.settings = settings(max_examples=60, stateful_step_count=40)
 def test_items_without_cost_are_given_out_whatever_the_share(waiting: list[list[int]]) -> None:
     queue = scheduler(*(request(*items) for items in waiting))
     assert len(queue.next_batch(most_tokens=0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("waiting", "expected"),
+    [
+        (1, [12]),
+        (42, [504]),
+        (44, [264, 264]),  # not 504 and 24
+        (64, [384, 384]),  # not 504 and 264
+        (96, [384, 384, 384]),
+    ],
+)
+def test_what_waits_is_cut_into_few_equal_batches(waiting: int, expected: list[int]) -> None:
+    queue = Queue("even", BatchLimits(max_tokens=512, pads=False), Metrics(), time.monotonic, runners=1)
+    one = request(*[12] * waiting)
+    queue.add(one, list(range(waiting)))
+    sizes = []
+    while queue.waiting[0]:
+        sizes.append(sum(counts(queue.take() or [])))
+    assert sizes == expected
