@@ -14,22 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.errors import Unsupported
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.placement import has_amx
 from models.text.packed.architectures import ARCHITECTURES, BertShape, read_shape, read_weights
+from models.text.packed.attention import Attention
 from models.text.packed.linear import Linear, prepare_for_cpu
 from models.text.packed.packed_batch import SHARED, AttentionBlocks, PackedBatch, block_of_one, pad_rows
 from models.text.packed.relative_positions import add_relative_bias
 from models.text.packed.torchscript import as_written, script_in_one
 from models.text.tokenization import Tokens
 
-# On a CPU without AMX, explicit attention (matmul, softmax, matmul) in bfloat16 takes 0.5 to 0.7 of the time of
-# PyTorch's kernel; with AMX it takes 1.3 to 3 times as long. It computes this many scores (8 MB) at a time, as many as
-# a text of 512 tokens has with 16 heads.
-_MAX_SCORES = 2**22
 # attend, project_up and project_down; preemption is possible between two of them.
 _STEPS_PER_LAYER = 3
 # What `_EncoderStack.resume` returns.
@@ -197,10 +192,7 @@ class _EncoderStack(nn.Module):
 class _Layer(nn.Module):
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
-        self.heads = shape.heads
-        self.min_explicit_size, self.max_scores = SHARED, _MAX_SCORES  # TorchScript reads no globals
-        self.explicit_attention = not has_amx()
-        self.bfloat16_attention = False
+        self.attention = Attention(shape.heads)
         self.qkv: nn.Module = Linear(shape.width, 3 * shape.width)
         self.out: nn.Module = Linear(shape.width, shape.width)
         self.attention_norm = nn.LayerNorm(shape.width, shape.eps)
@@ -210,7 +202,7 @@ class _Layer(nn.Module):
 
     def attend(self, rows: Tensor, blocks: AttentionBlocks) -> Tensor:
         """Self-attention with its residual and norm: [tokens, d] → [tokens, d]."""
-        context = self._self_attention(self.qkv(rows), blocks)
+        context = self.attention(self.qkv(rows), blocks)
         attended: Tensor = self.attention_norm(self.out(context, "none", rows))
         return attended
 
@@ -224,45 +216,6 @@ class _Layer(nn.Module):
         projected: Tensor = self.norm(self.down_proj(intermediate, "none", rows))
         return projected
 
-    def _self_attention(self, qkv: Tensor, blocks: AttentionBlocks) -> Tensor:
-        """Attention within each text: [tokens, 3 d] → [tokens, d]."""
-        dtype = qkv.dtype
-        if self.bfloat16_attention and blocks.sizes[-1] >= self.min_explicit_size:
-            qkv = qkv.to(torch.bfloat16)
-        row_of_slot, slot_of_row = blocks.row_of_slot, blocks.slot_of_row  # TorchScript narrows types of names only
-        if row_of_slot is not None:
-            qkv = qkv.index_select(0, row_of_slot)
-        by_size: list[Tensor] = []
-        begin = 0
-        for number, size in enumerate(blocks.sizes):
-            end = begin + size * blocks.counts[number]
-            by_size.append(self._attend_blocks(qkv[begin:end], size, blocks.masks[number]))
-            begin = end
-        rows = by_size[0] if len(by_size) == 1 else torch.cat(by_size)
-        if slot_of_row is not None:
-            rows = rows.index_select(0, slot_of_row)
-        elif begin < len(qkv):
-            rows = functional.pad(rows, [0, 0, 0, len(qkv) - begin])  # fillers have no slots
-        return rows.to(dtype)
-
-    def _attend_blocks(self, qkv: Tensor, size: int, mask: Tensor | None) -> Tensor:
-        """Attention within blocks of one size: [slots, 3 d] → [slots, d]."""
-        query, key, value = (
-            qkv.view(-1, size, 3, self.heads, qkv.shape[1] // (3 * self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
-        )
-        mask = mask if mask is None else mask.to(qkv.dtype)
-        if (
-            self.explicit_attention
-            and qkv.is_cpu
-            and qkv.dtype == torch.bfloat16
-            and self.heads * size * size <= self.max_scores
-            and size >= self.min_explicit_size
-        ):
-            context = _explicit_attention(query, key, value, mask, self.max_scores)
-        else:
-            context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return context.transpose(1, 2).flatten(2).flatten(0, 1)
-
 
 def _flags(preempt: Preemption) -> list[Tensor]:
     return [torch.from_numpy(flag) for flag in preempt.flags]
@@ -273,20 +226,3 @@ def _any_up(flags: list[Tensor]) -> bool:
         if bool(flag):
             return True
     return False
-
-
-def _explicit_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, max_scores: int) -> Tensor:
-    """Attention of [blocks, heads, size, width] by matmul, softmax and matmul.
-
-    Computes at most `max_scores` scores at a time, to bound memory.
-    """
-    blocks, heads, size, width = query.shape
-    step = max(max_scores // (heads * size * size), 1)
-    keys, scale = key.transpose(2, 3), width**-0.5
-    parts: list[Tensor] = []
-    for start in range(0, blocks, step):
-        scores = (query[start : start + step] * scale) @ keys[start : start + step]
-        if mask is not None:
-            scores += mask if len(mask) == 1 else mask[start : start + step]
-        parts.append(scores.softmax(-1) @ value[start : start + step])
-    return parts[0] if len(parts) == 1 else torch.cat(parts)

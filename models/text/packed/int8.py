@@ -1,6 +1,6 @@
 """int8 on a CPU: the linear layers of a packed network multiply 8-bit integers.
 
-Everything between them stays float32, except attention, which is bfloat16 where the processor multiplies that.
+Everything between them stays float32, except attention of long blocks, which is bfloat16 where that is faster.
 
 Weights have a scale for each output (symmetric, [-127, 127]). Inputs have one static scale, measured by running PROBES
 in float32. Only the input of the second feed-forward product has a scale for each token, because its outliers are too
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from models.runtime.int8_product import FbgemmProduct, OnednnProduct
 from models.runtime.product_race import race_products
+from models.text.packed.attention import NO_SIZE, Attention
+from models.text.packed.attention_race import race_attention
 from models.text.packed.bert import PackedBert
 from models.text.packed.linear import Linear
 from models.text.packed.packed_batch import PackedBatch
@@ -100,9 +102,11 @@ def quantise(network: PackedBert, probes: PackedBatch) -> None:
     race = race_products()
     if race.onednn_int8_wins:
         network.onednn_rows = range(_FEW_ROWS + 1, _ANY_ROWS)
+    heads, width = network.shape.heads, network.shape.width
+    bfloat16_min_size = race_attention(heads, width) if race.prefers_bfloat16 else NO_SIZE
     for layer in network.layers:
         _quantise_layer(layer, input_norm, maxima)
-        layer.bfloat16_attention = race.prefers_bfloat16  # type: ignore[assignment]  # a _Layer has it
+        cast(Attention, layer.attention).bfloat16_min_size = bfloat16_min_size
         input_norm = cast(nn.LayerNorm, layer.norm)
 
 

@@ -24,7 +24,8 @@ from models.loader import load
 from models.runtime.placement import place
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
-from models.text.packed.bert import PackedBert, _EncoderStack, _explicit_attention
+from models.text.packed.attention import explicit_attention
+from models.text.packed.bert import PackedBert, _EncoderStack
 from models.text.packed.encoder import PackedEncoder
 from models.text.packed.linear import Linear
 from models.text.packed.packed_batch import SHARED, PackedBatch, pad_rows
@@ -96,7 +97,7 @@ def test_explicit_attention_is_attention(most: int, masked: str) -> None:
     mask[-1, :, :, 10:] = -torch.inf
     given = None if masked == "not" else mask
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=given)
-    torch.testing.assert_close(_explicit_attention(query, key, value, given, most), expected)
+    torch.testing.assert_close(explicit_attention(query, key, value, given, most), expected)
 
 
 def change(path: Path, **values: object) -> Path:

@@ -24,6 +24,7 @@ from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
 from models.text.packed import encoder, linear
 from models.text.packed import int8 as quantized
+from models.text.packed.attention import NO_SIZE, Attention
 from models.text.packed.bert import PackedBert
 from models.text.packed.encoder import PROBES, PackedEncoder
 from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantise
@@ -121,25 +122,27 @@ def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(
     np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
 
 
-def test_attention_is_bfloat16_where_the_processor_multiplies_that(
+@pytest.mark.parametrize(("length", "rounded"), [(40, True), (31, False)])
+def test_attention_is_bfloat16_from_the_size_that_the_race_says(
+    rough: ModelSource, length: int, rounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", 0.0)
+    vectors: list[NDArray[np.float32]] = []
+    for size in (40, NO_SIZE):
+        monkeypatch.setattr(quantized, "race_attention", lambda heads, width, size=size: size)
+        model = PackedEncoder(rough, int8())
+        vectors.append(model.forward(texts([length], model.metadata.vocabulary)))
+    assert np.array_equal(vectors[0], vectors[1]) != rounded
+    assert cosines(vectors[0], vectors[1]).min() > 0.999
+
+
+def test_attention_is_float32_where_the_processor_multiplies_no_bfloat16(
     rough: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vectors = {}
-    for needed in (0.0, math.inf):
-        monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", needed)
-        model = PackedEncoder(rough, int8())
-        vectors[needed] = model.forward(texts([40, 33], model.metadata.vocabulary))
-    assert not np.array_equal(vectors[0.0], vectors[math.inf])
-    assert cosines(vectors[0.0], vectors[math.inf]).min() > 0.999
-
-
-def test_attention_of_one_short_text_is_float32_everywhere(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors: list[NDArray[np.float32]] = []
-    for needed in (0.0, math.inf):
-        monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", needed)
-        model = PackedEncoder(rough, int8())
-        vectors.append(model.forward(texts([13], model.metadata.vocabulary)))
-    assert np.array_equal(vectors[0], vectors[1])
+    monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", math.inf)
+    monkeypatch.setattr(quantized, "race_attention", lambda heads, width: pytest.fail("it raced"))
+    modules = PackedEncoder(rough, int8())._network.modules()
+    assert {module.bfloat16_min_size for module in modules if isinstance(module, Attention)} == {NO_SIZE}
 
 
 def test_large_channels_are_divided_and_their_weights_multiplied() -> None:
