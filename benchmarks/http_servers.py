@@ -77,6 +77,7 @@ class FreeEngine:
     """A front's engine, which answers at the loop's next turn. Frames are written and read, and sent nowhere."""
 
     failure: Exception | None = None
+    prepares = False
     waiting = 0, 0
     tokens_per_s = 0.0
 

@@ -69,15 +69,20 @@ class ImageProcessor:
         """The shorter side of what the network reads, in pixels."""
         return min(self.signature.height, self.signature.width)
 
-    def read(self, data: bytes, limits: ImageLimits, param: str) -> Pixels:
-        """The pixels of an encoded image. Raises ImageError naming `param`."""
-        side = None if self._whole_size else _DRAFT * max(self.signature.height, self.signature.width)
-        return self.prepare(read_image(data, limits, param, side=side))
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the size of an image changes neither the cost of its pixels nor what is answered of them."""
+        return not (self.signature.varies or self._whole_size)
 
-    def prepare(self, image: Image.Image) -> Pixels:
+    def read(self, data: bytes, limits: ImageLimits, param: str, key: bytes = b"") -> Pixels:
+        """The pixels of an encoded image, with a key. Raises ImageError naming `param`."""
+        side = None if self._whole_size else _DRAFT * max(self.signature.height, self.signature.width)
+        return self.prepare(read_image(data, limits, param, side=side), key)
+
+    def prepare(self, image: Image.Image, key: bytes = b"") -> Pixels:
         """The pixels of an RGB image."""
         values = self._scaling(image) if self._scaling is not None else None
-        return Pixels(self._by_processor(image) if values is None else values, image.size)
+        return Pixels(self._by_processor(image) if values is None else values, image.size, key=key)
 
     def normalize(self, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Pixels uint8 [n, 3, h, w] → what the network reads, of that shape and a dtype."""

@@ -24,7 +24,7 @@ def _keep_threads(threads: int, *, alone: bool) -> AbstractContextManager[object
 
 
 class ComputeDevice:
-    """Room for `runners` batches. On a CPU they share its threads; one alone has them all.
+    """Room for `runners` batches. On a CPU they share its threads, `share` each; one alone has them all.
 
     More threads than processors would wait for each other at every operation, a time slice each time. The same thread
     should always be the one that runs alone: after several threads have computed with more than one OpenMP thread,
@@ -34,9 +34,9 @@ class ComputeDevice:
 
     def __init__(self, runners: int = 1, threads: int = 1, compute_threads: ComputeThreads = _keep_threads) -> None:
         self.runners = runners
+        self.share = max(threads // runners, 1)
         self.busy = 0
         self._threads = threads
-        self._share = max(threads // runners, 1)
         self._compute_threads = compute_threads
         self._room = threading.Semaphore(runners)
         self._lock = threading.Lock()
@@ -59,7 +59,7 @@ class ComputeDevice:
 
     def sharing(self) -> AbstractContextManager[object]:
         """Compute with one runner's share of the threads."""
-        return self._compute_threads(self._share, alone=False)
+        return self._compute_threads(self.share, alone=False)
 
     @contextmanager
     def _counted(self, *, alone: bool) -> Iterator[_SoloBatch | None]:

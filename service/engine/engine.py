@@ -36,6 +36,8 @@ class Engine(Generic[ItemT]):
 
     With `loop_tokens`, the event loop that calls `submit` computes requests of no more tokens itself, in batches of
     about as many, as long as few batches wait: a thread would take longer to get Python's lock than to compute.
+
+    With `prepares`, it takes items that are `Unprepared`, and its runners prepare them.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Engine(Generic[ItemT]):
         clock: Callable[[], float] = time.monotonic,
         on_failure: Callable[[Exception], None] = lambda error: None,
         loop_tokens: int = 0,
+        prepares: bool = False,
     ) -> None:
         self.name = name
+        self.prepares = prepares
         self.width = width
         self.failure: Exception | None = None
         self._metrics = metrics
@@ -152,7 +156,7 @@ class Engine(Generic[ItemT]):
     def _fill_from_cache(self, request: Request) -> list[int]:
         """Fill in the rows that are in the cache; return the indices of the others."""
         cache = self._context.cache
-        if not cache.on:
+        if not cache.on or request.is_unprepared:
             return list(range(len(request.items)))
         found = cache.get_many(self._context.key, [item.key for item in request.items])
         missing = [index for index, row in enumerate(found) if row is None]

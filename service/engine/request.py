@@ -28,6 +28,19 @@ class Item(Protocol):
     def count(self) -> int: ...
 
 
+class Unprepared:
+    """An item that a runner prepares before it computes it, such as an image to decode.
+
+    A runner asks for its key, too, which may take time.
+    """
+
+    __slots__ = ()
+
+    def prepared(self) -> Item:
+        """The item to compute, of the same key. Raises SondeError."""
+        raise NotImplementedError
+
+
 class Outcome:
     """Rows or an error, once they are there. A Future of Python would make a condition for each request."""
 
@@ -88,7 +101,7 @@ class Outcome:
 
 
 class Request:
-    """Items of one caller. `future` gets the rows, float32 [len(items), width], or an error.
+    """Items of one caller, of one kind. `future` gets the rows, float32 [len(items), width], or an error.
 
     Times are seconds of the engine's clock. Several runners may fill rows at the same time.
     """
@@ -102,6 +115,7 @@ class Request:
         "deadline",
         "future",
         "interactive",
+        "is_unprepared",
         "items",
         "missing",
         "number",
@@ -123,7 +137,8 @@ class Request:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.number = next(_numbers)
-        self.items = items
+        self.items = list(items)
+        self.is_unprepared = bool(items) and isinstance(items[0], Unprepared)
         self.client = client
         self.bulk = bulk
         self.deadline = deadline
@@ -142,6 +157,12 @@ class Request:
     def finished(self) -> bool:
         """Whether there are all rows, or an error."""
         return self.future.done()
+
+    def prepare(self, index: int) -> None:
+        """Put what an item is computed as in its place. Raises what preparing it raises."""
+        item = self.items[index]
+        if isinstance(item, Unprepared):
+            self.items[index] = item.prepared()
 
     def fill(self, index: int, row: NDArray[np.float32]) -> None:
         """Set one row; the last one completes the request."""

@@ -20,6 +20,11 @@ class RowEngine(Protocol[ItemT_contra]):
         ...
 
     @property
+    def prepares(self) -> bool:
+        """Whether it takes items that are `Unprepared`."""
+        ...
+
+    @property
     def waiting(self) -> tuple[int, int]:
         """Items and tokens that wait."""
         ...

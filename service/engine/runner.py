@@ -111,11 +111,50 @@ class Runner(Generic[ItemT]):
         queue, device = self._context.queue, self._context.device
         try:
             while (batch := queue.take(first=self._is_primary)) is not None:
+                if not (batch := self._prepared(batch)):
+                    continue
                 with device.computing(alone=self._wants_all_threads()) as yield_threads:
                     outcomes = self._run(batch, yield_threads)
                 self._complete(batch, outcomes)
         except Exception as error:  # the thread's edge: a dead runner must fail the engine, or its requests hang
             self._on_failure(error, [request for request, _ in self._in_hand])
+
+    def _prepared(self, batch: list[QueuedItem]) -> list[QueuedItem]:
+        """The items that are left to compute, ready for it; others have their row or their error.
+
+        It takes no room on the device, so that other engines compute meanwhile.
+        """
+        if not any(request.is_unprepared for request, _ in batch):
+            return batch
+        return [queued for queued in batch if not queued[0].is_unprepared or self._prepare(*queued)]
+
+    def _prepare(self, request: Request, index: int) -> bool:
+        """Prepare an item, unless its request has ended or its row is in the cache."""
+        if request.finished:
+            return False
+        try:
+            if self._fill_from_cache(request, index):
+                return False
+            request.prepare(index)
+        except Exception as error:
+            if not isinstance(error, SondeError):
+                log.exception("an input could not be prepared", extra={"model": self._context.name})
+                error = BackendError("this input could not be prepared")
+            self._context.queue.remove(request)
+            request.fail(error)
+        return not request.finished
+
+    def _fill_from_cache(self, request: Request, index: int) -> bool:
+        """Fill in a row from the cache, where it is there."""
+        context = self._context
+        if not context.cache.on:
+            return False
+        [row] = context.cache.get_many(context.key, [request.items[index].key])
+        counter = context.metrics.cache_misses if row is None else context.metrics.cache_hits
+        counter.labels(context.name).inc()
+        if row is not None:
+            request.fill(index, row)
+        return row is not None
 
     def _wants_all_threads(self) -> bool:
         """Whether it is the primary runner, others are idle, and requests outlast HTTP's work."""
@@ -159,7 +198,7 @@ class Runner(Generic[ItemT]):
 
     def _overtake(self, yield_threads: Preemption) -> int:
         """Run waiting interactive requests in the middle of a bulk batch; return their tokens."""
-        batch = self._context.queue.take_urgent()
+        batch = self._prepared(self._context.queue.take_urgent())
         if not batch:
             return 0
         began = self._context.clock()

@@ -97,10 +97,24 @@ class EngineFactory:
         """The engine of a model whose rows are cached."""
         metadata = model.metadata
         self._metrics.one_by_one.labels(metadata.name).set(metadata.one_by_one)
-        return self._start(metadata, model, metadata.width, self._cache)
+        return self._start(metadata, model, metadata.width, self._cache, prepares=self._decodes_in_runners(metadata))
+
+    def _decodes_in_runners(self, metadata: ModelMetadata) -> bool:
+        """Whether runners decode images: where each has a processor, other threads would only take it from them.
+
+        Where a runner has several, or a GPU, these must not wait for its decoding.
+        """
+        return metadata.device.startswith("cpu") and self.device(metadata.device).share == 1
 
     def _start(
-        self, metadata: ModelMetadata, backend: Backend[Any], width: int, cache: RowCache, loop_tokens: int = 0
+        self,
+        metadata: ModelMetadata,
+        backend: Backend[Any],
+        width: int,
+        cache: RowCache,
+        loop_tokens: int = 0,
+        *,
+        prepares: bool = False,
     ) -> Engine[Any]:
         engine: Engine[Any] = Engine(
             metadata.name,
@@ -113,6 +127,7 @@ class EngineFactory:
             device=self.device(metadata.device),
             on_failure=self._on_failure,
             loop_tokens=loop_tokens,
+            prepares=prepares,
         )
         engine.start()
         return engine

@@ -26,9 +26,8 @@ from service.engine.row_engine import RowEngine
 from service.errors import DeadlineExceeded, InvalidRequest
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
+from service.serving.unread_image import Encoded, ReadImage, UnreadImage, file_key
 
-# Encoded images, or what gives them: base64 is decoded in the pool, too.
-Encoded = Callable[[], bytes]
 FitImages = Callable[[Patches], CalibratedImageDetector]
 T = TypeVar("T")
 
@@ -38,7 +37,7 @@ class ImageOutput(Timings):
     """The rows of images, or of images and texts, float32 [n, width], and what was read, in the request's order."""
 
     values: NDArray[np.float32]
-    tokens: Sequence[ImageItem]
+    tokens: Sequence[ImageItem | UnreadImage]
 
 
 class ReadsImages(Servable):
@@ -60,11 +59,12 @@ class ReadsImages(Servable):
         """Decode images, queue them and wait for their rows. `name` gives the caller's name of the image at an index.
 
         Raises Overloaded before any work, ImageTooLarge for images that have too many pixels together before any is
-        decoded, ImageError for the first one that cannot be read, and DeadlineExceeded.
+        decoded, ImageError for one that cannot be read, and DeadlineExceeded.
         """
         with self._admit_images(len(images), name):
-            items, decoded_s = await self._read_all(images, caller, task, name)
+            items, decoded_s = await self._queueable(images, caller, task, name)
             values, queue_s, inference_s = await self._compute_rows(items, caller)
+        decoded_s += sum(item.seconds for item in items if isinstance(item, UnreadImage))
         return ImageOutput(
             inputs=len(items),
             token_count=sum(item.count for item in items),
@@ -122,6 +122,21 @@ class ReadsImages(Servable):
         self._require_room(estimate, name(0))
         return self._admission.admit(images, estimate, lambda: self.engine.tokens_per_s)
 
+    async def _queueable(
+        self, images: Sequence[Encoded], caller: Caller, task: str, name: Callable[[int], str]
+    ) -> tuple[Sequence[Pixels | UnreadImage], float]:
+        """Images for the queue, and the seconds of decoding, which runners do later where they can."""
+        if not (self.engine.prepares and self.images.is_uniform):
+            return await self._read_all(images, caller, task, name)
+        if len(images) > 1:
+            await self.run_in_pool(lambda: self._require_few_pixels(images, name))
+        self._metrics.inputs.labels(self.metadata.name, task).inc(len(images))
+        cost = self.images.tokens
+        return [UnreadImage(encoded, self._reader(name(at)), cost) for at, encoded in enumerate(images)], 0.0
+
+    def _reader(self, name: str) -> ReadImage:
+        return lambda data, key: self.images.read(data, self.image_limits, name, key)
+
     async def _read_all(
         self, images: Sequence[Encoded], caller: Caller, task: str, name: Callable[[int], str]
     ) -> tuple[list[Pixels], float]:
@@ -154,7 +169,8 @@ class ReadsImages(Servable):
                 raise ImageTooLarge(f"{name(index)}: {expected}, got more up to here; scale them", param=name(index))
 
     def _read(self, encoded: Encoded, name: str) -> Pixels:
-        return self.images.read(encoded(), self.image_limits, name)
+        data = encoded()
+        return self._reader(name)(data, file_key(data))
 
 
 class ServedImages(ReadsImages):

@@ -54,6 +54,8 @@ class RemoteModel:
 class RemoteEngine:
     """The engine of one model in the engine process."""
 
+    prepares = False  # images are scaled before they travel
+
     def __init__(self, link: EngineLink, label: str, width: int) -> None:
         self.width = width
         self._link = link

@@ -15,8 +15,9 @@ from models.images.reader import ImageLimits, read_image
 from models.images.text_lines import Box, find_lines
 from models.images.text_recognizer import RecognizedText, RecognizesText
 from service.engine.row_engine import RowEngine
-from service.serving.image_model import Encoded, ServedImages
+from service.serving.image_model import ServedImages
 from service.serving.servable import Caller, ServingContext, Timings
+from service.serving.unread_image import Encoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,16 +21,16 @@ from tests.support.tiny_image_models import processor
 
 
 @cache
-def _processor(name: str) -> ImageProcessor:
+def _processor(name: str, *, whole_size: bool) -> ImageProcessor:
     """The processor of all fakes called `name`: to make one takes longer than most tests."""
-    return ImageProcessor(processor("vit"), name)
+    return ImageProcessor(processor("vit"), name, whole_size=whole_size)
 
 
 class FakeImages:
     """An encoder whose vector is an image's mean colour."""
 
     def __init__(self, name: str = "images", **fields: Any) -> None:
-        self.images = _processor(name)
+        self.images = _processor(name, whole_size=fields.get("task") in {"detection", "ocr"})
         shape: dict[str, Any] = {"task": "embedding", "width": 3, "max_tokens": 0, "vocabulary": 0, "pads": False}
         about = dict.fromkeys(("version", "origin", "architecture", "reason"), "fake")
         self.metadata = ModelMetadata(

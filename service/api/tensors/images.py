@@ -17,10 +17,11 @@ from service.api.routes.classify_images import score_own_labels
 from service.api.schemas.open_inference import InferParameters
 from service.api.tensors.data import bytes_tensor
 from service.api.tensors.model import Specs, TensorModel, TensorOutput, make_contract
-from service.serving.image_model import Encoded, ImageOutput, ReadsImages
+from service.serving.image_model import ImageOutput, ReadsImages
 from service.serving.program_model import Tensors
 from service.serving.servable import Caller
 from service.serving.text_recognition import ServedRecognizer
+from service.serving.unread_image import Encoded
 
 
 class ImageEmbeddingTensors(TensorModel[ReadsImages]):
