@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.bytecode import compile_tests
 from tests.support.fork_server import Forking
 
 # `make test` draws the same examples in every run; `make test-properties` draws anew. A busy machine is no finding.
@@ -41,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
         forking = Forking()
         forking.install()
         config.add_cleanup(forking.close)
+        forking.launch()
+        compile_tests(config)  # while that one imports
     else:
         config.pluginmanager.import_plugin("tests.support.fixtures")
 

@@ -16,8 +16,8 @@ _SLOWNESS = 0.9
 class FakeSensor:
     """A record's score is its largest absolute value, a series' the largest distance from a slow mean of the past.
 
-    The p-value of a score s is 1 / (1 + s). `fault` may raise for readings. While `gate` is unset, all wait; `sizes`
-    records the number of readings of each call, `times` their times.
+    The p-value of a score s is 1 / (1 + s). `fault` may raise for readings. While `gate` is unset, all wait;
+    `entered` is set when one has come. `sizes` records the number of readings of each call, `times` their times.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class FakeSensor:
         self.learns = False
         self.gate = threading.Event()
         self.gate.set()
+        self.entered = threading.Event()
         self.sizes: list[int] = []
         self.times: list[Times | None] = []
         self._fault = fault
@@ -44,6 +45,7 @@ class FakeSensor:
         self, readings: Readings, state: State | None = None, *, times: Times | None = None, contributions: bool = False
     ) -> Scored:
         """See Sensor."""
+        self.entered.set()
         self.gate.wait()
         self.sizes.append(len(readings))
         self.times.append(times)

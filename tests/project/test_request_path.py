@@ -24,6 +24,7 @@ from service.logs import JsonFormatter
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 from tests.support import tiny_models
+from tests.support.server import wait_until
 
 # Before you raise it, look for a file on the way that only passes on.
 MAX_FILES = 24
@@ -68,16 +69,18 @@ def log_lines() -> Iterator[io.StringIO]:
 
 def files_met_by_a_request(home: Path, model: Path) -> list[str]:
     """Serve a model and send two requests; return the files that the second one met."""
-    settings = Settings.read({"home": home, "port": 0, "model": [f"tiny={model}"], "device": "cpu", "threads": 2})
+    options = {"home": home, "port": 0, "model": [f"tiny={model}"], "device": "cpu", "threads": 2}
+    settings = Settings.read({**options, "registry_poll_s": 3600})  # a look at the registry is no part of a request
     metrics, met = Metrics(), list[str]()
     manager = ModelManager(settings, metrics)
 
     def call(url: str) -> None:
         try:
             with httpx.Client(base_url=url, timeout=60) as client:
-                for text in ("the first warms up", "the second counts"):
+                for number, text in enumerate(("the first warms up", "the second counts"), start=1):
                     files.clear()
                     answer = client.post("/v1/embeddings", json={"model": "tiny", "input": [text, text[::-1]]})
+                    wait_until(lambda number=number: lines.getvalue().count('"outcome"') == number)  # after the answer
                     met[:] = files if answer.status_code == 200 else []
         finally:
             server.should_exit = True

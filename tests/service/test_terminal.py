@@ -67,8 +67,12 @@ def test_with_keys_the_command_works_with_a_key_in_the_environment(tmp_path: Pat
 
 
 @pytest.mark.parametrize("command", [("up",), ("serve", "--workers", "2")])
-def test_several_processes_say_each_thing_once(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_several_processes_say_each_thing_once(
+    command: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     name, *flags = command
+    if name == "serve":  # its processes are forks already, whose parent it must be
+        request.getfixturevalue("executed_program")
     with terminal(name, tmp_path, *flags) as (shown, url):
         assert httpx.get(f"{url}/health/ready").status_code == 200
         shown.press(CTRL_C)

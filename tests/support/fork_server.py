@@ -40,6 +40,7 @@ _FORKED = {
     "service.jobs.golden_check",
     "service.jobs.held_out_check",
     "service.processes.parent_death",
+    "tests.support.on_terminal",
     "tests.support.worker_process",
 }
 _TESTS = ["-u", "-c", popen_bootstrapline]  # what pytest-xdist starts: a process of tests
@@ -121,6 +122,13 @@ class Forking:
     def install(self) -> None:
         vars(subprocess)["_fork_exec"] = self._start
 
+    def launch(self) -> ForkServer:
+        """The process that forks, which is executed first where there is none yet."""
+        if self._server is None:
+            with self.suspended():
+                self._server = ForkServer.launch()
+        return self._server
+
     def remove(self) -> None:
         vars(subprocess)["_fork_exec"] = self._execute
 
@@ -149,10 +157,7 @@ class Forking:
         program = Program(
             words[1:], variables, os.fspath(directory or Path.cwd()), _umask(), bool(new_session), targets
         )
-        if self._server is None:
-            with self.suspended():
-                self._server = ForkServer.launch()
-        return self._server.start(program, descriptors)
+        return self.launch().start(program, descriptors)
 
 
 def _variables(environment: Sequence[bytes] | None) -> dict[str, str]:

@@ -57,7 +57,7 @@ def serving(home: Path, *flags: str, environment: dict[str, str] | None = None) 
         log.close()
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     """Poll until the condition holds, or fail. Polls become rarer, for a poll of a service costs both processes."""
     began = time.monotonic()
     while not condition():

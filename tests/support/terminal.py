@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -20,16 +19,13 @@ class Terminal:
 
     def __init__(self, *words: str, environment: dict[str, str] | None = None) -> None:
         self._ours, theirs = pty.openpty()
-        # `setsid --ctty` gives the process the terminal, so that the bytes of Ctrl-C become SIGINT.
-        command = ["setsid", "--ctty", "--wait", sys.executable, "-m", "service.cli", *words]
-        # Ctrl-C counts, as in a terminal, also where these tests run in the background and inherit that it does not.
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "tests.support.on_terminal", *words],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             env={**os.environ, **(environment or {})},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            start_new_session=True,
         )
         os.close(theirs)
         self.raw = ""

@@ -52,9 +52,9 @@ def test_a_caller_may_ask_for_fewer_tokens_but_not_for_more(text: TextProcessor)
 
 def test_a_megabyte_is_read_no_further_than_needed_and_gives_the_same_ids(text: TextProcessor) -> None:
     long = "the card is lost and so on " * 40_000
-    began = time.perf_counter()
+    began = time.process_time()
     item = text.encode([long])[0]
-    assert time.perf_counter() - began < 0.25
+    assert time.process_time() - began < 0.25
     assert item.truncated
     assert item.ids.tolist() == text.encode([long[:200]])[0].ids.tolist()
     assert text.encode([long], side="left")[0].ids.tolist() == text.encode([long[-200:]], side="left")[0].ids.tolist()
@@ -63,9 +63,9 @@ def test_a_megabyte_is_read_no_further_than_needed_and_gives_the_same_ids(text: 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("sign", ["!", "漢", "a?"])
 def test_neither_is_one_without_whitespace(text: TextProcessor, side: Side, sign: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     item = text.encode([sign * 1_000_000], side=side)[0]
-    assert time.perf_counter() - began < 0.25
+    assert time.process_time() - began < 0.25
     assert item.truncated
     assert item.ids.tolist() == text.encode([sign * 20], side=side)[0].ids.tolist()
 

@@ -42,11 +42,12 @@ def talk(*parts: bytes, pause_s: float = 0.05) -> bytes:
         for part in parts:
             writer.write(part)
             await asyncio.sleep(pause_s)
-        answer = await asyncio.wait_for(reader.read(), 5)
-        writer.close()
-        await writer.wait_closed()
-        server.close()
-        return answer
+        try:
+            return await asyncio.wait_for(reader.read(), 60)
+        finally:
+            writer.close()
+            await writer.wait_closed()
+            server.close()
 
     return asyncio.run(run())
 

@@ -25,7 +25,7 @@ from service.serving.servable import wait_for_rows
 from tests.fakes.item import Doubler, Piece
 
 LIMITS = BatchLimits(max_tokens=1000, max_items=32, interactive_tokens=100)
-WAIT_S = 5.0
+WAIT_S = 20.0
 FIRST_URGENT = 1000
 
 

@@ -34,7 +34,7 @@ from tests.fakes.item import Doubler, Piece, request
 from tests.support.preemption import Calling
 from tests.support.server import wait_until
 
-WAIT_S = 5.0
+WAIT_S = 20.0
 
 
 @contextmanager

@@ -29,6 +29,7 @@ on_signals(lambda: asked.put(None))
 print("waits", flush=True)
 for _ in range(2):
     asked.get(timeout=20)
+    print("asked", flush=True)
 """
 
 
@@ -50,6 +51,6 @@ def test_each_that_comes_after_the_last_was_seen_to_is_acted_on() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.terminate()
-        time.sleep(0.2)
+        assert process.stdout.readline() == b"asked\n"
         process.terminate()
         assert process.wait(20) == 0

@@ -157,9 +157,12 @@ def test_one_reading_overtakes_many(manager: ModelManager) -> None:
         bulk = asyncio.create_task(
             served.score(readings(8 * READINGS_PER_ITEM), Caller("bulk"), state=None, contributions=False)
         )
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(sensor.entered.wait, 60)
+        waiting, _ = served.engine.waiting
         single = asyncio.create_task(served.score(readings(1), Caller("single"), state=None, contributions=False))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            while served.engine.waiting[0] == waiting:
+                await asyncio.sleep(0.001)
         sensor.gate.set()
         await asyncio.gather(bulk, single)
 
