@@ -12,7 +12,7 @@ import uvicorn.loops.auto
 import uvicorn.loops.uvloop
 
 import models.loader
-import models.runtime.forward_pass
+import models.runtime.device
 import service.api.server
 import service.bench.flags
 import service.commands.keys

@@ -15,7 +15,7 @@ from models.images.pixels import Pixels
 from models.images.processor import load_processor
 from models.kinds import network_folder
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.forward_pass import inference_mode
+from models.runtime.device import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks

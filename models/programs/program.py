@@ -13,7 +13,7 @@ from models.errors import ModelSourceError
 from models.programs.description import NO_TASK, Description, completed, description_file, width_of
 from models.programs.reader import ReadProgram
 from models.programs.tensors import HostTensor
-from models.runtime.forward_pass import inference_mode
+from models.runtime.device import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.errors import ModelSourceError
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.forward_pass import inference_mode
+from models.runtime.device import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.base import text_metadata

@@ -105,9 +105,8 @@ def create_app(
     app.add_middleware(ContentEncodingMiddleware)
     app.add_middleware(ContextMiddleware, settings=settings, checks=checks, reports=reports)
     routers = [module.router for module in _COMPUTING]
-    build = app.build_middleware_stack
-    # Before the middleware of FastAPI and Starlette, which the hot path does not need.
-    app.build_middleware_stack = lambda: HotPath(build(), routers, settings, checks, reports)  # type: ignore[method-assign]
+    # Before the middleware of FastAPI and Starlette, too, which the hot path does not need.
+    app.middleware_stack = HotPath(app.build_middleware_stack(), routers, settings, checks, reports)
     describe(app, settings)
     return app
 

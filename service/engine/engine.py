@@ -11,9 +11,8 @@ from typing import Generic
 
 from models.errors import SondeError
 from service.engine.cache import RowCache
-from service.engine.device import ComputeDevice
 from service.engine.request import Request
-from service.engine.runner import Backend, ItemT, Runner, RunnerContext
+from service.engine.runner import Backend, Device, ItemT, Runner, RunnerContext
 from service.engine.scheduler import BatchLimits, Queue
 from service.errors import Unavailable
 from service.metrics import Metrics
@@ -50,7 +49,7 @@ class Engine(Generic[ItemT]):
         limits: BatchLimits,
         cache: RowCache,
         metrics: Metrics,
-        device: ComputeDevice,
+        device: Device,
         clock: Callable[[], float] = time.monotonic,
         on_failure: Callable[[Exception], None] = lambda error: None,
         loop_tokens: int = 0,

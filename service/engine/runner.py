@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from models.errors import DeviceLost, ModelOutOfMemory, SondeError
 from models.preemption import NO_PREEMPTION, Preemption, PreemptionFlag
 from service.engine.cache import RowCache
-from service.engine.device import ComputeDevice
 from service.engine.request import Item, Request
 from service.engine.scheduler import BatchLimits, Queue, QueuedItem
 from service.errors import BackendError, InvalidOutput
@@ -40,6 +40,21 @@ class Backend(Protocol[ItemT_contra]):
         ...
 
 
+class Device(Protocol):
+    """What batches run on: room for `runners` of them, and threads. Engines may share it."""
+
+    runners: int
+    busy: int
+
+    def computing(self, *, alone: bool = True) -> AbstractContextManager[Preemption]:
+        """Hold room for a batch, which calls the preemption between its layers."""
+        ...
+
+    def sharing(self) -> AbstractContextManager[object]:
+        """Compute with one runner's share of the threads, without holding room."""
+        ...
+
+
 @dataclass(slots=True)
 class RunnerContext(Generic[ItemT]):
     """What the runners of one engine share.
@@ -55,7 +70,7 @@ class RunnerContext(Generic[ItemT]):
     queue: Queue
     cache: RowCache
     metrics: Metrics
-    device: ComputeDevice
+    device: Device
     clock: Callable[[], float]
     limits: BatchLimits
     tokens_per_s: float = field(default=0.0, init=False)

@@ -13,13 +13,12 @@ from models.images.base import ImageItem, ImageModel
 from models.images.patches import PatchModel
 from models.images.processor import probe_image
 from models.programs.program import Program
-from models.runtime.forward_pass import compute_threads
+from models.runtime.device import ComputeDevice, compute_threads
 from models.runtime.placement import allocated_bytes
 from models.text.base import TextModel
 from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.cache import RowCache
-from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
 from service.engine.runner import Backend
 from service.engine.scheduler import BatchLimits

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from models.errors import ModelError, Unsupported
 from models.linalg import normalize
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.forward_pass import inference_mode
+from models.runtime.device import inference_mode
 from models.runtime.placement import Placement, place
 from models.runtime.product_race import race_products
 from models.source import ModelSource

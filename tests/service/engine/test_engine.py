@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from models.errors import DeviceLost, ModelOutOfMemory
+from models.runtime.device import ComputeDevice
 from service.engine.cache import RowCache
-from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
 from service.engine.request import Request
 from service.engine.runner import Backend, Runner

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.errors import DeviceLost
-from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.device import ComputeDevice
 from models.runtime.placement import DtypeName, place
 from models.source import DEFAULT_MODEL, locate
 from models.text.layer_hooks import LayerHooks
 from models.text.packed.encoder import PackedEncoder
 from service.config import Settings
 from service.engine.cache import RowCache
-from service.engine.device import ComputeDevice, ComputeThreads
 from service.engine.engine import Engine
 from service.engine.runner import _WORTH_ALL_THREADS_S, Backend
 from service.engine.scheduler import BatchLimits, Scheduler
@@ -30,6 +29,7 @@ from service.errors import Unavailable
 from service.metrics import Metrics
 from service.serving.model_manager import ModelManager
 from service.serving.servable import Caller
+from tests.fakes.compute_threads import noting
 from tests.fakes.item import Doubler, Piece, request
 from tests.support.preemption import Calling
 from tests.support.server import wait_until
@@ -52,11 +52,6 @@ def engine(
         made.close()
 
 
-def up(preempt: Preemption) -> bool:
-    """Whether it asks to be called."""
-    return any(bool(flag[0]) for flag in preempt.flags)
-
-
 def rest(made: Engine[Piece], runners: int) -> None:
     """Wait until so many runners wait for work."""
     wait_until(lambda: made._queue.idle_runners == runners)
@@ -72,17 +67,6 @@ class Meeting(Doubler):
     def forward(self, batch: Sequence[Piece], preempt: Callable[[], None]) -> NDArray[np.float32]:
         self._barrier.wait(WAIT_S)
         return super().forward(batch, preempt)
-
-
-def noting(used: list[int]) -> ComputeThreads:
-    """Note with how many threads is computed."""
-
-    def compute_threads(threads: int, *, alone: bool) -> AbstractContextManager[None]:
-        used.append(threads)
-        assert alone == (threads == 4)
-        return nullcontext()
-
-    return compute_threads
 
 
 def test_runners_share_one_request_and_compute_at_once() -> None:
@@ -183,41 +167,6 @@ def test_runners_that_compute_at_once_share_the_threads() -> None:
     assert used == [2, 2]
 
 
-def test_who_began_alone_goes_on_with_a_share_once_others_compute() -> None:
-    used: list[int] = []
-    device = ComputeDevice(runners=2, threads=4, compute_threads=noting(used))
-    with device.computing() as yield_threads:
-        yield_threads()
-        with device.computing(alone=False) as of_a_share:
-            assert of_a_share is NO_PREEMPTION
-            yield_threads()
-            yield_threads()
-        yield_threads()
-    assert used == [4, 2, 2]
-
-
-def test_who_is_alone_again_before_it_gives_way_keeps_its_threads() -> None:
-    used: list[int] = []
-    device = ComputeDevice(runners=2, threads=4, compute_threads=noting(used))
-    with device.computing() as yield_threads:
-        for _ in range(2):
-            with device.computing(alone=False):
-                assert up(yield_threads)
-            yield_threads()
-            assert not up(yield_threads)
-        with device.computing(alone=False):
-            yield_threads()
-            assert not yield_threads.flags, "there is nothing left to give way to"
-    assert used == [4, 2, 2, 2, 2]
-    with device.computing(), device.computing() as second:
-        assert second is NO_PREEMPTION
-
-
-def test_where_nobody_else_can_begin_nobody_is_given_way_to() -> None:
-    with ComputeDevice(runners=1, threads=2).computing() as yield_threads:
-        assert yield_threads is NO_PREEMPTION
-
-
 @pytest.mark.parametrize("tokens", [5, 300])
 def test_between_its_layers_a_batch_gives_way_interactive_or_not(tokens: int) -> None:
     used: list[int] = []
@@ -252,55 +201,10 @@ def test_a_lost_device_ends_all_runners_and_is_told_once() -> None:
     assert len(told) == 1
 
 
-def test_a_device_has_room_for_so_many_and_no_more() -> None:
-    device = ComputeDevice(runners=2)
-    entered = threading.Event()
-
-    def enter() -> None:
-        with device.computing():
-            entered.set()
-
-    with device.computing():
-        with device.computing():
-            third = threading.Thread(target=enter)
-            third.start()
-            assert not entered.wait(0.05)
-        assert entered.wait(WAIT_S)
-    third.join(WAIT_S)
-    assert device.busy == 0
-
-
-def test_who_loads_beside_others_keeps_to_a_share() -> None:
-    used: list[int] = []
-    device = ComputeDevice(runners=2, threads=5, compute_threads=noting(used))
-    with device.sharing(), device.computing(alone=False):
-        pass
-    assert used == [2, 2]
-
-
 def test_a_batch_takes_no_item_more_once_it_has_its_share() -> None:
     scheduler = Scheduler(BatchLimits(max_tokens=1000))
     scheduler.add(request(*[30] * 6))
     assert [len(scheduler.next_batch(most_tokens=64)) for _ in range(3)] == [3, 3, 0]
-
-
-def test_each_thread_has_its_own_number_of_threads() -> None:
-    mine = torch.get_num_threads()
-    seen: list[int] = []
-
-    def compute_with_one() -> None:
-        torch.set_num_threads(1)
-        torch.ones(4, 4) @ torch.ones(4, 4)
-        seen.append(torch.get_num_threads())
-
-    other = threading.Thread(target=compute_with_one)
-    other.start()
-    other.join(WAIT_S)
-    try:
-        assert seen == [1]
-        assert torch.get_num_threads() == mine
-    finally:
-        torch.set_num_threads(mine)  # threads that begin later take the last number set
 
 
 @pytest.mark.slow

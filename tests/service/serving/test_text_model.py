@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from models.errors import BadTokens, NoTokens, TextTooLong
+from models.runtime.device import ComputeDevice
 from models.text.tokenization import Tokens
 from service.engine.cache import LruCache, RowCache
-from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
 from service.engine.scheduler import BatchLimits
 from service.errors import BackendError, DeadlineExceeded, InvalidRequest, Overloaded

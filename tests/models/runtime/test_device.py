@@ -1,4 +1,4 @@
-"""A forward pass: its errors, its threads and where they run."""
+"""A compute device: its room, its threads and where they run, and its errors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from models.errors import DeviceLost, ModelOutOfMemory
-from models.runtime.forward_pass import compute_threads, inference_mode
+from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.device import ComputeDevice, compute_threads, inference_mode
+from tests.fakes.compute_threads import noting
 
 needs_two_processors = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two processors"
 )
+WAIT_S = 5.0
 CPU = torch.device("cpu")
 TASKS = Path("/proc/self/task")
 
@@ -118,3 +121,88 @@ def test_where_processors_cannot_be_chosen_it_computes_all_the_same(
                 add()
 
     ask(one, work)
+
+
+def up(preempt: Preemption) -> bool:
+    """Whether it asks to be called."""
+    return any(bool(flag[0]) for flag in preempt.flags)
+
+
+def test_a_batch_that_began_alone_continues_with_a_share_once_others_compute() -> None:
+    used: list[int] = []
+    device = ComputeDevice(runners=2, threads=4, compute_threads=noting(used))
+    with device.computing() as yield_threads:
+        yield_threads()
+        with device.computing(alone=False) as of_a_share:
+            assert of_a_share is NO_PREEMPTION
+            yield_threads()
+            yield_threads()
+        yield_threads()
+    assert used == [4, 2, 2]
+
+
+def test_a_batch_that_is_alone_again_before_it_yields_keeps_its_threads() -> None:
+    used: list[int] = []
+    device = ComputeDevice(runners=2, threads=4, compute_threads=noting(used))
+    with device.computing() as yield_threads:
+        for _ in range(2):
+            with device.computing(alone=False):
+                assert up(yield_threads)
+            yield_threads()
+            assert not up(yield_threads)
+        with device.computing(alone=False):
+            yield_threads()
+            assert not yield_threads.flags, "there is nothing left to give way to"
+    assert used == [4, 2, 2, 2, 2]
+    with device.computing(), device.computing() as second:
+        assert second is NO_PREEMPTION
+
+
+def test_a_device_with_room_for_one_batch_needs_no_preemption() -> None:
+    with ComputeDevice(runners=1, threads=2).computing() as yield_threads:
+        assert yield_threads is NO_PREEMPTION
+
+
+def test_a_device_has_room_for_its_number_of_batches_and_no_more() -> None:
+    device = ComputeDevice(runners=2)
+    entered = threading.Event()
+
+    def enter() -> None:
+        with device.computing():
+            entered.set()
+
+    with device.computing():
+        with device.computing():
+            third = threading.Thread(target=enter)
+            third.start()
+            assert not entered.wait(0.05)
+        assert entered.wait(WAIT_S)
+    third.join(WAIT_S)
+    assert device.busy == 0
+
+
+def test_a_model_that_loads_beside_others_keeps_to_a_share() -> None:
+    used: list[int] = []
+    device = ComputeDevice(runners=2, threads=5, compute_threads=noting(used))
+    with device.sharing(), device.computing(alone=False):
+        pass
+    assert used == [2, 2]
+
+
+def test_each_thread_has_its_own_number_of_threads() -> None:
+    mine = torch.get_num_threads()
+    seen: list[int] = []
+
+    def compute_with_one() -> None:
+        torch.set_num_threads(1)
+        torch.ones(4, 4) @ torch.ones(4, 4)
+        seen.append(torch.get_num_threads())
+
+    other = threading.Thread(target=compute_with_one)
+    other.start()
+    other.join(WAIT_S)
+    try:
+        assert seen == [1]
+        assert torch.get_num_threads() == mine
+    finally:
+        torch.set_num_threads(mine)  # threads that begin later take the last number set
