@@ -13,6 +13,7 @@ from models.training.data import dataset, table
 from models.training.data.file_format import ARCHIVE
 from models.training.data.forecast_split import divide_series
 from models.training.data.image_reader import small_reader
+from models.training.data.job_readings import read_readings
 from models.training.errors import TrainingDataError
 from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
@@ -24,7 +25,6 @@ from models.training.hyperparameters import (
     SensorAnomalyHyperparameters,
 )
 from models.training.job import TrainingJob
-from models.training.recipes.sensor_split import SensorSplit
 from models.training.report import Finding, Report
 
 
@@ -69,12 +69,10 @@ def _check_images(job: TrainingJob, settings: Hyperparameters) -> Report:
 
 
 def _findings(job: TrainingJob, settings: Hyperparameters) -> list[Finding]:
-    if isinstance(settings, SensorAnomalyHyperparameters):
-        split = SensorSplit.read(job, settings)
-        return list(check_table(split.train, split.held_out, split.repairs))
-    if isinstance(settings, ForecastHyperparameters):
-        series = divide_series(job, settings)
-        return list(check_table(series.seen, series.held_rows, series.repairs))
+    if isinstance(settings, SensorAnomalyHyperparameters | ForecastHyperparameters):
+        forecasts = isinstance(settings, ForecastHyperparameters)
+        found = divide_series(job, settings).readings if forecasts else read_readings(job, settings)
+        return list(check_table(found.train, found.held_out, found.repairs))
     parts = dataset.read_split(job, settings)
     return list(check_data(parts.train, parts.held_out, columns=job.columns, same_file=parts.same_file))
 
