@@ -13,7 +13,7 @@ from models.training.data import dataset, table
 from models.training.data.file_format import ARCHIVE
 from models.training.data.forecast_split import divide_series
 from models.training.data.image_reader import small_reader
-from models.training.data.job_readings import read_readings
+from models.training.data.job_readings import JobReadings, read_readings
 from models.training.errors import TrainingDataError
 from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
@@ -69,12 +69,16 @@ def _check_images(job: TrainingJob, settings: Hyperparameters) -> Report:
 
 
 def _findings(job: TrainingJob, settings: Hyperparameters) -> list[Finding]:
-    if isinstance(settings, SensorAnomalyHyperparameters | ForecastHyperparameters):
-        forecasts = isinstance(settings, ForecastHyperparameters)
-        found = divide_series(job, settings).readings if forecasts else read_readings(job, settings)
-        return list(check_table(found.train, found.held_out, found.repairs))
+    if isinstance(settings, SensorAnomalyHyperparameters):
+        return _check_readings(read_readings(job, settings))
+    if isinstance(settings, ForecastHyperparameters):
+        return _check_readings(divide_series(job, settings).readings)
     parts = dataset.read_split(job, settings)
     return list(check_data(parts.train, parts.held_out, columns=job.columns, same_file=parts.same_file))
+
+
+def _check_readings(found: JobReadings) -> list[Finding]:
+    return list(check_table(found.train, found.held_out, found.repairs))
 
 
 def _all_faults(job: TrainingJob, settings: Hyperparameters, first: TrainingDataError) -> list[TrainingDataError]:
