@@ -46,6 +46,11 @@ class ModelSourceError(ModelError):
     code = "model_source"
 
 
+def source_error(name: str, message: str, param: str = "model") -> ModelSourceError:
+    """What is wrong with the file or directory of a model."""
+    return ModelSourceError(f"{name}: {message}", param=param)
+
+
 class UnsafeModelError(ModelError):
     code = "unsafe_model"
 

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from models.base import Computable, ModelMetadata
 from models.images.pixels import Pixels
-from models.images.processor import ImageProcessor
+from models.images.processor import ImageProcessor, load_processor
 from models.preemption import NO_PREEMPTION, Preemption
+from models.runtime.forward_pass import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
+from models.text.layer_hooks import LayerHooks
 from models.text.loaded_weights import require_weights
 from models.text.tokenization import Tokens
 
@@ -24,12 +26,16 @@ from models.text.tokenization import Tokens
 ImageItem = Pixels | Tokens
 
 
-@runtime_checkable
-class ImageModel(Computable, Protocol):
-    """A model from images to rows of float32."""
+class DescribedImageModel(Computable, Protocol):
+    """What a model in service needs of one that reads images, which may be in the engine process."""
 
     @property
     def images(self) -> ImageProcessor: ...
+
+
+@runtime_checkable
+class ImageModel(DescribedImageModel, Protocol):
+    """A model from images to rows of float32."""
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """One float32 row [metadata.width] per item, in order. Calls `preempt` between its layers.
@@ -75,6 +81,37 @@ def load_network(source: ModelSource, path: Path, auto_class: str, placement: Pl
     require_weights((key for key in missing if ".pooler." not in f".{key}"), source.name)
     network.has_pooler = not any(key.startswith("pooler.") for key in missing)
     return network.to(placement.device).eval().requires_grad_(False)
+
+
+class ImageNetwork:
+    """A network of transformers with its processor; a subclass sets the metadata and says what its rows are."""
+
+    metadata: ModelMetadata
+
+    def __init__(
+        self, source: ModelSource, placement: Placement, auto_class: str, *parts: str, whole_size: bool = False
+    ) -> None:
+        """`parts` are those between whose layers others overtake, without any the whole network."""
+        self._network = load_network(source, source.path, auto_class, placement)
+        self._placement = placement
+        self._layer_hooks = LayerHooks(*([getattr(self._network, name) for name in parts] or [self._network]))
+        self.images = load_processor(source, source.path, whole_size=whole_size)
+
+    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
+        """Rows float32 [n, width], as the class describes them."""
+        with inference_mode(self._placement.device), self._layer_hooks.calling(preempt):
+            return compute_by_shape(batch, self.metadata.width, self._rows)
+
+    def memory_bytes(self) -> int:
+        """Bytes held on the device."""
+        return self._placement.memory_bytes()
+
+    def _rows(self, images: Sequence[Pixels]) -> Tensor:
+        """Rows [n, width] of images of one shape."""
+        raise NotImplementedError
+
+    def _to_tensor(self, images: Sequence[Pixels]) -> Tensor:
+        return to_tensor(images, self.images, self._placement)
 
 
 def to_tensor(batch: Sequence[Pixels], images: ImageProcessor, placement: Placement) -> Tensor:

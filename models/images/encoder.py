@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from models.images.base import ImageItem, compute_by_shape, image_metadata, load_network, to_tensor
+from models.images.base import ImageNetwork, image_metadata
 from models.images.pixels import Pixels
-from models.images.processor import load_processor, probe_image
+from models.images.processor import probe_image
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.device import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
-from models.text.layer_hooks import LayerHooks
 
 
-class ImageEncoder:
-    """A transformers body such as DINOv2's. The vector is its pooler's, else the first token's."""
+class ImageEncoder(ImageNetwork):
+    """A transformers body such as DINOv2's. The vector, not normalised, is its pooler's, else the first token's."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        self._network = load_network(source, source.path, "AutoModel", placement)
-        self._placement = placement
-        self._layer_hooks = LayerHooks(self._network)
-        self.images = load_processor(source, source.path)
+        super().__init__(source, placement, "AutoModel")
         with inference_mode(placement.device):
-            width = self._vectors([self.images.prepare(probe_image(64, 64))]).shape[1]
+            width = self._rows([self.images.prepare(probe_image(64, 64))]).shape[1]
         self.metadata = image_metadata(
             source,
             placement,
@@ -38,25 +32,16 @@ class ImageEncoder:
             width=width,
         )
 
-    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Vectors float32 [n, width], not normalised."""
-        with inference_mode(self._placement.device), self._layer_hooks.calling(preempt):
-            return compute_by_shape(batch, self.metadata.width, self._vectors)
-
     def maps(self, images: Sequence[Pixels], preempt: Preemption = NO_PREEMPTION) -> list[Tensor]:
         """Two maps of the middle layers, float32 [n, channels, h, w], the finer first."""
         with inference_mode(self._placement.device), self._layer_hooks.calling(preempt):
-            pixels = to_tensor(images, self.images, self._placement)
+            pixels = self._to_tensor(images)
             layers = self._network(pixel_values=pixels, output_hidden_states=True).hidden_states
         middle = len(layers) // 2
         return [_to_map(layers[at], pixels).float() for at in (middle, middle + 1)]
 
-    def memory_bytes(self) -> int:
-        """Bytes held on the device."""
-        return self._placement.memory_bytes()
-
-    def _vectors(self, images: Sequence[Pixels]) -> Tensor:
-        return body_vectors(self._network, to_tensor(images, self.images, self._placement))
+    def _rows(self, images: Sequence[Pixels]) -> Tensor:
+        return body_vectors(self._network, self._to_tensor(images))
 
 
 def body_vectors(network: Any, pixels: Tensor) -> Tensor:

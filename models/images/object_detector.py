@@ -4,37 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.errors import ModelSourceError
-from models.images.base import ImageItem, compute_by_shape, image_metadata, load_network, to_tensor
+from models.images.base import ImageNetwork, image_metadata
 from models.images.pixels import Pixels
-from models.images.processor import load_processor, probe_image
-from models.preemption import NO_PREEMPTION, Preemption
+from models.images.processor import probe_image
 from models.runtime.device import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
-from models.text.layer_hooks import LayerHooks
 
 # All objects are kept: callers choose the threshold.
 _BELOW_ALL = -1.0
 
 
-class ObjectDetector:
-    """A `…ForObjectDetection` model. A row has all objects that it gives, float32 [n, objects * 6], boxes in shares.
+class ObjectDetector(ImageNetwork):
+    """A `…ForObjectDetection` model. A row has all objects that it gives, float32 [n, objects * 6].
+
+    Of each: score, label, and left, top, right and bottom as shares of the sides.
 
     These networks are trained to find an object once, so no box is suppressed by another. Images of one size share a
     batch: padding would change what a convolution sees at the edges.
     """
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        self._network = load_network(source, source.path, "AutoModelForObjectDetection", placement)
-        self._placement = placement
-        self._layer_hooks = LayerHooks(self._network)
-        self.images = load_processor(source, source.path, whole_size=True)
+        super().__init__(source, placement, "AutoModelForObjectDetection", whole_size=True)
         if not hasattr(self.images.processor, "post_process_object_detection"):
             kind = type(self.images.processor).__name__
             message = f"{source.name}: expected an image processor that reads boxes, got {kind}"
@@ -52,17 +47,8 @@ class ObjectDetector:
             labels=tuple(str(config.id2label[index]) for index in range(config.num_labels)),
         )
 
-    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Objects float32 [n, objects * 6]: score, label, and left, top, right and bottom as shares of the sides."""
-        with inference_mode(self._placement.device), self._layer_hooks.calling(preempt):
-            return compute_by_shape(batch, self.metadata.width, self._rows)
-
-    def memory_bytes(self) -> int:
-        """Bytes held on the device."""
-        return self._placement.memory_bytes()
-
     def _rows(self, images: Sequence[Pixels]) -> Tensor:
-        output = self._network(pixel_values=to_tensor(images, self.images, self._placement))
+        output = self._network(pixel_values=self._to_tensor(images))
         # bfloat16 would round the numbers of labels above 256.
         output.logits, output.pred_boxes = output.logits.float(), output.pred_boxes.float()
         found = self.images.processor.post_process_object_detection(output, threshold=_BELOW_ALL)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.base import ModelMetadata
-from models.images.base import ImageItem, ImageModel
+from models.images.base import DescribedImageModel, ImageItem, ImageModel
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor, probe_image
 from models.preemption import NO_PREEMPTION, Preemption
@@ -32,7 +32,7 @@ class PatchEncoder(ImageModel, Protocol):
         ...
 
 
-class PatchFeatures(ImageModel, Protocol):
+class PatchFeatures(DescribedImageModel, Protocol):
     """A model whose rows are patch features, float32 [n, channels * places]."""
 
     channels: int

@@ -38,7 +38,7 @@ class TextImageEncoder:
         folder = network_folder(source.path)
         self._network = load_network(source, folder, "AutoModel", placement)
         self._placement = placement
-        self._layer_hooks = [LayerHooks(self._network.text_model), LayerHooks(self._network.vision_model)]
+        self._layer_hooks = LayerHooks(self._network.text_model, self._network.vision_model)
         self.images = load_processor(source, folder)
         with source.loading("a tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -65,8 +65,7 @@ class TextImageEncoder:
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """Vectors float32 [n, width] of texts and images, not normalised."""
         rows = np.empty((len(batch), self.metadata.width), dtype=np.float32)
-        texts, images = self._layer_hooks
-        with texts.calling(preempt), images.calling(preempt):
+        with self._layer_hooks.calling(preempt):
             for shape, places in by_shape(batch).items():
                 part = [batch[place] for place in places]
                 vectors = self._text_vectors(part) if shape is None else self._image_vectors(part)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,14 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from models.images.base import ImageItem, ImageModel, compute_by_shape, image_metadata, load_network, to_tensor
+from models.images.base import DescribedImageModel, ImageNetwork, image_metadata
 from models.images.pixels import Pixels
-from models.images.processor import ImageProcessor, load_processor
-from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.device import inference_mode
+from models.images.processor import ImageProcessor
 from models.runtime.placement import Placement
 from models.source import ModelSource
-from models.text.layer_hooks import LayerHooks
 
 # The most tokens of a row. A model may have a lower limit of its own.
 _MOST_TOKENS = 128
@@ -44,7 +40,7 @@ class RecognizedText:
     truncated: bool
 
 
-class RecognizesText(ImageModel, Protocol):
+class RecognizesText(DescribedImageModel, Protocol):
     """A model whose rows are texts, which end with one of the tokens `ends`."""
 
     ends: tuple[int, ...]
@@ -85,17 +81,14 @@ class LineReader:
         return RecognizedText(text, confidence, truncated=not ids or ids[-1] not in self.ends)
 
 
-class TextRecognizer:
+class TextRecognizer(ImageNetwork):
     """A vision encoder with a decoder that writes the text token by token, always the most probable one.
 
     A row has the tokens, then the logarithms of their probabilities: float32 [n, 2 * most tokens].
     """
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
-        self._network = load_network(source, source.path, "VisionEncoderDecoderModel", placement)
-        self._placement = placement
-        self._layer_hooks = [LayerHooks(self._network.encoder), LayerHooks(self._network.decoder)]
-        self.images = load_processor(source, source.path, whole_size=True)
+        super().__init__(source, placement, "VisionEncoderDecoderModel", "encoder", "decoder", whole_size=True)
         self._generation = _greedy(self._network)
         self._most_tokens = int(self._generation.max_new_tokens)
         self._ends = torch.tensor(self._generation.eos_token_id).flatten()
@@ -111,20 +104,9 @@ class TextRecognizer:
             width=2 * self._most_tokens,
         )
 
-    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Tokens and their log-probabilities, float32 [n, 2 * most tokens]. Calls `preempt` between layers."""
-        with inference_mode(self._placement.device), ExitStack() as hooks:
-            for one in self._layer_hooks:
-                hooks.enter_context(one.calling(preempt))
-            return compute_by_shape(batch, self.metadata.width, self._rows)
-
-    def memory_bytes(self) -> int:
-        """Bytes held on the device."""
-        return self._placement.memory_bytes()
-
     def _rows(self, images: Sequence[Pixels]) -> Tensor:
         record = _Recorder()
-        pixels = to_tensor(images, self.images, self._placement)
+        pixels = self._to_tensor(images)
         sequences = self._network.generate(
             pixel_values=pixels, generation_config=self._generation, logits_processor=[record]
         )

@@ -32,7 +32,7 @@ from models.programs.contract import Contract
 from models.programs.expressions import Expression
 from models.programs.native import NativeModule, load_code
 from models.programs.operators import schema_of
-from models.programs.program import Program, Tensors
+from models.programs.program import Program
 from models.programs.row_check import TOLERANCES, find_difference, sample_inputs
 from models.runtime.kept_races import describe_machine
 
@@ -122,7 +122,7 @@ def _make(program: Program, file: Path) -> None:
     """Compile a program into a file. Inductor's own cache is a private directory that goes away."""
     from torch._inductor.utils import fresh_cache
 
-    sample = sample_inputs(program.contract, min(3, program.contract.most_rows or 3))
+    sample = sample_inputs(program.contract, 3)
     if sample is None or program.has_sizes_by_values:
         raise NotCompiled("its sizes depend on values")
     written = temporary_in(file.parent).with_suffix(".pt2")
@@ -229,7 +229,7 @@ def _shapes(contract: Contract) -> tuple[dict[int, Dim], ...]:
 
 def _require_agreement(program: Program, made: Program) -> None:
     for rows in _COMPARED:
-        if (sample := _sample(program, rows)) is None:
+        if (sample := sample_inputs(program.contract, rows)) is None:
             continue
         expected = program.run(sample)
         for name, got in made.run(sample).items():
@@ -240,7 +240,7 @@ def _require_agreement(program: Program, made: Program) -> None:
 
 def _race(program: Program, made: Program) -> tuple[float, float]:
     """The seconds of the program and of its compiled form, in turn, for the samples together."""
-    samples = [sample for rows in _RACED if (sample := _sample(program, rows)) is not None]
+    samples = [sample for rows in _RACED if (sample := sample_inputs(program.contract, rows)) is not None]
     if not samples:
         raise NotCompiled("no inputs were found that keep to its contract")
     best = [[float("inf")] * len(samples) for _ in range(2)]
@@ -251,8 +251,3 @@ def _race(program: Program, made: Program) -> tuple[float, float]:
                 racer.run(sample)
                 times[at] = min(times[at], time.perf_counter() - began)
     return sum(best[0]), sum(best[1])
-
-
-def _sample(program: Program, rows: int) -> Tensors | None:
-    most = program.contract.most_rows
-    return sample_inputs(program.contract, rows if most is None else min(rows, most))

@@ -12,7 +12,7 @@ import torch
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from models.errors import ModelError, ModelSourceError, TensorError
+from models.errors import ModelError, TensorError, source_error
 from models.filesystem import replace_file
 from models.programs.contract import Contract, Described, TensorSpec
 from models.programs.stated_contract import StatedContract
@@ -99,10 +99,10 @@ def read_part(file: Path, kind: type[T]) -> T:
     """What a JSON file has of a description. Raises ModelSourceError."""
     try:
         if (size := file.stat().st_size) > _MAX_BYTES:
-            raise _wrong(file.name, f"expected at most {_MAX_BYTES:,} bytes, got {size:,}")
+            raise source_error(file.name, f"expected at most {_MAX_BYTES:,} bytes, got {size:,}")
         return msgspec.json.decode(file.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _wrong(file.name, str(error)) from error
+        raise source_error(file.name, str(error)) from error
 
 
 def write_description(program: Path, description: Description) -> None:
@@ -117,7 +117,7 @@ def completed(description: Description, contract: Contract, name: str) -> Descri
     for field in description.__struct_fields__:
         if field not in fields and getattr(description, field) != getattr(NO_TASK, field):
             known = ", ".join(_FIELDS[description.task])
-            raise _wrong(name, f"{field}: expected none for the task {description.task}; it has {known}")
+            raise source_error(name, f"{field}: expected none for the task {description.task}; it has {known}")
     if description.task == "inference":
         return description
     spec = _output(description, contract, name)
@@ -131,13 +131,13 @@ def _output(description: Description, contract: Contract, name: str) -> TensorSp
     """The output with the task's rows."""
     known = {spec.name: spec for spec in contract.outputs}
     if description.output is None and len(known) > 1:
-        raise _wrong(name, f"expected output to name one of {', '.join(known)}, got none")
+        raise source_error(name, f"expected output to name one of {', '.join(known)}, got none")
     found = contract.outputs[0] if description.output is None else known.get(description.output)
     if found is None:
-        raise _wrong(name, f"expected output to name one of {', '.join(known)}, got {description.output!r}")
+        raise source_error(name, f"expected output to name one of {', '.join(known)}, got {description.output!r}")
     if "float" not in found.dtype or len(found.shape) not in (1, 2):
         expected = f"expected a float of shape [rows, columns] for {description.task}"
-        raise _wrong(name, f"its output {found.name}: {expected}, got {_shown(found, contract)}")
+        raise source_error(name, f"its output {found.name}: {expected}, got {_shown(found, contract)}")
     return found
 
 
@@ -145,21 +145,21 @@ def _check_classifier(description: Description, spec: TensorSpec, name: str) -> 
     width = _width(spec)
     if len(description.labels) != width or len(set(description.labels)) < len(description.labels):
         got = f"{len(set(description.labels))} different ones"
-        raise _wrong(name, f"labels: expected {width}, one for each column of {spec.name}, got {got}")
+        raise source_error(name, f"labels: expected {width}, one for each column of {spec.name}, got {got}")
     if description.scores is None:
-        raise _wrong(name, f"scores: expected logits or probabilities, as {spec.name} has them, got none")
+        raise source_error(name, f"scores: expected logits or probabilities, as {spec.name} has them, got none")
 
 
 def _check_encoder(description: Description, spec: TensorSpec, name: str) -> None:
     if len(spec.shape) != 2 or _width(spec) is None:
-        raise _wrong(name, f"its output {spec.name}: expected a fixed number of columns for embedding")
+        raise source_error(name, f"its output {spec.name}: expected a fixed number of columns for embedding")
 
 
 def _check_detector(description: Description, spec: TensorSpec, name: str) -> None:
     if _width(spec) != 1:
-        raise _wrong(name, f"its output {spec.name}: expected one score a row for anomaly")
+        raise source_error(name, f"its output {spec.name}: expected one score a row for anomaly")
     if not description.calibration:
-        raise _wrong(name, "calibration: expected the scores of normal inputs, by which p-values are computed")
+        raise source_error(name, "calibration: expected the scores of normal inputs, by which p-values are computed")
 
 
 _CHECKS = {"classification": _check_classifier, "embedding": _check_encoder, "anomaly": _check_detector}
@@ -178,14 +178,14 @@ def _check_images(preprocess: Preprocessing, contract: Contract, name: str) -> N
     spec, *others = contract.inputs
     if others or "float" not in spec.dtype or len(spec.shape) != 4:
         got = ", ".join(f"{one.name} {_shown(one, contract)}" for one in contract.inputs)
-        raise _wrong(name, f"preprocess: expected one input, a float [batch, 3, height, width], got {got}")
+        raise source_error(name, f"preprocess: expected one input, a float [batch, 3, height, width], got {got}")
     rows = contract.limits[contract.batch].least if contract.batch else 1
     try:
         contract.check({spec.name: Described(spec.dtype, (rows, 3, preprocess.height, preprocess.width))})
     except TensorError as error:
-        raise _wrong(name, f"preprocess: {error}") from error
+        raise source_error(name, f"preprocess: {error}") from error
     if not all(preprocess.std) or preprocess.cropped_from < max(preprocess.height, preprocess.width):
-        raise _wrong(name, "preprocess: expected std other than 0, and shorter_side at least height and width")
+        raise source_error(name, "preprocess: expected std other than 0, and shorter_side at least height and width")
 
 
 def _width(spec: TensorSpec) -> int | None:
@@ -197,10 +197,6 @@ def _width(spec: TensorSpec) -> int | None:
 
 def _shown(spec: TensorSpec, contract: Contract) -> str:
     return f"{spec.dtype} {contract.shape_of(spec)}".replace("'", "")
-
-
-def _wrong(name: str, message: str) -> ModelError:
-    return ModelSourceError(f"{name}: {message}", param="model")
 
 
 def width_of(description: Description, outputs: Sequence[TensorSpec]) -> int:

@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from torch import Tensor
 
-from models.errors import ModelSourceError
+from models.errors import source_error
 from models.filesystem import sha256_of
 from models.programs.contract import Contract, TensorSpec
 from models.programs.reader import ReadProgram
@@ -45,7 +45,7 @@ class NativeModule(torch.nn.Module):
         made: list[Tensor] = self._loader.run(list(values))
         if len(made) != len(self._outputs) or not all(map(_fits, self._outputs, made)):
             shapes = ", ".join(f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in made)
-            raise _wrong(self._name, f"contract: expected the outputs that are stated, the program gave {shapes}")
+            raise source_error(self._name, f"contract: expected the outputs that are stated, the program gave {shapes}")
         return made
 
 
@@ -97,20 +97,16 @@ def read_native(path: Path, stated: StatedContract | None, device: torch.device)
         about = (
             "it has compiled code, which accepts any shape: state its contract beside it, as sonde export --json does"
         )
-        raise _wrong(path.name, about)
+        raise source_error(path.name, about)
     contract = stated.contract(path.name)
     log.warning("running native code of %s, SHA-256 %s", path, sha256_of(path))
     try:
         loader = load_code(path, device)
     except Exception as error:  # the linker and PyTorch raise a dozen classes
         reason = f"{type(error).__name__}: {error}"[:300]
-        raise _wrong(path.name, f"its compiled code cannot be loaded here: {reason}") from error
+        raise source_error(path.name, f"its compiled code cannot be loaded here: {reason}") from error
     compiled_for = loader.get_metadata().get("AOTI_DEVICE_KEY", device.type)
     if compiled_for != device.type:
-        raise _wrong(path.name, f"expected code for {device.type}, got code for {compiled_for}: set --device")
+        raise source_error(path.name, f"expected code for {device.type}, got code for {compiled_for}: set --device")
     places = tuple(range(len(contract.outputs)))
     return ReadProgram(NativeModule(loader, contract, path.name), contract, "AOTInductor: native code", places)
-
-
-def _wrong(name: str, message: str) -> ModelSourceError:
-    return ModelSourceError(f"{name}: {message}", param="model")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from models.errors import ModelSourceError
+from models.errors import source_error
 from models.programs.contract import Contract, Limits, Size, TensorSpec
 from models.programs.expressions import Expression, NotInGrammar, parse
 from models.programs.tensors import NUMPY_DTYPES
@@ -45,7 +45,9 @@ class StatedContract(Struct, frozen=True, forbid_unknown_fields=True):
         outputs = tuple(self._spec(one, name) for one in self.outputs)
         for one in self.inputs:
             if one.minimum is not None and one.maximum is None:
-                raise _wrong(name, f"contract: {one.name}: expected a maximum beside the minimum of its ids, got none")
+                raise source_error(
+                    name, f"contract: {one.name}: expected a maximum beside the minimum of its ids, got none"
+                )
         limits = {size: Limits(one.minimum, one.maximum) for size, one in self.dimensions.items()}
         ids = {one.name: Limits(one.minimum or 0, one.maximum) for one in self.inputs if one.maximum is not None}
         return Contract(inputs, outputs, limits, ids=ids)
@@ -53,7 +55,7 @@ class StatedContract(Struct, frozen=True, forbid_unknown_fields=True):
     def _spec(self, stated: StatedTensor, name: str) -> TensorSpec:
         if stated.dtype not in NUMPY_DTYPES:
             expected = f"expected a dtype of {', '.join(NUMPY_DTYPES)}"
-            raise _wrong(name, f"contract: {stated.name}: {expected}, got {stated.dtype}")
+            raise source_error(name, f"contract: {stated.name}: {expected}, got {stated.dtype}")
         return TensorSpec(stated.name, stated.dtype, tuple(self._size(size, stated, name) for size in stated.shape))
 
     def _size(self, size: StatedSize, stated: StatedTensor, name: str) -> Size:
@@ -64,9 +66,5 @@ class StatedContract(Struct, frozen=True, forbid_unknown_fields=True):
         except NotInGrammar:
             parsed = None
         if parsed is None or parsed.symbol not in self.dimensions:
-            raise _wrong(name, f"contract: {stated.name}: expected {size!r} among dimensions, with its bounds")
+            raise source_error(name, f"contract: {stated.name}: expected {size!r} among dimensions, with its bounds")
         return parsed
-
-
-def _wrong(name: str, message: str) -> ModelSourceError:
-    return ModelSourceError(f"{name}: {message}", param="model")

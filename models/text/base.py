@@ -15,11 +15,15 @@ from models.source import ModelSource
 from models.text.tokenization import TextProcessor, Tokens
 
 
-class TextModel(Computable, Protocol):
-    """A model from tokens to rows of float32."""
+class DescribedTextModel(Computable, Protocol):
+    """What a model in service needs of one that reads texts, which may be in the engine process."""
 
     @property
     def text(self) -> TextProcessor: ...
+
+
+class TextModel(DescribedTextModel, Protocol):
+    """A model from tokens to rows of float32."""
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
         """One float32 row [metadata.width] per item, in order. Calls `preempt` between its steps.

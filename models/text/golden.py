@@ -12,7 +12,7 @@ from models.errors import ArtifactError
 from models.linalg import normalize
 from models.registry.artifact import Golden, Manifest
 from models.registry.golden import Rows, compare
-from models.text.base import TextModel
+from models.text.base import DescribedTextModel, TextModel
 from models.text.detectors.serialization import TextDetector, load_detector
 from models.text.heads import UNCALIBRATED, LinearHead
 from models.text.lexical_head import load_head
@@ -60,7 +60,7 @@ def read_parts(path: Path, manifest: Manifest) -> ModelParts:
     return ModelParts(head, detector)
 
 
-def read_texts(golden: Golden, model: TextModel) -> list[Tokens]:
+def read_texts(golden: Golden, model: DescribedTextModel) -> list[Tokens]:
     """Tokenise the golden texts as those of requests: with the default prompt, truncated."""
     pairs = [text for text in golden.texts if isinstance(text, tuple)]
     singles = [text for text in golden.texts if isinstance(text, str)]

@@ -19,13 +19,14 @@ class _ThreadState(threading.local):
 
 
 class LayerHooks:
-    """Calls a thread's preemption before each layer, an item of the longest ModuleList."""
+    """Calls a thread's preemption before each layer, an item of a model's longest ModuleList."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, *models: nn.Module) -> None:
         self._here = _ThreadState()
-        lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-        for layer in max(lists, key=len, default=[]):
-            layer.register_forward_pre_hook(self._preempt)
+        for model in models:
+            lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+            for layer in max(lists, key=len, default=[]):
+                layer.register_forward_pre_hook(self._preempt)
 
     @contextmanager
     def calling(self, preempt: Preemption) -> Iterator[None]:

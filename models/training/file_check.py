@@ -13,6 +13,7 @@ from models.training.data import dataset, table
 from models.training.data.file_format import ARCHIVE
 from models.training.data.forecast_split import divide_series
 from models.training.data.image_reader import small_reader
+from models.training.data.job_readings import JobReadings, read_readings
 from models.training.errors import TrainingDataError
 from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
@@ -24,7 +25,6 @@ from models.training.hyperparameters import (
     SensorAnomalyHyperparameters,
 )
 from models.training.job import TrainingJob
-from models.training.recipes.sensor_split import SensorSplit
 from models.training.report import Finding, Report
 
 
@@ -70,13 +70,15 @@ def _check_images(job: TrainingJob, settings: Hyperparameters) -> Report:
 
 def _findings(job: TrainingJob, settings: Hyperparameters) -> list[Finding]:
     if isinstance(settings, SensorAnomalyHyperparameters):
-        split = SensorSplit.read(job, settings)
-        return list(check_table(split.train, split.held_out, split.repairs))
+        return _check_readings(read_readings(job, settings))
     if isinstance(settings, ForecastHyperparameters):
-        series = divide_series(job, settings)
-        return list(check_table(series.seen, series.held_rows, series.repairs))
+        return _check_readings(divide_series(job, settings).readings)
     parts = dataset.read_split(job, settings)
     return list(check_data(parts.train, parts.held_out, columns=job.columns, same_file=parts.same_file))
+
+
+def _check_readings(found: JobReadings) -> list[Finding]:
+    return list(check_table(found.train, found.held_out, found.repairs))
 
 
 def _all_faults(job: TrainingJob, settings: Hyperparameters, first: TrainingDataError) -> list[TrainingDataError]:

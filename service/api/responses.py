@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from models.calibration import smallest_p_value
+from service.api.schemas.anomaly import AnomalyBody
 from service.serving.servable import Timings
 
 
@@ -27,6 +28,28 @@ def page_object(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]
     """A page of OpenAI's lists, with the ids at its ends."""
     ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
     return {"object": "list", "data": data, "has_more": has_more, **ends}
+
+
+def anomaly_object(
+    index: int, score: float, p_value: float, alpha: float, *, truncated: bool = False, **more: object
+) -> dict[str, object]:
+    """The score of a text, an image or a program's row."""
+    fields = {"object": "anomaly", "index": index, "score": score, "p_value": p_value, "is_anomaly": p_value <= alpha}
+    return {**fields, "contributions": None, "nearest": [], **more, "truncated": truncated}
+
+
+def anomaly_body(
+    body: AnomalyBody,
+    data: Sequence[object],
+    threshold: float | None,
+    reference: Mapping[str, object],
+    warnings: list[str],
+    parts: Sequence[Timings],
+) -> bytes:
+    """An answer with scores that follow no series."""
+    judged = {"alpha": body.alpha, "threshold": threshold, "events": None, "drift": None, "state": None}
+    rest = {"reference": reference, "warnings": warnings, "usage": usage(*parts)}
+    return list_body(body.model, data, **judged, **rest)
 
 
 def alpha_warnings(count: int, alpha: float, what: str, remedy: str) -> list[str]:

@@ -16,7 +16,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command; return its exit code. Raises SystemExit for wrong usage, and SondeError."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     for module in (inference, images, check, export, register, training, jobs, registry):
-        module.add_to(app)
+        app.add_typer(module.app)
     try:
         app(args=list(arguments), prog_name="sonde")
     except SystemExit as ended:  # Typer ends every command so

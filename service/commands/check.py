@@ -13,13 +13,10 @@ from service.commands.report_text import show_report
 from service.commands.screen import Screen
 from service.commands.settings import Columns, Set, Task, pairs, values
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    example = "Examples: sonde check intents.jsonl  |  sonde check pump.csv --task anomaly --set kind=series"
-    app.command(epilog=example)(check)
+app = typer.Typer()
 
 
+@app.command(epilog="Examples: sonde check intents.jsonl  |  sonde check pump.csv --task anomaly --set kind=series")
 def check(
     file: Annotated[Path, typer.Argument(help="CSV, JSONL, Parquet, XLSX, or a ZIP of images")],
     task: Task = "classification",

@@ -14,13 +14,12 @@ Task = Literal["inference", "classification", "embedding", "anomaly"]
 Scores = Literal["logits", "probabilities"]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    app.command(
-        epilog="Example: sonde export my_model:make net.pt2 --task classification --labels labels.json --scores logits"
-    )(export)
+app = typer.Typer()
 
 
+@app.command(
+    epilog="Example: sonde export my_model:make net.pt2 --task classification --labels labels.json --scores logits"
+)
 def export(
     entry: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="a function in a module of this directory")],
     out: Annotated[Path, typer.Argument(help="the file to write, which ends in .pt2")],

@@ -16,12 +16,10 @@ AnswerT = TypeVar("AnswerT", bound=Answer)
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="images: JPEG, PNG, WebP, GIF, BMP or TIFF")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to an application."""
-    app.command(epilog="Example: sonde detect yard.jpg --threshold 0.7")(detect)
-    app.command(epilog="Example: sonde ocr invoice.png")(ocr)
+app = typer.Typer()
 
 
+@app.command(epilog="Example: sonde detect yard.jpg --threshold 0.7")
 def detect(
     files: Files,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="show objects with a score above it")] = 0.5,
@@ -43,6 +41,7 @@ def detect(
         )
 
 
+@app.command(epilog="Example: sonde ocr invoice.png")
 def ocr(
     files: Files,
     one_line: Annotated[bool, typer.Option("--one-line", help="each image is one line of text")] = False,

@@ -28,15 +28,10 @@ Column = Annotated[str, typer.Option(help="of CSV and JSONL, the column of texts
 Timestamp = Annotated[str | None, typer.Option(help="column of times: ISO 8601 or Unix seconds")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to an application."""
-    app.command(epilog="Example: sonde embed 'Where is my card?'")(embed)
-    app.command(epilog="Example: sonde classify 'my card is gone' --label lost --label refund")(classify)
-    app.command(epilog="Example: sonde anomaly --model ft:sensors:local:pump --file live.csv --timestamp time")(anomaly)
-    app.command(epilog="Example: sonde forecast --model ft:sensors:local:load --file load.csv --horizon 24")(forecast)
-    app.command(epilog="Example: sonde rerank 'lost card' 'Call us to block it.' 'We open at nine.'")(rerank)
+app = typer.Typer()
 
 
+@app.command(epilog="Example: sonde embed 'Where is my card?'")
 def embed(
     texts: Texts = None,
     file: File = None,
@@ -65,6 +60,7 @@ def embed(
         screen.table((given.header, "vector", "dimensions"), shown)
 
 
+@app.command(epilog="Example: sonde classify 'my card is gone' --label lost --label refund")
 def classify(
     texts: Texts = None,
     label: Annotated[
@@ -98,6 +94,7 @@ def classify(
         screen.table((given.header, "label", "score", ""), shown)
 
 
+@app.command(epilog="Example: sonde anomaly --model ft:sensors:local:pump --file live.csv --timestamp time")
 def anomaly(
     texts: Texts = None,
     reference: Annotated[Path | None, typer.Option(help="of an encoder: file of normal texts, 20 or more")] = None,
@@ -137,6 +134,7 @@ def anomaly(
     _warn(screen, last)
 
 
+@app.command(epilog="Example: sonde forecast --model ft:sensors:local:load --file load.csv --horizon 24")
 def forecast(
     file: File = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="steps; without it, the model's maximum")] = None,
@@ -172,6 +170,7 @@ def forecast(
         screen.note(warning, "yellow")
 
 
+@app.command(epilog="Example: sonde rerank 'lost card' 'Call us to block it.' 'We open at nine.'")
 def rerank(
     query: Annotated[str, typer.Argument(help="what is searched for")],
     documents: Annotated[

@@ -160,7 +160,7 @@ def _read_plain(path: Path, columns: Sequence[str], timestamp: str | None) -> Re
     for line, record in _records(path):
         if isinstance(record, str):
             raise BadInput(f"{path}: expected a name that ends in .csv or .jsonl")
-        rows.append([_number(path, line, name, record) for name in columns])
+        rows.append([read_number(path, line, name, _cell(path, line, name, record)) for name in columns])
         lines.append(line)
         if timestamp is not None:
             times.append(_time(path, line, timestamp, record))
@@ -182,12 +182,12 @@ def _time(path: Path, line: int, name: str, record: dict[str, object]) -> str:
     return time
 
 
-def _number(path: Path, line: int, name: str, record: dict[str, object]) -> float:
-    value = _cell(path, line, name, record)
+def read_number(path: Path, line: int, column: str | int, value: object) -> float:
+    """The number in a cell. Raises BadInput, which names line and column."""
     try:
         number = float(value)  # type: ignore[arg-type]  # the error says what came
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise BadInput(f"{path}, line {line}, column {name!r}: expected a finite number, got {str(value)[:60]!r}")
+        raise BadInput(f"{path}, line {line}, column {column!r}: expected a finite number, got {str(value)[:60]!r}")
     return number

@@ -29,12 +29,10 @@ class JobAction(StrEnum):
     resume = "resume"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to an application."""
-    app.command(epilog="Examples: sonde jobs  |  sonde jobs ftjob-1 --follow  |  sonde jobs ftjob-1 cancel")(jobs)
-    app.command(epilog="Examples: sonde report  |  sonde report ftjob-1 --open")(report)
+app = typer.Typer()
 
 
+@app.command(epilog="Examples: sonde jobs  |  sonde jobs ftjob-1 --follow  |  sonde jobs ftjob-1 cancel")
 def jobs(
     job: Annotated[str | None, typer.Argument(metavar="[ID]", help="a job; without it, all are listed")] = None,
     action: Annotated[JobAction | None, typer.Argument(help="what to do with it")] = None,
@@ -68,6 +66,7 @@ def jobs(
             _show(screen, found)
 
 
+@app.command(epilog="Examples: sonde report  |  sonde report ftjob-1 --open")
 def report(
     job: Annotated[str | None, typer.Argument(metavar="[ID]", help="the job; by default the newest")] = None,
     html: Annotated[Path | None, typer.Option(help="write the report as a page into this file")] = None,

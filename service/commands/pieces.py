@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from service.client import Client
 from service.client.errors import BadInput
-from service.commands.inputs import read_file, read_texts
+from service.commands.inputs import read_file, read_number, read_texts
 
 # Below a service's default limit, so that files of any length go in pieces.
 _AT_ONCE = 256
@@ -93,7 +92,7 @@ def _rows_at_once(signature: Mapping[str, Any]) -> int:
 def _read_rows(path: Path) -> list[list[float]]:
     """The rows of a program, as `Rows` says. Raises BadInput, which names line and column."""
     found = _cells_of_csv(path) if path.suffix == ".csv" else _lists_of_json(path)
-    rows = [[_number(path, line, at, cell) for at, cell in enumerate(cells, start=1)] for line, cells in found]
+    rows = [[read_number(path, line, at, cell) for at, cell in enumerate(cells, start=1)] for line, cells in found]
     if not rows:
         raise BadInput(f"{path}: expected rows of numbers, got none")
     return rows
@@ -130,16 +129,6 @@ def _lists_of_json(path: Path) -> Iterator[tuple[int, Sequence[object]]]:
         if not isinstance(cells, list):
             raise BadInput(f"{path}, line {line}: expected a list of numbers, got {type(cells).__name__}")
         yield line, cells
-
-
-def _number(path: Path, line: int, column: int, cell: object) -> float:
-    try:
-        number = float(cell)  # type: ignore[arg-type]  # the error says what came
-    except (OverflowError, TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise BadInput(f"{path}, line {line}, column {column}: expected a finite number, got {str(cell)[:60]!r}")
-    return number
 
 
 def _read_tensors(path: Path) -> list[dict[str, Any]]:

@@ -12,14 +12,10 @@ from service.commands.screen import Screen
 from service.config import Settings
 from service.home import prepare_home
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    app.command(epilog="Example: sonde register net.pt2 net --promote  |  sonde models ft:program:local:net versions")(
-        register
-    )
+app = typer.Typer()
 
 
+@app.command(epilog="Example: sonde register net.pt2 net --promote  |  sonde models ft:program:local:net versions")
 def register(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="a .pt2, with its description beside it")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="the last part of its name: ft:program:local:NAME")],

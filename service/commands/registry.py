@@ -24,12 +24,10 @@ class VersionAction(StrEnum):
     delete = "delete"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    name = "ft:all-MiniLM-L6-v2:local:support"
-    app.command(epilog=f"Examples: sonde models  |  sonde models {name} promote --version 2")(models)
+app = typer.Typer()
 
 
+@app.command(epilog="Examples: sonde models  |  sonde models ft:all-MiniLM-L6-v2:local:support promote --version 2")
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="a model; without it, all in service")] = None,
     action: Annotated[VersionAction | None, typer.Argument(help="of a trained model")] = None,

@@ -18,16 +18,14 @@ _FEEDBACK = "feedback:"
 _SENSORS, _IMAGES, _ARCHIVE = "sensors", "images", ".zip"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to an application."""
-    app.command(
-        epilog="Examples: sonde train intents.jsonl --suffix support  |  "
-        "sonde train pump.csv --task anomaly --set kind=series --suffix pump  |  "
-        "sonde train parts.zip --task anomaly --suffix parts"
-    )(train)
-    app.command(epilog="Example: sonde feedback 'my card is gone' --correct-label lost --model ft:…:support")(feedback)
+app = typer.Typer()
 
 
+@app.command(
+    epilog="Examples: sonde train intents.jsonl --suffix support  |  "
+    "sonde train pump.csv --task anomaly --set kind=series --suffix pump  |  "
+    "sonde train parts.zip --task anomaly --suffix parts"
+)
 def train(
     file: Annotated[str, typer.Argument(help="CSV, JSONL or Parquet, a ZIP of images, or feedback:MODEL")],
     task: Task = "classification",
@@ -69,6 +67,7 @@ def train(
         show_outcome(screen, client, follow(screen, client, job.id))
 
 
+@app.command(epilog="Example: sonde feedback 'my card is gone' --correct-label lost --model ft:…:support")
 def feedback(
     correct_label: Annotated[str, typer.Option("--correct-label", "-c", help="the label it should have had")],
     model: Annotated[str, typer.Option("--model", "-m", help="the model that answered")],

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from models.registry.artifact import Manifest
 from models.registry.golden import compare
-from models.text.base import TextModel
+from models.text.base import DescribedTextModel
 from models.text.detectors.base import ScoredTexts
 from models.text.golden import ModelParts, answers, normalize_rows, read_texts
 from models.text.tokenization import Tokens
 from service.engine.row_engine import RowEngine
 from service.serving.fine_tuned_images import FineTunedImages
+from service.serving.metadata import text_metadata
 from service.serving.program_version import ProgramVersion
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import ServingContext
@@ -32,13 +33,13 @@ class FineTunedModel(ServedText):
 
     def __init__(
         self,
-        model: TextModel,
+        model: DescribedTextModel,
         engine: RowEngine[Tokens],
         manifest: Manifest,
         parts: ModelParts,
         context: ServingContext,
     ) -> None:
-        super().__init__(model, engine, context)
+        super().__init__(model, engine, context, text_metadata(model.metadata, manifest))
         self.manifest = manifest
         self._parts = parts
 

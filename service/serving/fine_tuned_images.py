@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.base import ModelMetadata
-from models.images.base import ImageItem
 from models.images.detectors.base import CalibratedImageDetector
 from models.images.golden import ImageParts, read_golden
-from models.preemption import NO_PREEMPTION, Preemption
 from models.registry.artifact import Manifest
 from models.registry.golden import compare
 from models.text.detectors.base import ScoredTexts
 from models.text.golden import normalize_rows
-from service.serving.image_model import ReadsImages, ServedImages, ServedPatches
+from service.serving.image_model import ReadsImages, ServedPatches
 from service.serving.metadata import text_metadata
 from service.serving.servable import ServingContext
 
 _GOLDEN_TIMEOUT_S = 60.0
 
 
-class FineTunedImages(ServedImages):
+class FineTunedImages(ReadsImages):
     """A version of a fine-tuned model of images, which computes with the engine of its base or of its own encoder."""
 
     def __init__(self, base: ReadsImages, manifest: Manifest, parts: ImageParts, context: ServingContext) -> None:
-        super().__init__(_OnBase(base, manifest), base.engine, context, base.image_limits)
+        super().__init__(base, base.engine, context, text_metadata(base.metadata, manifest))
+        self.images, self.image_limits = base.images, base.image_limits
         self.manifest = manifest
         self.base_patches = base.patches
         self._parts = parts
@@ -71,20 +67,3 @@ class FineTunedImages(ServedImages):
         rows = request.future.result(_GOLDEN_TIMEOUT_S)
         answers = self._parts.answers(rows, None if patches is None else patches.model)
         compare(self.manifest, answers, self.metadata.dtype)
-
-
-class _OnBase:
-    """The base with the metadata of the fine-tuned model on it."""
-
-    def __init__(self, base: ReadsImages, manifest: Manifest) -> None:
-        self._base = base
-        self.images = base.images
-        self.metadata: ModelMetadata = text_metadata(base.metadata, manifest)
-
-    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Raise RuntimeError: the base's engine computes."""
-        raise RuntimeError(f"{self.metadata.name} is computed by the engine of its base")
-
-    def memory_bytes(self) -> int:
-        """Bytes of the encoder."""
-        return self._base.memory_bytes()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ImageTooLarge
-from models.images.base import ImageItem, ImageModel
+from models.images.base import DescribedImageModel, ImageItem
 from models.images.detectors.base import CalibratedImageDetector, Patches
 from models.images.patches import PatchFeatures
 from models.images.pixels import Pixels
@@ -176,7 +176,9 @@ class ReadsImages(Servable):
 class ServedImages(ReadsImages):
     """A model that reads images alone."""
 
-    def __init__(self, model: ImageModel, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits) -> None:
+    def __init__(
+        self, model: DescribedImageModel, engine: RowEngine[Any], context: ServingContext, limits: ImageLimits
+    ) -> None:
         super().__init__(model, engine, context)
         self.images = model.images
         self.image_limits = limits

@@ -302,8 +302,7 @@ def _seconds_of(program: Program, tokens: int) -> float:
     if alone is None:
         return math.inf
     rows = min(tokens * _elements_per_token(tensor) // max(math.prod(tensor.shape), 1) for tensor in alone.values())
-    most = program.contract.most_rows
-    sample = sample_inputs(program.contract, max(rows if most is None else min(rows, most), 1))
+    sample = sample_inputs(program.contract, max(rows, 1))
     if sample is None:
         return math.inf
     try:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from models.base import ModelMetadata
-from models.images.base import ImageItem
 from models.images.patches import unflatten
 from models.images.processor import ImageProcessor
 from models.images.text_recognizer import LineReader
-from models.preemption import NO_PREEMPTION, Preemption
 from models.source import ModelSource
 from models.text.tokenization import TextProcessor
 from service.engine.frames import Opened
@@ -25,10 +21,6 @@ class RemoteImages:
         self.metadata = metadata
         self.images = images
         self._memory_bytes = memory_bytes
-
-    def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Raise RuntimeError: the engine process computes."""
-        raise RuntimeError(f"{self.metadata.name} is computed in the engine process")
 
     def memory_bytes(self) -> int:
         """Bytes that it held on the device when it was opened."""

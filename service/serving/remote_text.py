@@ -6,13 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.base import ModelMetadata
 from models.errors import SondeError
 from models.images.pixels import Pixels
-from models.preemption import NO_PREEMPTION, Preemption
 from models.source import ModelSource, locate
 from models.text.tokenization import TextProcessor, Tokens
 from service.config import Settings
@@ -41,10 +37,6 @@ class RemoteModel:
         self.metadata: ModelMetadata = opened.metadata
         self.text = TextProcessor.from_json(opened.tokenizer, opened.metadata.max_tokens)
         self._memory_bytes = opened.memory_bytes
-
-    def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Raise RuntimeError: the engine process computes."""
-        raise RuntimeError(f"{self.metadata.name} is computed in the engine process")
 
     def memory_bytes(self) -> int:
         """Bytes that it held on the device when it was opened."""

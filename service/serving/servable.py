@@ -109,20 +109,20 @@ class Servable:
     # What its inputs are.
     reads: ClassVar[str]
 
-    def __init__(self, model: Computable, engine: RowEngine[Any], context: ServingContext) -> None:
+    def __init__(
+        self, model: Computable, engine: RowEngine[Any], context: ServingContext, metadata: ModelMetadata | None = None
+    ) -> None:
+        """`metadata` is for what was trained on the model, which computes for it."""
         self.engine = engine
+        self.metadata = metadata or model.metadata
         # The value of the header `x-sonde-model`, which is a name that requests can use.
-        self.label = model.metadata.label
+        self.label = self.metadata.label
         self._computes = model
         self._admission = context.admission
         self._fitted = context.fitted
         self._pool = context.pool
         self._metrics = context.metrics
         self._max_request_tokens = context.max_request_tokens
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        return self._computes.metadata
 
     @property
     def does(self) -> str:

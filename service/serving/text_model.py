@@ -13,9 +13,10 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from models.base import ModelMetadata
 from models.errors import SondeError
-from models.text.base import TextModel
-from models.text.tokenization import Explained, Side, TextProcessor, Tokens, require_tokens, require_untruncated
+from models.text.base import DescribedTextModel
+from models.text.tokenization import Explained, Side, Tokens, require_tokens, require_untruncated
 from service.engine.cache import Sized, content_key
 from service.engine.row_engine import RowEngine
 from service.errors import DeadlineExceeded, InvalidRequest
@@ -77,17 +78,16 @@ class ServedText(Servable):
 
     reads = "texts"
 
-    def __init__(self, model: TextModel, engine: RowEngine[Tokens], context: ServingContext) -> None:
-        super().__init__(model, engine, context)
-        self._model = model
-
-    @property
-    def model(self) -> TextModel:
-        return self._model
-
-    @property
-    def text(self) -> TextProcessor:
-        return self._model.text
+    def __init__(
+        self,
+        model: DescribedTextModel,
+        engine: RowEngine[Tokens],
+        context: ServingContext,
+        metadata: ModelMetadata | None = None,
+    ) -> None:
+        super().__init__(model, engine, context, metadata)
+        self.model = model
+        self.text = model.text
 
     async def rows(
         self, inputs: Inputs, caller: Caller, task: str, options: TokenizeOptions = TokenizeOptions()

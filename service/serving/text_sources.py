@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from models.images.base import ImageModel
+from models.images.base import DescribedImageModel, ImageModel
 from models.images.patches import PatchEncoder, PatchFeatures, PatchModel
 from models.source import ModelSource, locate
-from models.text.base import TextModel
+from models.text.base import DescribedTextModel
 from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.row_engine import RowEngine
@@ -17,14 +17,14 @@ from service.serving.engine_factory import EngineFactory
 from service.serving.metadata import UNCHECKED
 from service.serving.program_model import DescribedProgram, TensorItem
 
-Opened = tuple[TextModel, RowEngine[Tokens]]
+Opened = tuple[DescribedTextModel, RowEngine[Tokens]]
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedImages:
     """A model of images with its engine, and its patch features with theirs, where it has any."""
 
-    model: ImageModel
+    model: DescribedImageModel
     engine: RowEngine[Any]
     patches: tuple[PatchFeatures, RowEngine[Any]] | None = None
 

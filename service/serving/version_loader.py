@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.base import ModelMetadata
 from models.errors import ArtifactError
 from models.images.golden import read_image_parts
 from models.images.reader import ImageLimits
-from models.preemption import NO_PREEMPTION, Preemption
 from models.registry.artifact import PROGRAM_FILE, Manifest, verify
 from models.registry.registry import Registry
 from models.source import ModelSource
-from models.text.base import TextModel
 from models.text.golden import ModelParts, read_parts
-from models.text.tokenization import Tokens
 from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages
-from service.serving.metadata import sensor_metadata, text_metadata
+from service.serving.metadata import sensor_metadata
 from service.serving.program_version import ProgramVersion, serve_version
 from service.serving.sensor_model import SensorModel, ServedSensor
 from service.serving.servable import Servable, ServingContext
@@ -118,7 +111,7 @@ class VersionLoader:
             raise ArtifactError(
                 f"{manifest.task} on the rows of a model for {base.metadata.task}: expected a head on an encoder"
             )
-        return self._fine_tuned(base.model, base.engine, manifest, parts)
+        return FineTunedModel(base.model, base.engine, manifest, parts, self._context)
 
     def _find_base(self, manifest: Manifest) -> Servable:
         """The settings' model that a version sits on. Raises ArtifactError without it, or for another version."""
@@ -147,13 +140,7 @@ class VersionLoader:
             raise ArtifactError(
                 f"its encoder does {model.metadata.task} with labels {list(model.metadata.labels)}, expected {expected}"
             )
-        return self._fine_tuned(model, engine, manifest, parts)
-
-    def _fine_tuned(
-        self, model: TextModel, engine: RowEngine[Tokens], manifest: Manifest, parts: ModelParts
-    ) -> FineTunedModel:
-        encoder = _WithMetadata(model, text_metadata(model.metadata, manifest))
-        return FineTunedModel(encoder, engine, manifest, parts, self._context)
+        return FineTunedModel(model, engine, manifest, parts, self._context)
 
 
 def _own_source(path: Path, manifest: Manifest) -> ModelSource:
@@ -178,20 +165,3 @@ def _closed_at_failure(engine: RowEngine[Any]) -> Iterator[None]:
     except BaseException:
         engine.close()
         raise
-
-
-class _WithMetadata:
-    """An encoder with the metadata of the fine-tuned model on it."""
-
-    def __init__(self, model: TextModel, metadata: ModelMetadata) -> None:
-        self._model = model
-        self.metadata = metadata
-        self.text = model.text
-
-    def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Compute the encoder's rows."""
-        return self._model.forward(batch, preempt)
-
-    def memory_bytes(self) -> int:
-        """Bytes of the encoder."""
-        return self._model.memory_bytes()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.sensors.base import Readings
-from models.training.data.job_readings import read_readings
-from models.training.data.segments import Imputation, Segments, divide_segments
+from models.training.data.job_readings import JobReadings, read_readings
+from models.training.data.segments import Segments, divide_segments
 from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.hyperparameters import PARAM, ForecastHyperparameters
 from models.training.job import TrainingJob
@@ -22,21 +22,16 @@ _LEAST_CONTEXT, _MOST_CONTEXT = 4, 4096
 
 @dataclass(frozen=True, slots=True)
 class SeriesParts:
-    """Segments [n, d] of each part.
+    """Segments [n, d] of each part, and the `readings` that they are of, of which those to train on are divided again.
 
-    Those of the later two begin with the rows before them, as context. For the checks, `seen` are the rows that are
-    not held out, `held_rows` the held-out ones. `left_out` counts rows of the training file that are bound to the name.
+    Each segment of `validation` and `held_out` begins with up to `context` rows before its own.
     """
 
-    columns: tuple[str, ...]
     context: int
     train: list[Readings]
     validation: list[Readings]
     held_out: list[Readings]
-    seen: Segments
-    held_rows: Segments
-    repairs: Imputation
-    left_out: int = 0
+    readings: JobReadings
 
 
 def divide_series(job: TrainingJob, settings: ForecastHyperparameters, bound: Segments | None = None) -> SeriesParts:
@@ -45,18 +40,14 @@ def divide_series(job: TrainingJob, settings: ForecastHyperparameters, bound: Se
     Raises TrainingDataError for what cannot be used, HyperparameterError for a season beyond the context.
     """
     found = read_readings(job, settings, bound)
-    train, validation = divide_segments(found.seen, found.groups, VALIDATION)
+    train, validation = divide_segments(found.train, found.groups, VALIDATION)
     context = _choose_context(settings, train)
     parts = SeriesParts(
-        found.seen.columns,
         context,
         [train.readings[rows] for rows in train.each()],
-        _with_context(found.seen, validation, context),
+        _with_context(found.train, validation, context),
         _with_context(found.whole, found.held_out, context),
-        found.seen,
-        found.held_out,
-        found.repairs,
-        found.left_out,
+        found,
     )
     _require_long_segments(parts, settings.horizon, job.validation_file is not None)
     return parts

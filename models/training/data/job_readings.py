@@ -19,7 +19,7 @@ class JobReadings:
     file, and `left_out` that of its rows that are bound to the name.
     """
 
-    seen: Segments
+    train: Segments
     held_out: Segments
     whole: Segments
     repairs: Imputation
@@ -28,7 +28,7 @@ class JobReadings:
 
 
 def read_readings(
-    job: TrainingJob, settings: SensorAnomalyHyperparameters | ForecastHyperparameters, bound: Segments | None
+    job: TrainingJob, settings: SensorAnomalyHyperparameters | ForecastHyperparameters, bound: Segments | None = None
 ) -> JobReadings:
     """Read the job's files and split them, without rows of the training file that are `bound` to the name.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from models.text.normalization import normalize
@@ -71,14 +71,12 @@ class TextRows:
 
     def take(self, indices: Sequence[int]) -> TextRows:
         """The rows at these positions, in this order."""
-        return TextRows(
-            kind=self.kind,
+        return replace(
+            self,
             texts=[[column[index] for index in indices] for column in self.texts],
             labels=None if self.labels is None else [self.labels[index] for index in indices],
             scores=None if self.scores is None else [self.scores[index] for index in indices],
             lines=[self.lines[index] for index in indices],
-            notes=self.notes,
-            inputs=self.inputs,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,15 +79,13 @@ class Segments:
         first = np.zeros(len(self), dtype=np.bool_)
         first[self.starts] = True
         first |= np.concatenate([[True], ~mask[:-1]])
-        return Segments(
-            self.columns,
-            self.readings[mask],
-            self.lines[mask],
-            np.flatnonzero(first[mask]),
-            None if self.times is None else self.times[mask],
-            None if self.labels is None else self.labels[mask],
-            self.kind,
-            self.zone,
+        return replace(
+            self,
+            readings=self.readings[mask],
+            lines=self.lines[mask],
+            starts=np.flatnonzero(first[mask]),
+            times=None if self.times is None else self.times[mask],
+            labels=None if self.labels is None else self.labels[mask],
         )
 
     def places(self, rows: Rows) -> list[str] | list[int]:

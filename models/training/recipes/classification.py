@@ -41,12 +41,9 @@ def train(context: TextContext, settings: ClassificationHyperparameters, parts: 
     emit(context.events, frozen.summary)
     tuning = EncoderTuning.of_texts(context, settings, len(data.texts))
     comparison = EncoderComparison(context, settings, data, frozen, tuning, same_file=parts.same_file)
-    contest = compete(context, settings, data, frozen, comparison, refit=settings.refit and parts.same_file)
-    winner = contest.winner
-    context.report.choices.append(detector_choice(settings, data, winner, frozen))
-    context.report.extend(judge(context, parts, data, winner, contest.won))
-    lines = parts.held_out.lines
-    context.report.confusion = Confusion.of(data.labels, data.held_y, winner.predicted, data.held_texts, lines)
+    contest = compete(context, settings, parts, data, frozen, comparison)
+    predicted, lines = contest.winner.predicted, parts.held_out.lines
+    context.report.confusion = Confusion.of(data.labels, data.held_y, predicted, data.held_texts, lines)
     return outcome(context, data, frozen, contest, _golden(context, contest.published, data))
 
 
@@ -62,23 +59,24 @@ class Contest:
 def compete(
     context: EncoderContext,
     settings: ClassificationHyperparameters,
+    parts: DataSplit,
     data: TextDataset,
     frozen: Candidate,
     comparison: EncoderComparison,
     views: Embed | None = None,
-    *,
-    refit: bool,
 ) -> Contest:
-    """Compare the frozen candidate with a tuned one; write the winner, fitted again to all rows where asked."""
+    """Compare the frozen candidate with a tuned one; judge the winner and write it, where asked fitted to all rows."""
     result = comparison.run()
     won = result if result is not None and result.won else None
     winner = published = won.tuned if won else frozen
-    if refit:
+    if settings.refit and parts.same_file:
         published = comparison.refit(won) if won else refit_frozen(context, settings, data, frozen, views)
     if published is not winner:
         rows = len(data.whole.texts)
         emit(context.events, f"the published model is fitted to all {rows} rows; its metrics are from held-out rows")
     _write(context, winner, published)
+    context.report.choices.append(_detector_choice(settings, data, winner, frozen))
+    context.report.extend(_judge(context, parts, data, winner, won))
     return Contest(winner, published, won)
 
 
@@ -99,7 +97,7 @@ def outcome(
     )
 
 
-def detector_choice(
+def _detector_choice(
     settings: ClassificationHyperparameters, data: TextDataset, winner: Candidate, frozen: Candidate
 ) -> Choice:
     """The kind of the winner's detector, and why."""
@@ -135,8 +133,8 @@ def _save(candidate: Candidate, directory: Path) -> None:
         candidate.directory.rename(directory / ENCODER)
 
 
-def judge(
-    context: EncoderContext, parts: DataSplit, data: TextDataset, winner: Candidate, won: ComparisonResult | None = None
+def _judge(
+    context: EncoderContext, parts: DataSplit, data: TextDataset, winner: Candidate, won: ComparisonResult | None
 ) -> Iterator[Finding]:
     """Judge the outcome: against the trivial baseline and the frozen head, and what tuning did to the space."""
     yield from check_outcome(

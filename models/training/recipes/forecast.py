@@ -67,9 +67,9 @@ def train(context: JobContext, settings: ForecastHyperparameters) -> Outcome:
     """Read, check, fit, choose, calibrate, measure; write the model to `context.result`."""
     bound = bound_readings(context.job)
     parts = divide_series(context.job, settings, bound)
-    seen, held_out = len(parts.seen), len(parts.held_rows)
-    emit(context.events, f"{seen} rows to train and calibrate on, {held_out} later ones held out")
-    context.report.extend(check_table(parts.seen, parts.held_rows, parts.repairs))
+    seen, held_out, repairs = parts.readings.train, parts.readings.held_out, parts.readings.repairs
+    emit(context.events, f"{len(seen)} rows to train and calibrate on, {len(held_out)} later ones held out")
+    context.report.extend(check_table(seen, held_out, repairs))
     context.report.raise_if_failed("data")
     set_phase(context.events, "running")
     plan = _plan(settings, parts, context.job.seed)
@@ -87,7 +87,7 @@ def train(context: JobContext, settings: ForecastHyperparameters) -> Outcome:
         golden=_golden(cast(SeriesForecaster, load_sensor(context.result)), max(parts.held_out, key=len)),
         trained_tokens=sum(map(len, parts.train)),
         sensor=chosen.forecaster.describe(),
-        bound=measure_readings(context, bound, parts.left_out),
+        bound=measure_readings(context, bound, parts.readings.left_out),
     )
 
 
@@ -129,7 +129,8 @@ def _plan(settings: ForecastHyperparameters, parts: SeriesParts, seed: int) -> F
         learning_rate=own.learning_rate if settings.learning_rate == "auto" else settings.learning_rate,
         seed=seed,
     )
-    return ForecastPlan(parts.columns, parts.context, settings.horizon, settings.model, network, parts.repairs.period_s)
+    columns, period_s = parts.readings.train.columns, parts.readings.repairs.period_s
+    return ForecastPlan(columns, parts.context, settings.horizon, settings.model, network, period_s)
 
 
 def _measure(

@@ -45,15 +45,11 @@ def train(context: ImageContext, settings: ImageClassificationHyperparameters, p
         same_file=parts.same_file,
         objection=partial(object_to_time, context, tuning, len(data.texts)),
     )
-    refit = settings.refit and parts.same_file
-    contest = classification.compete(context, of_head, data, frozen, comparison, views, refit=refit)
-    winner = contest.winner
-    context.report.choices.append(classification.detector_choice(of_head, data, winner, frozen))
-    context.report.extend(classification.judge(context, parts, data, winner, contest.won))
+    contest = classification.compete(context, of_head, parts, data, frozen, comparison, views)
     context.report.confusion = Confusion.of(
         data.labels,
         data.held_y,
-        winner.predicted,
+        contest.winner.predicted,
         [store.name(key) for key in data.held_texts],
         parts.held_out.lines,
         lambda row: to_data_uri(store.picture(data.held_texts[row]), _PICTURE_SIDE),

@@ -14,6 +14,7 @@ from models.training.checks.comparison import ALPHA, Predictions, check_incumben
 from models.training.checks.false_alarms import check_false_alarms
 from models.training.checks.power import check_power, power_share
 from models.training.checks.sensor_data import check_table
+from models.training.data.job_readings import JobReadings, read_readings
 from models.training.data.segments import Segments
 from models.training.events import emit, set_phase
 from models.training.hyperparameters import SensorAnomalyHyperparameters
@@ -21,7 +22,6 @@ from models.training.job import JobContext, Outcome, golden_readings
 from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import JUDGED, emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_candidates import SensorCandidates
-from models.training.recipes.sensor_split import SensorSplit
 from models.training.report import Choice
 from models.training.sensors import report_plots
 from models.training.sensors.detector_selection import (
@@ -52,7 +52,7 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
     placement = place_sensor(context.job.device)
     emit(context.events, f"sensor models on {placement.device}: {placement.reason}")
     bound = bound_readings(context.job)
-    parts = SensorSplit.read(context.job, settings, bound)
+    parts = read_readings(context.job, settings, bound)
     emit(context.events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} later ones held out")
     context.report.extend(check_table(parts.train, parts.held_out, parts.repairs))
     context.report.raise_if_failed("data")
@@ -93,7 +93,7 @@ def _describe(context: JobContext, chosen: DetectorResult, results: list[Detecto
     context.report.plots = report_plots.detector_plots(chosen, results, held_out, runs, events)
 
 
-def _measure_power(context: JobContext, chosen: DetectorResult, parts: SensorSplit) -> dict[str, float]:
+def _measure_power(context: JobContext, chosen: DetectorResult, parts: JobReadings) -> dict[str, float]:
     """Report which faults it would find; the metric `power` is the share of columns in which it finds any."""
     longest = max(parts.held_out.normal(), key=len, default=np.zeros((0, len(parts.held_out.columns))))
     found = measure_power(chosen.sensor, longest, ALPHA)
@@ -115,7 +115,7 @@ def _incumbent(context: JobContext, held_out: Segments) -> IncumbentDetector | N
 
 
 def _check_baselines(
-    context: JobContext, chosen: DetectorResult, incumbent: IncumbentDetector | None, parts: SensorSplit
+    context: JobContext, chosen: DetectorResult, incumbent: IncumbentDetector | None, parts: JobReadings
 ) -> None:
     """Compare with limits on each column, where the held-out rows have both labels, and with the incumbent."""
     held_out, rows, seed = parts.held_out, chosen.scores.rows, context.job.seed
@@ -141,7 +141,7 @@ def _publish(
     settings: SensorAnomalyHyperparameters,
     candidates: SensorCandidates,
     chosen: DetectorResult,
-    parts: SensorSplit,
+    parts: JobReadings,
 ) -> FittedDetector:
     """Write the chosen detector, fitted to the held-out rows too unless that is switched off."""
     if not settings.refit:

@@ -14,6 +14,7 @@ from models.sensors.detectors.network import NetworkDetector, Watch
 from models.sensors.fitting import fit_sensor
 from models.training.checks.gradient import GradientMonitor
 from models.training.checks.sensor_network import check_network
+from models.training.data.job_readings import JobReadings
 from models.training.data.segments import Segments
 from models.training.data.table import MOST_COLUMNS
 from models.training.errors import TrainingDataError
@@ -21,7 +22,6 @@ from models.training.events import emit
 from models.training.hyperparameters import SensorAnomalyHyperparameters
 from models.training.job import JobContext
 from models.training.recipes.sensor_checks import check_after_training, check_before_training
-from models.training.recipes.sensor_split import SensorSplit
 from models.training.sensors.detector_selection import UNLABELLED_CHOICE, DetectorResult, evaluate_detector
 
 # A network learns nothing worth its time from fewer rows.
@@ -32,7 +32,7 @@ _TOO_FEW = "too_few_rows"
 class SensorCandidates:
     """The detectors of one job, fitted to the training part and measured on the held-out part."""
 
-    def __init__(self, context: JobContext, settings: SensorAnomalyHyperparameters, parts: SensorSplit) -> None:
+    def __init__(self, context: JobContext, settings: SensorAnomalyHyperparameters, parts: JobReadings) -> None:
         self._context, self._settings, self._parts = context, settings, parts
         self._columns = parts.train.columns
 

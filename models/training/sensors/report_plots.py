@@ -147,7 +147,7 @@ def forecast_plots(
 
 def _forecast(forecaster: SeriesForecaster, parts: SeriesParts) -> dict[str, Any]:
     number = int(np.argmax([len(run) for run in parts.held_out]))
-    run, held = parts.held_out[number], list(parts.held_rows.each())[number]
+    run, held = parts.held_out[number], list(parts.readings.held_out.each())[number]
     context, horizon = forecaster.context, forecaster.horizon
     count = min((len(run) - context) // horizon, _MAX_FORECASTS)
     origins = range(len(run) - count * horizon, len(run), horizon)
@@ -157,13 +157,13 @@ def _forecast(forecaster: SeriesForecaster, parts: SeriesParts) -> dict[str, Any
     forecasts = [forecaster.forecast(run[:origin], horizon, levels).quantiles for origin in origins]
     bands = {name: np.concatenate([quantiles[level] for quantiles in forecasts]) for name, level in _LEVELS.items()}
     return {
-        "x": parts.held_rows.places(np.arange(held.stop - len(run) + begin, held.stop)),
+        "x": parts.readings.held_out.places(np.arange(held.stop - len(run) + begin, held.stop)),
         "origins": [origin - begin for origin in origins],
         "columns": {
             name: {
                 "actual": run[begin:, column].tolist(),
                 **{band: values[:, column].tolist() for band, values in bands.items()},
             }
-            for column, name in enumerate(parts.columns[:_MAX_COLUMNS])
+            for column, name in enumerate(parts.readings.train.columns[:_MAX_COLUMNS])
         },
     }

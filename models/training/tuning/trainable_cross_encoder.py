@@ -70,9 +70,7 @@ class TrainableCrossEncoder(nn.Module):
         """
         self.eval()
         before = self._probe()
-        if self.adapted:
-            merge(self.network)
-            self.adapted = False
+        merge(self.network)
         shutil.rmtree(directory, ignore_errors=True)
         self.network.save_pretrained(str(directory), safe_serialization=True)
         self.tokenizer.model_max_length = self.reader.text.max_tokens

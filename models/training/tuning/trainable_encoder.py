@@ -88,9 +88,7 @@ class TrainableEncoder(TunableEncoder):
         """Write a sentence-transformers directory; see TunableEncoder."""
         self.eval()
         before = self._probe()
-        if self.adapted:
-            merge(self.pipeline[0].model)
-            self.adapted = False
+        merge(self.pipeline[0].model)
         shutil.rmtree(directory, ignore_errors=True)
         self.pipeline.save_pretrained(str(directory), create_model_card=False, safe_serialization=True)
         model = load(locate(f"{self.source.name}={directory}"), self.placement)

@@ -67,9 +67,7 @@ class TrainableImageEncoder(TunableEncoder):
         """Write a directory like the source's; see TunableEncoder."""
         self.eval()
         before = self._probe()
-        if self.adapted:
-            merge(self.network)
-            self.adapted = False
+        merge(self.network)
         write_network(self._opened, self.source, directory)
         model = load_images(locate(f"{self.source.name}={directory}"), self.placement)
         if model is None:

@@ -15,7 +15,7 @@ from models.text.detectors.base import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
 from service.api.compute_route import CallDep, compute_route
 from service.api.hot_path import ComputeCall
-from service.api.responses import alpha_warnings, list_body, usage
+from service.api.responses import alpha_warnings, anomaly_body, anomaly_object
 from service.api.routes.image_anomaly import score_images
 from service.api.routes.program_anomaly import score_program
 from service.api.routes.sensor_anomaly import score_readings
@@ -86,18 +86,8 @@ async def _score_texts(body: AnomalyBody, call: ComputeCall, served: ServedText)
         work = _score_by_reference(body, texts, call.manager.require_task(served, "embedding"), call)
     outcome = await call.cancel_on_disconnect(work)
     rows = outcome.parts[0]
-    content = list_body(
-        body.model,
-        [_anomaly_object(outcome.scored, index, rows, body.alpha) for index in range(len(texts))],
-        alpha=body.alpha,
-        threshold=outcome.threshold,
-        events=None,
-        drift=None,
-        state=None,
-        reference=outcome.reference,
-        warnings=outcome.warnings,
-        usage=usage(*outcome.parts),
-    )
+    data = [_score_object(outcome.scored, index, rows, body.alpha) for index in range(len(texts))]
+    content = anomaly_body(body, data, outcome.threshold, outcome.reference, outcome.warnings, outcome.parts)
     return call.respond(content, served, *outcome.parts)
 
 
@@ -170,16 +160,8 @@ def _fit_reference(rows: ModelOutput) -> ReferenceSet:
         return ReferenceSet(ReferenceDetector().fit(torch.from_numpy(rows.values)), rows.truncated)
 
 
-def _anomaly_object(scored: ScoredTexts, index: int, rows: ModelOutput, alpha: float) -> dict[str, object]:
-    p_value = float(scored.p_values[index])
-    nearest = zip(scored.nearest[index].tolist(), scored.similarities[index].tolist(), strict=True)
-    return {
-        "object": "anomaly",
-        "index": index,
-        "score": float(scored.scores[index]),
-        "p_value": p_value,
-        "is_anomaly": p_value <= alpha,
-        "contributions": None,
-        "nearest": [{"index": at, "similarity": similarity} for at, similarity in nearest],
-        "truncated": rows.tokens[index].truncated,
-    }
+def _score_object(scored: ScoredTexts, index: int, rows: ModelOutput, alpha: float) -> dict[str, object]:
+    score, p_value = float(scored.scores[index]), float(scored.p_values[index])
+    pairs = zip(scored.nearest[index].tolist(), scored.similarities[index].tolist(), strict=True)
+    nearest = [{"index": at, "similarity": similarity} for at, similarity in pairs]
+    return anomaly_object(index, score, p_value, alpha, nearest=nearest, truncated=rows.tokens[index].truncated)

@@ -14,7 +14,7 @@ from models.images.detectors.patch_core import fit_patch_core
 from models.images.heat_map import draw_map
 from service.api.hot_path import ComputeCall
 from service.api.image_urls import fetch_images
-from service.api.responses import alpha_warnings, list_body, usage
+from service.api.responses import alpha_warnings, anomaly_body, anomaly_object
 from service.api.schemas.anomaly import AnomalyBody, ImageDetectorName
 from service.api.schemas.images import EncodedImage, name_images
 from service.api.schemas.requests import require_count
@@ -102,31 +102,16 @@ async def _score(
 def _write(outcome: _Outcome, body: AnomalyBody, patches: ServedPatches) -> bytes:
     detector, scored = outcome.detector, outcome.scored
     threshold, advice = detector.threshold(body.alpha), f"{outcome.advice} at least {{}} images"
-    data: list[dict[str, object]] = [
-        {
-            "object": "anomaly",
-            "index": index,
-            "score": float(scored.scores[index]),
-            "p_value": float(scored.p_values[index]),
-            "is_anomaly": float(scored.p_values[index]) <= body.alpha,
-            "contributions": None,
-            "nearest": [],
-            "anomaly_map": _draw(scored.places[index], threshold, patches) if body.maps else None,
-            "truncated": False,
-        }
-        for index in range(len(scored.scores))
-    ]
-    return list_body(
-        body.model,
-        data,
-        alpha=body.alpha,
-        threshold=threshold,
-        events=None,
-        drift=None,
-        state=None,
-        reference={"count": detector.count, "cached": len(outcome.parts) == 1, "truncated": 0},
-        warnings=alpha_warnings(detector.count, body.alpha, "reference images", advice),
-        usage=usage(*outcome.parts),
+    scores, p_values = scored.scores.tolist(), scored.p_values.tolist()
+    maps = [_draw(places, threshold, patches) if body.maps else None for places in scored.places]
+    each = enumerate(zip(scores, p_values, maps, strict=True))
+    return anomaly_body(
+        body,
+        [anomaly_object(index, score, p, body.alpha, anomaly_map=drawn) for index, (score, p, drawn) in each],
+        threshold,
+        {"count": detector.count, "cached": len(outcome.parts) == 1, "truncated": 0},
+        alpha_warnings(detector.count, body.alpha, "reference images", advice),
+        outcome.parts,
     )
 
 

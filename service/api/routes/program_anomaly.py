@@ -8,7 +8,7 @@ from fastapi import Response
 from models.calibration import conformal_p_values, conformal_threshold
 from service.api.hot_path import ComputeCall
 from service.api.image_urls import compute_images
-from service.api.responses import alpha_warnings, list_body, usage
+from service.api.responses import alpha_warnings, anomaly_body, anomaly_object
 from service.api.routes.program_inputs import program_rows, refuse_text_fields
 from service.api.schemas.anomaly import AnomalyBody
 from service.errors import InvalidRequest
@@ -44,29 +44,13 @@ def _write(rows: ProgramRows | ImageOutput, body: AnomalyBody, served: ServedPro
     calibration = torch.tensor(served.description.calibration, dtype=torch.float64)
     scores = torch.from_numpy(rows.values[:, 0]).double()
     p_values = conformal_p_values(calibration, scores).tolist()
-    data = [
-        {
-            "object": "anomaly",
-            "index": index,
-            "score": score,
-            "p_value": p_value,
-            "is_anomaly": p_value <= body.alpha,
-            "contributions": None,
-            "nearest": [],
-            "truncated": False,
-        }
-        for index, (score, p_value) in enumerate(zip(scores.tolist(), p_values, strict=True))
-    ]
+    scored = enumerate(zip(scores.tolist(), p_values, strict=True))
     count = len(calibration)
-    return list_body(
-        body.model,
-        data,
-        alpha=body.alpha,
-        threshold=conformal_threshold(calibration, body.alpha),
-        events=None,
-        drift=None,
-        state=None,
-        reference={"count": count, "cached": True, "truncated": 0},
-        warnings=alpha_warnings(count, body.alpha, "normal inputs", "calibrate on at least {} normal inputs"),
-        usage=usage(rows),
+    return anomaly_body(
+        body,
+        [anomaly_object(index, score, p_value, body.alpha) for index, (score, p_value) in scored],
+        conformal_threshold(calibration, body.alpha),
+        {"count": count, "cached": True, "truncated": 0},
+        alpha_warnings(count, body.alpha, "normal inputs", "calibrate on at least {} normal inputs"),
+        [rows],
     )

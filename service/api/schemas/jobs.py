@@ -122,9 +122,7 @@ class JobBody(RequestBody):
     hyperparameters: Hyperparameters | None = Field(
         None, description="older way to say method.supervised.hyperparameters"
     )
-    metadata: (
-        Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA, json_schema_extra=_NO_OTHERS)] | None
-    ) = None
+    metadata: Metadata | None = None
     integrations: Annotated[list[Any], Field(max_length=0)] | None = Field(
         None, description="accepted as null or empty, as clients send it"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from models.registry.names import NAME_PATTERN
+from models.registry.pointer_history import Action, Change
 from service.api.schemas.answers import ListAnswer, ResponseBody
 from service.api.schemas.jobs import Columns
 from service.api.schemas.requests import Count, RequestBody, to_integer
@@ -79,12 +80,9 @@ class Version(ResponseBody):
     error: str | None = Field(description="why it cannot be read, when it cannot")
 
 
-class VersionList(ResponseBody):
-    object: Literal["list"]
+class VersionList(ListAnswer[Version]):
     model: str
     generation: int
-    data: list[Version]
-    has_more: bool
 
 
 class Trained(ResponseBody):
@@ -102,30 +100,15 @@ class TrainedList(ListAnswer[Trained]):
 
 class LedgerEntry(ResponseBody):
     at: int = Field(description="Unix seconds")
-    action: Literal[
-        "publish",
-        "promote",
-        "rollback",
-        "withdraw",
-        "delete",
-        "set_owner",
-        "remove_owner",
-        "grant",
-        "revoke_grant",
-        "bind_held_out",
-        "unbind_held_out",
-    ]
+    action: Literal[Action, Change]
     version: int | None
     by: str
     why: str = Field(description="the reason; of an owner or a grant the key, of bound rows the file")
     owner: str | None = Field(None, description="the API key that owns the version")
 
 
-class Ledger(ResponseBody):
-    object: Literal["list"]
+class Ledger(ListAnswer[LedgerEntry]):
     model: str
-    data: list[LedgerEntry]
-    has_more: bool
 
 
 class Owners(ResponseBody):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,15 +12,11 @@ from models.base import OBJECT_NUMBERS
 from models.images.detections import Detections
 from models.images.pixels import Pixels
 from models.linalg import normalize
-from models.programs.contract import Contract
 from models.programs.tensors import HostTensor
 from service.api.routes.classify_images import score_own_labels
-from service.api.schemas.open_inference import InferParameters
 from service.api.tensors.data import bytes_tensor
-from service.api.tensors.model import Specs, TensorModel, TensorOutput, make_contract
+from service.api.tensors.model import Specs, TensorCall, TensorModel, TensorOutput, label_tensors
 from service.serving.image_model import ImageOutput, ReadsImages
-from service.serving.program_model import Tensors
-from service.serving.servable import Caller
 from service.serving.text_recognition import ServedRecognizer
 from service.serving.unread_image import Encoded
 
@@ -27,22 +24,18 @@ from service.serving.unread_image import Encoded
 class ImageEmbeddingTensors(TensorModel[ReadsImages]):
     """Image files in, vectors of length 1 out."""
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    inputs: ClassVar[Specs] = {"image": ("bytes", ("n",))}
+
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        rows = await self._rows(tensors, caller)
+        rows = await self._rows(call)
         return TensorOutput({"embedding": HostTensor("float32", normalize(rows.values))}, [rows])
 
-    async def _rows(self, tensors: Tensors, caller: Caller) -> ImageOutput:
-        files: list[Encoded] = [partial(bytes, one) for one in tensors["image"].values]
-        return await self.served.image_rows(files, caller, self.served.metadata.task, "image[{}]".format)
+    async def _rows(self, call: TensorCall) -> ImageOutput:
+        return await self.served.image_rows(_files(call), call.caller, self.served.metadata.task, "image[{}]".format)
 
     def _outputs(self) -> Specs:
         return {"embedding": ("float32", ("n", self.served.metadata.width))}
-
-    def _make_contract(self) -> Contract:
-        return make_contract({"image": ("bytes", ("n",))}, self._outputs(), {"n": self._settings.max_inputs})
 
 
 class ImageClassifierTensors(ImageEmbeddingTensors):
@@ -53,14 +46,11 @@ class ImageClassifierTensors(ImageEmbeddingTensors):
         """See TensorModel."""
         return {"scores": self.served.metadata.labels}
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        rows = await self._rows(tensors, caller)
+        rows = await self._rows(call)
         scored = score_own_labels(self.served, rows, multi_label=False)
-        best = [scored.names[at].encode() for at in scored.in_scope.argmax(axis=1)]
-        return TensorOutput({"label": bytes_tensor(best), "scores": HostTensor("float32", scored.scores)}, [rows])
+        return TensorOutput(label_tensors(scored), [rows])
 
     def _outputs(self) -> Specs:
         return {"label": ("bytes", ("n",)), "scores": ("float32", ("n", len(self.served.metadata.labels)))}
@@ -69,11 +59,9 @@ class ImageClassifierTensors(ImageEmbeddingTensors):
 class ImageDetectorTensors(ImageEmbeddingTensors):
     """Image files in, scores, labels and boxes of all objects out, best first."""
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        rows = await self._rows(tensors, caller)
+        rows = await self._rows(call)
         found = [
             Detections.of_row(row, item.size)
             for item, row in zip(rows.tokens, rows.values, strict=True)
@@ -102,12 +90,9 @@ class TextRecognizerTensors(ImageEmbeddingTensors):
 
     served: ServedRecognizer
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        files: list[Encoded] = [partial(bytes, one) for one in tensors["image"].values]
-        pages, times = await self.served.read_pages(files, caller, "image[{}]".format, lines=False)
+        pages, times = await self.served.read_pages(_files(call), call.caller, "image[{}]".format, lines=False)
         lines = [page.lines[0] for page in pages]
         confidences = np.array([line.confidence for line in lines], np.float32)
         outputs = {
@@ -118,3 +103,7 @@ class TextRecognizerTensors(ImageEmbeddingTensors):
 
     def _outputs(self) -> Specs:
         return {"text": ("bytes", ("n",)), "confidence": ("float32", ("n",))}
+
+
+def _files(call: TensorCall) -> list[Encoded]:
+    return [partial(bytes, one) for one in call.tensors["image"].values]

@@ -18,7 +18,7 @@ from service.api.schemas.open_inference import (
     OutputParameters,
 )
 from service.api.tensors.data import bytes_tensor, describe_inputs, read_tensors, require_json_form
-from service.api.tensors.model import TensorModel
+from service.api.tensors.model import TensorCall, TensorModel
 from service.errors import InvalidRequest
 from service.serving.program_model import Tensors
 from service.serving.servable import Caller, Servable, Timings
@@ -63,7 +63,7 @@ async def infer(
         model.served,
         lambda: read_tensors(body, described, parts(), with_missing=model.with_missing),
     )
-    output = await model.infer(tensors, wanted, options, _with_request_limits(caller, options))
+    output = await model.infer(TensorCall(tensors, wanted, options, _with_request_limits(caller, options)))
     outputs = await _ranked_outputs(output.tensors, wanted, model)
     in_binary = [name for name, one in wanted.items() if _is_binary(body, one)]
     metadata = model.served.metadata

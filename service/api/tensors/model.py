@@ -9,7 +9,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from models.programs.contract import Contract, Limits, Shaped, TensorSpec
 from models.programs.expressions import parse
+from models.programs.tensors import HostTensor
+from service.api.routes.label_scores import LabelScores
 from service.api.schemas.open_inference import InferParameters
+from service.api.tensors.data import bytes_tensor
 from service.config import Settings
 from service.errors import InvalidRequest
 from service.serving.program_model import Tensors
@@ -25,6 +28,16 @@ _OF_KINDS = ("truncate", "prompt_name", "state", "horizon")
 
 
 @dataclass(frozen=True, slots=True)
+class TensorCall:
+    """Inputs that were checked, the names of the outputs that are wanted, parameters, and the caller."""
+
+    tensors: Tensors
+    wanted: Collection[str]
+    parameters: InferParameters
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
 class TensorOutput:
     """A model's outputs by name, what was computed for them, and the answer's parameters."""
 
@@ -36,11 +49,12 @@ class TensorOutput:
 class TensorModel(ABC, Generic[ServedT]):
     """A model in service with its contract.
 
-    `takes` are the parameters of its kind. `has_batches` says that the rows of a request are independent, and
-    `with_missing` that NaN is a missing value.
+    `inputs` have one dimension that varies, n. `takes` are the parameters of its kind. `has_batches` says that the rows
+    of a request are independent, and `with_missing` that NaN is a missing value.
     """
 
     platform: ClassVar[str] = "sonde"
+    inputs: ClassVar[Specs] = {}
     takes: ClassVar[Collection[str]] = ()
     has_batches: ClassVar[bool] = True
     with_missing: ClassVar[bool] = False
@@ -78,16 +92,18 @@ class TensorModel(ABC, Generic[ServedT]):
         self.contract.check(tensors)
 
     @abstractmethod
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
-        """Compute outputs, at least those `wanted`, of inputs that were checked.
+    async def infer(self, call: TensorCall) -> TensorOutput:
+        """Compute outputs, at least those wanted.
 
         Raises Overloaded before any work, DeadlineExceeded, and InvalidRequest for values that the model cannot read.
         """
 
-    @abstractmethod
-    def _make_contract(self) -> Contract: ...
+    def _outputs(self) -> Specs:
+        """The outputs of those kinds whose contract is not made elsewhere."""
+        return {}
+
+    def _make_contract(self) -> Contract:
+        return make_contract(self.inputs, self._outputs(), {"n": self._settings.max_inputs})
 
 
 def make_contract(inputs: Specs, outputs: Specs, most: Mapping[str, int]) -> Contract:
@@ -97,6 +113,12 @@ def make_contract(inputs: Specs, outputs: Specs, most: Mapping[str, int]) -> Con
         return tuple(TensorSpec(name, dtype, tuple(map(_size, shape))) for name, (dtype, shape) in given.items())
 
     return Contract(specs(inputs), specs(outputs), {name: Limits(1, limit) for name, limit in most.items()})
+
+
+def label_tensors(scored: LabelScores) -> Tensors:
+    """A classifier's outputs: the best label, and the scores of all labels."""
+    best = [scored.names[at].encode() for at in scored.in_scope.argmax(axis=1)]
+    return {"label": bytes_tensor(best), "scores": HostTensor("float32", scored.scores)}
 
 
 def _size(size: int | str) -> Any:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from models.programs.contract import Contract, Shaped
-from service.api.schemas.open_inference import InferParameters
-from service.api.tensors.model import TensorModel, TensorOutput
-from service.serving.program_model import ServedProgram, Tensors
-from service.serving.servable import Caller
+from service.api.tensors.model import TensorCall, TensorModel, TensorOutput
+from service.serving.program_model import ServedProgram
 
 
 class ProgramTensors(TensorModel[ServedProgram]):
@@ -25,11 +23,9 @@ class ProgramTensors(TensorModel[ServedProgram]):
     def _check_tensors(self, tensors: Mapping[str, Shaped]) -> None:
         self.served.check(tensors)
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        output = await self.served.infer(tensors, caller)
+        output = await self.served.infer(call.tensors, call.caller)
         return TensorOutput(output.tensors, [output])
 
     def _make_contract(self) -> Contract:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Collection
 from dataclasses import replace
 from typing import ClassVar
@@ -16,13 +15,12 @@ from models.sensors.base import LARGEST, Readings, Scored, State, Times
 from models.sensors.timestamps import numbers_to_seconds
 from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_timestamps
 from service.api.routes.sensor_anomaly import require_window
-from service.api.schemas.open_inference import InferParameters
 from service.api.tensors.data import decode_texts
-from service.api.tensors.model import AnswerParameters, Specs, TensorModel, TensorOutput, make_contract
+from service.api.tensors.model import AnswerParameters, Specs, TensorCall, TensorModel, TensorOutput, make_contract
 from service.errors import InvalidRequest
 from service.serving.program_model import Tensors
 from service.serving.sensor_model import ServedSensor
-from service.serving.servable import Caller, Timings
+from service.serving.servable import Timings
 from service.serving.stream_state import StreamPosition, seal, unseal
 
 _QUANTILES = (0.1, 0.5, 0.9)
@@ -35,9 +33,6 @@ class _ReadingTensors(TensorModel[ServedSensor]):
 
     reads: ClassVar[str] = "series"
     with_missing = True
-
-    @abstractmethod
-    def _outputs(self) -> Specs: ...
 
     @property
     def _width(self) -> int:
@@ -68,19 +63,17 @@ class RecordTensors(_ReadingTensors):
 
     reads = "records"
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        readings, warnings = await self._read(tensors)
-        scored, timings = await self._score(readings, None, None, wanted, caller)
+        readings, warnings = await self._read(call.tensors)
+        scored, timings = await self._score(call, readings)
         return TensorOutput(_scored_tensors(scored), [timings], _say(warnings) | _drift_parameters(scored))
 
     async def _score(
-        self, readings: Readings, times: Times | None, state: State | None, wanted: Collection[str], caller: Caller
+        self, call: TensorCall, readings: Readings, times: Times | None = None, state: State | None = None
     ) -> tuple[Scored, Timings]:
-        shares = "contributions" in wanted
-        return await self.served.score(readings, caller, state=state, times=times, contributions=shares)
+        shares = "contributions" in call.wanted
+        return await self.served.score(readings, call.caller, state=state, times=times, contributions=shares)
 
     def _outputs(self) -> Specs:
         return {
@@ -97,17 +90,15 @@ class SeriesTensors(RecordTensors):
     takes: ClassVar[Collection[str]] = ("state",)
     has_batches = False
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        digest = self.served.manifest.digest
-        state, place = (None, StreamPosition()) if parameters.state is None else unseal(parameters.state, digest)
-        readings, warnings = await self._read(tensors)
+        digest, before = self.served.manifest.digest, call.parameters.state
+        state, place = (None, StreamPosition()) if before is None else unseal(before, digest)
+        readings, warnings = await self._read(call.tensors)
         require_window(self.served, len(readings), state)
-        stamps = await self._read_timestamps(tensors, len(readings), place)
+        stamps = await self._read_timestamps(call.tensors, len(readings), place)
         times = None if stamps is None else stamps.seconds
-        scored, timings = await self._score(readings, times, state, wanted, caller)
+        scored, timings = await self._score(call, readings, times, state)
         if times is not None:
             warnings += gap_warnings(times, self.served.signature.period_s, place.of_last_reading_s)
         now = StreamPosition(place.last_s if times is None else float(times[-1]), followed=times is None)
@@ -138,17 +129,15 @@ class ForecastTensors(_ReadingTensors):
     takes = ("horizon",)
     has_batches = False
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        most = self.served.signature.horizon
-        if parameters.horizon is not None and parameters.horizon > most:
-            about = f"{self.served.metadata.name} forecasts at most {most} steps, got {parameters.horizon}"
+        most, horizon = self.served.signature.horizon, call.parameters.horizon
+        if horizon is not None and horizon > most:
+            about = f"{self.served.metadata.name} forecasts at most {most} steps, got {horizon}"
             raise InvalidRequest.at("parameters.horizon", about)
-        readings, warnings = await self._read(tensors)
+        readings, warnings = await self._read(call.tensors)
         require_window(self.served, len(readings), None)
-        made, timings = await self.served.forecast(readings, caller, parameters.horizon or most, _QUANTILES)
+        made, timings = await self.served.forecast(readings, call.caller, horizon or most, _QUANTILES)
         quantiles = np.stack([made.quantiles[level] for level in _QUANTILES])
         outputs = {"mean": HostTensor("float64", made.mean), "quantiles": HostTensor("float64", quantiles)}
         return TensorOutput(outputs, [timings], _say(warnings) | {"quantiles": ",".join(map(str, _QUANTILES))})

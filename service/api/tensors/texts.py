@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from models.linalg import normalize
-from models.programs.contract import Contract, Shaped
+from models.programs.contract import Shaped
 from models.programs.tensors import HostTensor
 from service.api.routes.classify import classifier_prompt, score_own_labels
 from service.api.routes.rerank import score_documents, to_relevance
 from service.api.schemas.open_inference import InferParameters
 from service.api.schemas.requests import check_texts, require_few_scores
-from service.api.tensors.data import bytes_tensor, decode_texts
-from service.api.tensors.model import AnswerParameters, Specs, TensorModel, TensorOutput, make_contract
+from service.api.tensors.data import decode_texts
+from service.api.tensors.model import AnswerParameters, Specs, TensorCall, TensorModel, TensorOutput, label_tensors
 from service.errors import BackendError
 from service.serving.fine_tuned import FineTunedModel
-from service.serving.program_model import Tensors
-from service.serving.servable import Caller
 from service.serving.text_model import ModelOutput, ServedText, TokenizeOptions
 
 
 class _TextTensors(TensorModel[ServedText]):
     """Texts [n] in."""
 
+    inputs: ClassVar[Specs] = {"text": ("bytes", ("n",))}
     takes: ClassVar[Collection[str]] = ("truncate",)
-
-    @abstractmethod
-    def _outputs(self) -> Specs: ...
-
-    def _make_contract(self) -> Contract:
-        return make_contract({"text": ("bytes", ("n",))}, self._outputs(), {"n": self._settings.max_inputs})
 
     def _prompt(self, parameters: InferParameters) -> str:
         return self.served.prompt(parameters.prompt_name)
 
-    async def _rows(self, tensors: Tensors, parameters: InferParameters, caller: Caller) -> ModelOutput:
-        options = TokenizeOptions(self._prompt(parameters), parameters.truncate is not False, param="text")
-        texts = _read_texts(tensors["text"], "text")
-        return await self.served.rows(texts, caller, self.served.metadata.task, options)
+    async def _rows(self, call: TensorCall) -> ModelOutput:
+        prompt, truncate = self._prompt(call.parameters), call.parameters.truncate is not False
+        options = TokenizeOptions(prompt, truncate, param="text")
+        return await self.served.rows(_read_texts(call, "text"), call.caller, self.served.metadata.task, options)
 
 
 class EmbeddingTensors(_TextTensors):
@@ -49,11 +41,9 @@ class EmbeddingTensors(_TextTensors):
 
     takes = ("truncate", "prompt_name")
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        rows = await self._rows(tensors, parameters, caller)
+        rows = await self._rows(call)
         vectors = HostTensor("float32", normalize(rows.values))
         return TensorOutput({"embedding": vectors}, [rows], _cut_texts(rows))
 
@@ -74,15 +64,11 @@ class ClassifierTensors(_TextTensors):
         super().check(tensors, parameters)
         require_few_scores(tensors["text"].shape[0], self.served.metadata.labels, None, "text")
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        rows = await self._rows(tensors, parameters, caller)
+        rows = await self._rows(call)
         scored = await score_own_labels(self.served, rows, multi_label=self.served.metadata.multi_label)
-        best = [scored.names[at].encode() for at in scored.in_scope.argmax(axis=1)]
-        outputs = {"label": bytes_tensor(best), "scores": HostTensor("float32", scored.scores)}
-        return TensorOutput(outputs, scored.parts, _cut_texts(rows))
+        return TensorOutput(label_tensors(scored), scored.parts, _cut_texts(rows))
 
     def _outputs(self) -> Specs:
         return {"label": ("bytes", ("n",)), "scores": ("float32", ("n", len(self.served.metadata.labels)))}
@@ -94,11 +80,9 @@ class ClassifierTensors(_TextTensors):
 class TextAnomalyTensors(_TextTensors):
     """Texts in, scores and p-values out, by a detector that was trained on texts."""
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        rows = await self._rows(tensors, parameters, caller)
+        rows = await self._rows(call)
         detector = self.served
         if not isinstance(detector, FineTunedModel):
             raise BackendError(f"{detector.metadata.name} has no detector")
@@ -118,29 +102,25 @@ class TextAnomalyTensors(_TextTensors):
 class RerankTensors(TensorModel[ServedText]):
     """A query and documents in, the documents' relevance out."""
 
+    inputs: ClassVar[Specs] = {"query": ("bytes", (1,)), "documents": ("bytes", ("n",))}
     takes = ("truncate",)
     has_batches = False
 
-    async def infer(
-        self, tensors: Tensors, wanted: Collection[str], parameters: InferParameters, caller: Caller
-    ) -> TensorOutput:
+    async def infer(self, call: TensorCall) -> TensorOutput:
         """See TensorModel."""
-        [query] = _read_texts(tensors["query"], "query")
-        documents = _read_texts(tensors["documents"], "documents")
-        options = TokenizeOptions(truncate=parameters.truncate is not False, param="documents")
-        raw, parts = await score_documents(self.served, query, documents, options, caller)
+        [query], documents = _read_texts(call, "query"), _read_texts(call, "documents")
+        options = TokenizeOptions(truncate=call.parameters.truncate is not False, param="documents")
+        raw, parts = await score_documents(self.served, query, documents, options, call.caller)
         scores = HostTensor("float32", to_relevance(raw, self.served).astype(np.float32))
         return TensorOutput({"relevance_score": scores}, parts, _cut_texts(*parts))
 
-    def _make_contract(self) -> Contract:
-        inputs: Specs = {"query": ("bytes", (1,)), "documents": ("bytes", ("n",))}
-        outputs: Specs = {"relevance_score": ("float32", ("n",))}
-        return make_contract(inputs, outputs, {"n": self._settings.max_inputs})
+    def _outputs(self) -> Specs:
+        return {"relevance_score": ("float32", ("n",))}
 
 
-def _read_texts(tensor: HostTensor, param: str) -> list[str]:
-    """The texts of BYTES. Raises InvalidRequest naming one that is empty or not UTF-8."""
-    return check_texts(decode_texts(tensor, param), param)
+def _read_texts(call: TensorCall, param: str) -> list[str]:
+    """The texts of an input. Raises InvalidRequest naming one that is empty or not UTF-8."""
+    return check_texts(decode_texts(call.tensors[param], param), param)
 
 
 def _cut_texts(*rows: ModelOutput) -> AnswerParameters:

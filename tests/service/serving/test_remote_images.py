@@ -15,7 +15,7 @@ from models.images.base import ImageItem, ImageModel
 from models.images.patches import PatchEncoder, PatchModel
 from models.images.pixels import Pixels
 from models.images.reader import ImageLimits
-from models.images.text_recognizer import RecognizesText
+from models.images.text_recognizer import RecognizesText, TextRecognizer
 from models.loader import load_images
 from models.runtime.placement import place
 from models.source import ModelSource, locate
@@ -96,7 +96,7 @@ def test_each_kind_gives_the_rows_that_it_gives_in_one_process(specs: list[str],
             texts = cast(Any, model).text.encode(["a photo of a cat", "a dog"])
             np.testing.assert_allclose(await computed(remote.engine, texts), local.forward(texts), atol=1e-5)
         if local.metadata.task == "ocr":
-            await compare_lines(cast(RecognizesText, local), cast(RecognizesText, model), remote.engine)
+            await compare_lines(cast(TextRecognizer, local), cast(RecognizesText, model), remote.engine)
         assert (remote.patches is not None) is isinstance(local, PatchEncoder)
         if remote.patches is not None:
             patches, of_local = remote.patches[0], PatchModel(cast(PatchEncoder, local))
@@ -104,7 +104,7 @@ def test_each_kind_gives_the_rows_that_it_gives_in_one_process(specs: list[str],
             found = patches.unflatten(await computed(remote.patches[1], pixels))
             np.testing.assert_allclose(found, of_local.unflatten(of_local.forward(expected)), atol=1e-5)
 
-    async def compare_lines(local: RecognizesText, model: RecognizesText, engine: RowEngine[Any]) -> None:
+    async def compare_lines(local: TextRecognizer, model: RecognizesText, engine: RowEngine[Any]) -> None:
         lines = [model.prepare_line(picture(width, 32)) for width in (64, 300)]
         assert [line.count for line in lines] == [local.prepare_line(picture(width, 32)).count for width in (64, 300)]
         found = [model.read_row(row) for row in await computed(engine, lines)]
