@@ -15,7 +15,7 @@ from models.base import Computable, ModelMetadata
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor, load_processor
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.forward_pass import inference_mode
+from models.runtime.device import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.layer_hooks import LayerHooks

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -74,13 +75,16 @@ def files_met_by_a_request(home: Path, model: Path) -> list[str]:
     metrics, met = Metrics(), list[str]()
     manager = ModelManager(settings, metrics)
 
+    def answered(requests: int) -> bool:
+        return lines.getvalue().count('"outcome"') == requests
+
     def call(url: str) -> None:
         try:
             with httpx.Client(base_url=url, timeout=60) as client:
                 for number, text in enumerate(("the first warms up", "the second counts"), start=1):
                     files.clear()
                     answer = client.post("/v1/embeddings", json={"model": "tiny", "input": [text, text[::-1]]})
-                    wait_until(lambda number=number: lines.getvalue().count('"outcome"') == number)  # after the answer
+                    wait_until(partial(answered, number))  # the log line is written after the answer
                     met[:] = files if answer.status_code == 200 else []
         finally:
             server.should_exit = True
