@@ -92,10 +92,8 @@ async def infer(model: str, call: CallDep, number: str = "") -> Response:
         json_bytes > INLINE_BYTES, served, lambda: split_body(raw, header_length, settings.max_inputs)
     )
     parts = partial(cut_parts, body, binary)
-    size = json_bytes + len(binary) // _RAW_FACTOR
-    made = await call.cancel_on_disconnect(
-        infer_tensors(body, parts, size, tensor_model(served, settings), call.caller)
-    )
+    cost_bytes, tensors = json_bytes + len(binary) // _RAW_FACTOR, tensor_model(served, settings)
+    made = await call.cancel_on_disconnect(infer_tensors(body, parts, cost_bytes, tensors, call.caller))
     answer_bytes = sum(tensor.values.nbytes for tensor in made.outputs.values())
     content, length = await in_pool_if(
         answer_bytes > INLINE_BYTES, served, lambda: write_outputs(made.about, made.outputs, made.in_binary)
