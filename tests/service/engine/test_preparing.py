@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from models.errors import ImageError, SondeError
+from models.runtime.device import ComputeDevice
 from service.engine.cache import RowCache
-from service.engine.device import ComputeDevice
 from service.engine.engine import Engine
 from service.engine.request import Item, Unprepared
 from service.engine.scheduler import BatchLimits
