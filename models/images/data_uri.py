@@ -10,10 +10,12 @@ from pybase64 import b64decode, b64encode
 
 from models.images.reader import ImageLimits, read_image
 
-# As many as a text of feedback may have.
+# A text of feedback may have no more, and an image is kept as one.
 MAX_KEPT_CHARACTERS = 100_000
 _KEPT_BYTES = (MAX_KEPT_CHARACTERS - 40) // 4 * 3
 _KEPT_SIDE = 512
+# What begins a block of EXIF in a JPEG or PNG, and one of XMP: both may say where and by whom an image was taken.
+_PERSONAL = (b"Exif\0\0", b"eXIf", b"http://ns.adobe.com/xap/")
 _KEPT_AS_SENT = {b"\xff\xd8": "jpeg", b"\x89PNG": "png"}
 
 
@@ -30,11 +32,12 @@ def to_data_uri(image: Image.Image, side: int, kind: Literal["JPEG", "PNG"] = "J
 def to_kept_data_uri(data: bytes, limits: ImageLimits, param: str) -> str:
     """An encoded image as a data URI of at most 100,000 characters.
 
-    A JPEG or PNG of that size stays as it came. Others become JPEGs of at most 512 pixels a side. Raises ImageError.
+    A JPEG or PNG of that size without EXIF and XMP stays as it came. Others become JPEGs of at most 512 pixels a side.
+    Raises ImageError.
     """
     image = read_image(data, limits, param, side=_KEPT_SIDE)
     kind = next((kind for start, kind in _KEPT_AS_SENT.items() if data.startswith(start)), None)
-    if kind is not None and len(data) <= _KEPT_BYTES:
+    if kind is not None and len(data) <= _KEPT_BYTES and not any(mark in data for mark in _PERSONAL):
         return f"data:image/{kind};base64,{b64encode(data).decode()}"
     uri = to_data_uri(image, _KEPT_SIDE)
     return uri if len(uri) <= MAX_KEPT_CHARACTERS else to_data_uri(image, _KEPT_SIDE // 2)

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # Limit of a request's line and headers, and of what may come between the parts of a body.
 MOST_HEAD_BYTES = 64 * 2**10
+# A body that is not asked for waits in the connection once so much of it came, and in the kernel after that.
+_MOST_UNREAD_BYTES = 256 * 2**10
 # The first bytes of a client that speaks HTTP/2 without asking, and what it is answered.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0"
 # The key of a request's state under which its connection is.
@@ -198,10 +200,16 @@ class TimeoutProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Count the bytes that arrive."""
+        """Take bytes of the body: a part that comes alone goes on as it is, where uvicorn would copy it twice."""
         self._made_progress = True
         self._arrived_bytes += len(body)
-        super().on_body(body)
+        cycle: Any = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body = cycle.body + body if cycle.body else body
+        if len(cycle.body) > _MOST_UNREAD_BYTES:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Stop the timer; between requests the keep-alive timeout runs."""

@@ -156,17 +156,18 @@ async def read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: in
     stated = headers.get("content-length", "0")
     if stated.isdecimal() and int(stated) > max_bytes:
         raise _body_too_large(max_bytes)
-    body = bytearray()
-    more = True
+    parts: list[bytes] = []
+    length, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone("the caller hung up while sending")
-        body += message.get("body", b"")
+        parts.append(message.get("body", b""))
+        length += len(parts[-1])
         more = message.get("more_body", False)
-        if len(body) > max_bytes:
+        if length > max_bytes:
             raise _body_too_large(max_bytes)
-    return bytes(body)
+    return b"".join(parts)
 
 
 def _require_json(content_type: str) -> None:

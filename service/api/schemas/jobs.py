@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema, model_validator
 
+from models.images.data_uri import MAX_KEPT_CHARACTERS
 from service.api.schemas.answers import ListAnswer, ListAnswerWithIds, ResponseBody
 from service.api.schemas.images import IMAGE_SCHEMA, EncodedImage, check_image
 from service.api.schemas.requests import MODEL, RequestBody, to_integer
 from service.errors import InvalidRequest
 
 # PostgreSQL stores every character but NUL.
-Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEPT_CHARACTERS, pattern=r"^[^\x00]*$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00]*$")]

@@ -31,6 +31,11 @@ _DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
 _LENGTH_BYTES = 4
 
 
+def stated_length(header_length: str | None) -> float:
+    """The length of the JSON as the header has it; infinite where that is missing or no number."""
+    return int(header_length) if header_length and _DIGITS.fullmatch(header_length) else math.inf
+
+
 def split_body(raw: bytes, header_length: str | None, max_inputs: int) -> tuple[InferBody, memoryview]:
     """A request's JSON, and the raw values after it. `header_length` is the length of the JSON, where there are any.
 

@@ -46,11 +46,11 @@ class Inference:
 async def infer(
     body: InferBody,
     parts: Callable[[], Sequence[memoryview | None]],
-    size_bytes: int,
+    cost_bytes: int,
     model: TensorModel[Any],
     caller: Caller,
 ) -> Inference:
-    """Check a request of `size_bytes` against the model's contract, and compute it.
+    """Check a request against the model's contract, and compute it. To read it costs as much as `cost_bytes` of JSON.
 
     `parts` gives the inputs' raw values. It is called once shapes are known to be right.
 
@@ -59,7 +59,7 @@ async def infer(
     wanted, described, options = _wanted(body, model), describe_inputs(body), body.options
     model.check(described, options)
     tensors = await in_pool_if(
-        size_bytes > INLINE_BYTES,
+        cost_bytes > INLINE_BYTES,
         model.served,
         lambda: read_tensors(body, described, parts(), with_missing=model.with_missing),
     )

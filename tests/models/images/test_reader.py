@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.errors import ImageError, ImageTooLarge, UnsupportedImage
+from models.images.data_uri import from_data_uri, to_kept_data_uri
 from models.images.reader import ImageLimits, read_image
 from models.images.tiff_strips import count_strips
 from tests.support.images import MANY_PARTS, encoded, hostile, long_gif, picture, png_header
@@ -149,3 +151,15 @@ def test_a_large_image_comes_smaller_but_not_below_the_side() -> None:
     difference = np.asarray(found).astype(np.int64) - np.asarray(whole).astype(np.int64)
     assert abs(difference).mean() < 1
     assert read_image(encoded(picture(1600, 1200)), LIMITS, "image", side=448).size == (1600, 1200)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_kept_image_has_no_exif_block(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "taken at home"
+    plain, told = encoded(picture(40, 30), kind), encoded(picture(40, 30), kind, exif=exif)
+    assert b"taken at home" in told
+    assert from_data_uri(to_kept_data_uri(plain, ImageLimits(), "image")) == plain
+    kept = from_data_uri(to_kept_data_uri(told, ImageLimits(), "image"))
+    assert b"taken at home" not in kept
+    assert Image.open(io.BytesIO(kept)).size == (40, 30)

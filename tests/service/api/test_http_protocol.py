@@ -7,11 +7,12 @@ import logging
 
 import pytest
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from service.api.http_protocol import TimeoutProtocol
+from service.api.http_protocol import CONNECTION, TimeoutProtocol
+from service.api.json_body import read_bytes
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -26,13 +27,11 @@ async def refuse_at_once(scope: Scope, receive: Receive, send: Send) -> None:
     await JSONResponse({"method": scope["method"], "headers": names}, 413)(scope, receive, send)
 
 
-def talk(*parts: bytes, pause_s: float = 0.05) -> bytes:
+def talk(*parts: bytes, pause_s: float = 0.05, app: ASGIApp = refuse_at_once) -> bytes:
     """Send parts on one connection; all that comes back until the server closes it."""
 
     async def run() -> bytes:
-        config = Config(
-            refuse_at_once, log_config=None, access_log=False, ws="none", lifespan="off", timeout_keep_alive=1
-        )
+        config = Config(app, log_config=None, access_log=False, ws="none", lifespan="off", timeout_keep_alive=1)
         config.load()
         state = ServerState()
         server = await asyncio.get_running_loop().create_server(
@@ -106,3 +105,17 @@ def test_what_follows_a_body_is_no_header(upgrade: bytes) -> None:
     assert b'"transfer-encoding"' in answer
     assert b"authorization" not in answer
     assert b"origin" not in answer
+
+
+def test_a_body_that_is_not_read_waits_with_its_sender() -> None:
+    body, came = bytes(range(256)) * 2**15, []
+
+    async def read_late(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.1)
+        came.append(scope["state"][CONNECTION]._arrived_bytes)
+        assert await read_bytes(receive, {}, len(body)) == body
+        await JSONResponse({}, headers={"connection": "close"})(scope, receive, send)
+
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body)
+    assert talk(head + body, app=read_late).startswith(b"HTTP/1.1 200")
+    assert 2**18 < came[0] < 2**20 < len(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from service.api.tensors.data import stated_length
 from service.config import Settings
 from tests.support.app import served
 from tests.support.programs import host, open_program, program_path
@@ -258,3 +260,10 @@ def test_more_best_values_than_an_answer_has_are_refused(client: TestClient, mon
     refused = _infer(client, _input(_x(2)), outputs=outputs)
     assert refused.status_code == 422
     assert "4 best values, 3 are allowed" in refused.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"), [(None, math.inf), ("", math.inf), ("12", 12), ("-1", math.inf), ("1e3", math.inf)]
+)
+def test_the_length_of_the_json_is_what_the_header_says(header: str | None, expected: float) -> None:
+    assert stated_length(header) == expected

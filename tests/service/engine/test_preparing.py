@@ -1,0 +1,118 @@
+"""Items that a runner prepares: outside of its room on the device, each request by itself, and none in vain."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from models.errors import ImageError, SondeError
+from models.runtime.device import ComputeDevice
+from service.engine.cache import RowCache
+from service.engine.engine import Engine
+from service.engine.request import Item, Unprepared
+from service.engine.scheduler import BatchLimits
+from service.errors import BackendError, ClientGone
+from service.metrics import Metrics
+from tests.fakes.item import Doubler, Piece
+
+WAIT_S = 5.0
+
+
+class RawPiece(Unprepared):
+    """A piece that calls `prepare` before it can be computed."""
+
+    def __init__(self, number: int, prepare: Callable[[int], None] = lambda number: None) -> None:
+        self.number = number
+        self.count = 10
+        self.key = b"%d" % number
+        self._prepare = prepare
+
+    def prepared(self) -> Item:
+        self._prepare(self.number)
+        return Piece(self.number)
+
+
+@contextmanager
+def engine(backend: Doubler, device: ComputeDevice, cache: RowCache | None = None) -> Iterator[Engine[Item]]:
+    """A started engine of one runner."""
+    made: Engine[Item] = Engine(
+        "m",
+        "1",
+        backend,  # type: ignore[arg-type]  # what it computes are pieces
+        2,
+        limits=BatchLimits(max_tokens=1000, interactive_tokens=100),
+        cache=RowCache(0) if cache is None else cache,
+        metrics=Metrics(),
+        device=device,
+        prepares=True,
+    )
+    made.start()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_runner_prepares_items_without_room_on_the_device() -> None:
+    device, busy = ComputeDevice(), list[tuple[str, int]]()
+    with engine(Doubler(), device) as made:
+        asked = made.submit([RawPiece(3, lambda _: busy.append((threading.current_thread().name, device.busy)))])
+        assert asked.future.result(WAIT_S).tolist() == [[3, 6]]
+    assert busy == [("engine-m-0", 0)]
+
+
+@contextmanager
+def held_runner(made: Engine[Item]) -> Iterator[None]:
+    """A runner that does nothing until the end of the block, so that what comes meanwhile shares a batch."""
+    begun, resume = threading.Event(), threading.Event()
+
+    def hold(_: int) -> None:
+        begun.set()
+        assert resume.wait(WAIT_S)
+
+    made.submit([RawPiece(0, hold)])
+    assert begun.wait(WAIT_S)
+    yield
+    resume.set()
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"), [(ImageError("image: broken"), "image: broken"), (OSError("no"), "could not be prepared")]
+)
+def test_an_item_that_cannot_be_prepared_fails_its_request_alone(fault: Exception, expected: str) -> None:
+    def fail(number: int) -> None:
+        raise fault
+
+    backend = Doubler()
+    with engine(backend, ComputeDevice()) as made:
+        with held_runner(made):
+            broken, whole = made.submit([RawPiece(1, fail), RawPiece(2)]), made.submit([RawPiece(3)])
+        assert whole.future.result(WAIT_S).tolist() == [[3, 6]]
+        error = broken.future.exception(WAIT_S)
+    assert isinstance(error, ImageError if isinstance(fault, SondeError) else BackendError)
+    assert expected in str(error)
+    assert backend.batches == [[0], [3]]
+
+
+def test_a_request_that_ended_meanwhile_is_not_prepared() -> None:
+    prepared: list[int] = []
+    with engine(Doubler(), ComputeDevice()) as made:
+        with held_runner(made):
+            first = made.submit([RawPiece(1, lambda _: second.fail(ClientGone("the caller hung up")))])
+            second = made.submit([RawPiece(2, prepared.append)])
+        first.future.result(WAIT_S)
+    assert prepared == []
+
+
+def test_an_item_whose_row_is_cached_is_not_prepared() -> None:
+    prepared: list[int] = []
+    backend = Doubler()
+    with engine(backend, ComputeDevice(), RowCache(10_000)) as made:
+        made.submit([RawPiece(1, prepared.append)]).future.result(WAIT_S)
+        again = made.submit([RawPiece(1, prepared.append), RawPiece(2, prepared.append)])
+        assert again.future.result(WAIT_S).tolist() == [[1, 2], [2, 4]]
+    assert prepared == [1, 2]
+    assert backend.batches == [[1], [2]]
