@@ -106,9 +106,9 @@ def listening(server: FakeServer) -> Iterator[str]:
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
-    ready.wait(5)
+    assert ready.wait(60)
     try:
         yield server.url
     finally:
         stop.set()
-        thread.join(5)
+        thread.join(60)

@@ -147,7 +147,7 @@ def test_sonde_itself_is_a_server_to_measure(make_app: MakeApp, capsys: pytest.C
         assert cli.main(["bench", "--protocol", "v2", "--url", url, "--model", "other"]) == 1
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
     said = capsys.readouterr()
     assert "with 200" in said.out
     assert "closed loop, 2 clients, v2, raw values: text BYTES [2]" in said.out
@@ -187,8 +187,8 @@ def rpc_listening(app: FastAPI) -> Iterator[str]:
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         yield f"127.0.0.1:{settings.grpc_port}"
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
