@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from models.runtime.int8_product import FbgemmProduct, OnednnProduct
+from models.runtime.placement import has_amx
 from models.runtime.product_race import race_products
 from models.text.packed.attention import NO_SIZE, Attention
-from models.text.packed.attention_race import race_attention
 from models.text.packed.bert import PackedBert
 from models.text.packed.linear import Linear
-from models.text.packed.packed_batch import PackedBatch
+from models.text.packed.packed_batch import SHARED, PackedBatch
 
 # Inputs are clipped beyond this multiple of the largest value that the probes gave.
 _MARGIN = 1.2
@@ -32,9 +32,11 @@ _MARGIN = 1.2
 # -0.17 (2.72 · 15 / 240), so 2.72 is the least range that a token gets.
 _ZERO_POINT, _POSITIVE_STEPS, _MIN_RANGE = 15, 240, 2.72
 _SMALLEST = 1e-5
-# FBGEMM multiplies up to so many rows. Alone, oneDNN is faster from 64 rows on. But it keeps compiled code for each
-# number of rows, and batches of many sizes would compile again and again (benchmarks/NOTES.md).
-_FEW_ROWS, _ANY_ROWS = 256, 2**62
+# FBGEMM multiplies up to so many rows. OneDNN needs more time for a call, and less for a row (benchmarks/NOTES.md).
+_FEW_ROWS, _ANY_ROWS = 64, 2**62
+# Rows are float32. Without AMX, rounding shorter blocks for attention and turning the result back costs more than
+# bfloat16 saves (benchmarks/NOTES.md).
+_BFLOAT16_MIN_SIZE = 128
 
 
 class Int8Product(nn.Module):
@@ -102,12 +104,18 @@ def quantise(network: PackedBert, probes: PackedBatch) -> None:
     race = race_products()
     if race.onednn_int8_wins:
         network.onednn_rows = range(_FEW_ROWS + 1, _ANY_ROWS)
-    heads, width = network.shape.heads, network.shape.width
-    bfloat16_min_size = race_attention(heads, width) if race.prefers_bfloat16 else NO_SIZE
+    bfloat16_min_size = _bfloat16_min_size()
     for layer in network.layers:
         _quantise_layer(layer, input_norm, maxima)
         cast(Attention, layer.attention).bfloat16_min_size = bfloat16_min_size
         input_norm = cast(nn.LayerNorm, layer.norm)
+
+
+def _bfloat16_min_size() -> int:
+    """The least size of blocks whose attention is bfloat16."""
+    if not race_products().prefers_bfloat16:
+        return NO_SIZE
+    return SHARED if has_amx() else _BFLOAT16_MIN_SIZE
 
 
 def _quantise_layer(layer: nn.Module, input_norm: nn.LayerNorm, maxima: dict[nn.Module, Tensor]) -> None:

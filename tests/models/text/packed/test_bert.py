@@ -319,7 +319,7 @@ def test_bfloat16_stays_near_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, feature: str
 ) -> None:
     source = locate(str(tiny_models.encoder(tmp_path / "model", pooling=pooling)))
-    for module in ("bert", "packed_batch"):
+    for module in ("attention", "packed_batch"):
         monkeypatch.setattr(f"models.text.packed.{module}.has_amx", lambda: feature == "amx_bf16")
     exact, rounded = PackedEncoder(source, CPU32), PackedEncoder(source, place("cpu", "bfloat16"))
     batch = texts([3, 20, 48, 7, 33], 0, exact.metadata.vocabulary)

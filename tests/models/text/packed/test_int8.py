@@ -24,11 +24,11 @@ from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
 from models.text.packed import encoder, linear
 from models.text.packed import int8 as quantized
-from models.text.packed.attention import NO_SIZE, Attention
+from models.text.packed.attention import NO_SIZE
 from models.text.packed.bert import PackedBert
 from models.text.packed.encoder import PROBES, PackedEncoder
 from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantise
-from models.text.packed.packed_batch import PackedBatch
+from models.text.packed.packed_batch import SHARED, PackedBatch
 from models.text.tokenization import Tokens
 from tests.support import tiny_models
 from tests.support.preemption import Calling
@@ -85,12 +85,12 @@ def test_both_libraries_give_the_same_vectors(rough: ModelSource, monkeypatch: p
         race = ProductRace(one, one, one, ProductTimes(0.8, 0.8), onednn)
         monkeypatch.setattr(quantized, "race_products", lambda race=race: race)
         models.append(PackedEncoder(rough, int8()))
-    assert [model._network.onednn_rows for model in models] == [range(257, 2**62), range(0)]
-    batch = texts([1, 40, 7, 48] * 3, models[0].metadata.vocabulary)  # 288 rows
+    assert [model._network.onednn_rows for model in models] == [range(65, 2**62), range(0)]
+    batch = texts([1, 40, 7, 48], models[0].metadata.vocabulary)  # 96 rows
     by_onednn, by_fbgemm = (model.forward(batch) for model in models)
     assert not np.array_equal(by_onednn, by_fbgemm), "oneDNN multiplied nothing"
     assert cosines(by_onednn, by_fbgemm).min() > 0.9999
-    few = texts([3, 20, 40], models[0].metadata.vocabulary)
+    few = texts([3, 20, 41], models[0].metadata.vocabulary)
     np.testing.assert_array_equal(models[0].forward(few), models[1].forward(few))
 
 
@@ -122,27 +122,30 @@ def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(
     np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
 
 
-@pytest.mark.parametrize(("length", "rounded"), [(40, True), (31, False)])
-def test_attention_is_bfloat16_from_the_size_that_the_race_says(
+@pytest.mark.parametrize(("length", "rounded"), [(48, True), (47, False)])
+def test_attention_is_bfloat16_in_long_blocks_alone(
     rough: ModelSource, length: int, rounded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", 0.0)
+    monkeypatch.setattr(quantized, "has_amx", lambda: False)
+    monkeypatch.setattr(quantized, "_BFLOAT16_MIN_SIZE", 48)
     vectors: list[NDArray[np.float32]] = []
-    for size in (40, NO_SIZE):
-        monkeypatch.setattr(quantized, "race_attention", lambda heads, width, size=size: size)
+    for needed in (0.0, math.inf):
+        monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", needed)
         model = PackedEncoder(rough, int8())
         vectors.append(model.forward(texts([length], model.metadata.vocabulary)))
     assert np.array_equal(vectors[0], vectors[1]) != rounded
     assert cosines(vectors[0], vectors[1]).min() > 0.999
 
 
-def test_attention_is_float32_where_the_processor_multiplies_no_bfloat16(
-    rough: ModelSource, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("needed", "amx", "least"), [(0.0, False, 128), (0.0, True, SHARED), (math.inf, True, NO_SIZE)]
+)
+def test_the_least_block_in_bfloat16_follows_the_processor(
+    needed: float, amx: bool, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", math.inf)
-    monkeypatch.setattr(quantized, "race_attention", lambda heads, width: pytest.fail("it raced"))
-    modules = PackedEncoder(rough, int8())._network.modules()
-    assert {module.bfloat16_min_size for module in modules if isinstance(module, Attention)} == {NO_SIZE}
+    monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", needed)
+    monkeypatch.setattr(quantized, "has_amx", lambda: amx)
+    assert quantized._bfloat16_min_size() == least
 
 
 def test_large_channels_are_divided_and_their_weights_multiplied() -> None:
