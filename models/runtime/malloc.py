@@ -1,4 +1,4 @@
-"""Heap settings of the C library: keep freed memory for the next forward pass."""
+"""The heap of the C library: what is freed stays for the next forward pass, or returns to the system."""
 
 from __future__ import annotations
 
@@ -35,3 +35,10 @@ def keep_freed_memory() -> bool:
         _ARENA_MAX: max(len(cpu.usable_processors()), _MIN_ARENAS),
     }
     return all(mallopt(name, value) for name, value in wanted.items())
+
+
+def return_freed_memory() -> None:
+    """Give all memory that is free now back to the system, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))

@@ -12,7 +12,7 @@ from service.api import error_responses
 from service.api.content_encoding import ContentEncodingMiddleware
 from service.api.head_requests import HeadMiddleware
 from service.api.hot_path import HotPath
-from service.api.image_urls import ImageFetcher
+from service.api.image_urls import open_fetcher
 from service.api.middleware import ContextMiddleware
 from service.api.openapi import describe
 from service.api.request_context import RequestChecks, RequestReports
@@ -88,7 +88,7 @@ def create_app(
     app.state.manager, app.state.registry = manager, manager.registry
     app.state.jobs = backend or JobBackend.open(settings, lambda reason: metrics.quota_refusals.labels(reason).inc())
     app.state.jobs_migrated = False
-    app.state.image_fetcher = ImageFetcher(settings.allow_urls, settings.max_image_bytes)
+    app.state.image_fetcher = open_fetcher(settings)
     app.state.kept_inputs = KeptInputs(settings.keep_inputs)
     app.state.token_decoder = TokenDecoder.of(settings)
     metrics.ready.set_function(lambda: manager.problem is None)

@@ -111,6 +111,7 @@ class RemoteTextSource:
     def open_configured(self) -> Iterator[OpenedModel | OpenedImages | OpenedProgram]:
         """Wait for the models of `--model`, which the engine loads. The image processors are read here."""
         from models.loader import set_up
+        from models.runtime.malloc import return_freed_memory
 
         set_up(self._settings.threads)
         specs = self._settings.text_models
@@ -118,6 +119,7 @@ class RemoteTextSource:
             yield self._front_of(self._link.open(partial(OpenConfigured, index=index)), partial(locate, spec))
         for index in range(len(specs), len(self._settings.model)):
             yield self._program(self._link.open(partial(OpenConfigured, index=index)))
+        return_freed_memory()  # tokenizers are read from JSON, which is large
 
     def open_version(self, source: ModelSource) -> OpenedModel | OpenedImages:
         """Let the engine load an encoder. Raises ModelError."""

@@ -58,3 +58,30 @@ def test_what_the_user_has_set_stays(name: str, value: str) -> None:
 
 def test_a_number_of_arenas_that_the_user_has_set_is_no_business_of_ours() -> None:
     assert not said(MALLOC_ARENA_MAX="8")[0]
+
+
+RETURN = """
+import ctypes
+from pathlib import Path
+from models.runtime.malloc import return_freed_memory
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+blocks = [libc.malloc(60_000) for _ in range(1000)]
+for block in blocks:
+    ctypes.memset(block, 1, 60_000)
+for block in blocks[:-1]:  # the last keeps the heap's end
+    libc.free(block)
+before = resident_mb()
+return_freed_memory()
+print(before - resident_mb())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library keeps it")
+def test_what_is_free_is_returned_on_request() -> None:
+    done = subprocess.run([sys.executable, "-c", RETURN], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 40

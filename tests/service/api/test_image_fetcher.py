@@ -13,8 +13,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.errors import ImageTooLarge
-from service.api import image_urls
-from service.api.image_urls import Address, ImageFetcher, is_public
+from service.api import image_fetcher
+from service.api.image_fetcher import Address, ImageFetcher, is_public
 from service.errors import InvalidRequest
 from tests.fakes.image import FakeDetector, FakeImages
 from tests.support.app import MakeApp
@@ -118,7 +118,7 @@ def test_images_are_bounded_while_they_come(host: int) -> None:
 
 
 def test_a_host_must_answer_in_time(host: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_urls, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(image_fetcher, "_TIMEOUT_S", 0.2)
     with pytest.raises(InvalidRequest, match="it did not come"):
         fetch(fetcher(f"images.example:{host}"), f"http://images.example:{host}/slow.png")
 
