@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from models.runtime.int8_product import FbgemmProduct, OnednnProduct
-from models.runtime.product_race import race_products
+from models.runtime.product_autotune import autotune_products
 from models.text.packed.attention import NO_SIZE, Attention
-from models.text.packed.attention_race import race_attention
+from models.text.packed.attention_autotune import autotune_attention
 from models.text.packed.bert import PackedBert
 from models.text.packed.linear import Linear
 from models.text.packed.packed_batch import PackedBatch
@@ -44,7 +44,7 @@ class Int8Product(nn.Module):
         super().__init__()
         self._few_rows = _FEW_ROWS  # TorchScript reads no globals
         self._few = FbgemmProduct(weight, bias)
-        self._many = OnednnProduct(weight, bias) if race_products().onednn_int8_wins else self._few
+        self._many = OnednnProduct(weight, bias) if autotune_products().onednn_int8_wins else self._few
 
     def forward(self, rows: Tensor, scale: float, zero_point: int, activation: str = "none") -> Tensor:
         """Rows float32 [n, in], rounded to multiples of `scale` → [n, out], then "none" or "gelu"."""
@@ -99,11 +99,11 @@ def quantise(network: PackedBert, probes: PackedBatch) -> None:
     network.eval().requires_grad_(False)
     maxima = _input_maxima(network, probes)
     input_norm = network.norm
-    race = race_products()
-    if race.onednn_int8_wins:
+    tuned = autotune_products()
+    if tuned.onednn_int8_wins:
         network.onednn_rows = range(_FEW_ROWS + 1, _ANY_ROWS)
     heads, width = network.shape.heads, network.shape.width
-    bfloat16_min_size = race_attention(heads, width) if race.prefers_bfloat16 else NO_SIZE
+    bfloat16_min_size = autotune_attention(heads, width) if tuned.prefers_bfloat16 else NO_SIZE
     for layer in network.layers:
         _quantise_layer(layer, input_norm, maxima)
         cast(Attention, layer.attention).bfloat16_min_size = bfloat16_min_size

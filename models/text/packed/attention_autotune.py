@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from models.runtime.kept_races import kept_races
+from models.runtime.autotune_cache import autotune_cache
 from models.runtime.timing import one_thread, time_in_turn
 from models.text.packed.attention import NO_SIZE, Attention
 from models.text.packed.packed_batch import SHARED, AttentionBlocks
@@ -31,33 +31,33 @@ _SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionRace:
+class AttentionAutotune:
     """The least size of blocks from which on bfloat16 is faster; `NO_SIZE` where it never is."""
 
     bfloat16_min_size: Annotated[int, Field(ge=SHARED)]
 
 
-def race_attention(heads: int, width: int) -> int:
+def autotune_attention(heads: int, width: int) -> int:
     """The least size of blocks from which on attention is faster in bfloat16: kept, or measured.
 
-    `width` is that of all `heads` together. A race that fails leaves float32.
+    `width` is that of all `heads` together. Autotuning that fails leaves float32.
     """
     name = f"attention with {heads} heads of {width // heads} in float32 and bfloat16"
     try:
-        race = kept_races.recall(name, AttentionRace, partial(_run, heads, width))
+        tuned = autotune_cache.recall(name, AttentionAutotune, partial(_run, heads, width))
     except (MemoryError, RuntimeError) as error:
-        log.warning("the race of %s failed, so it stays in float32: %s", name, error)
+        log.warning("%s could not be autotuned, so it stays in float32: %s", name, error)
         return NO_SIZE
-    log.info("%s: bfloat16 is faster for blocks of %d tokens on", name, race.bfloat16_min_size)
-    return race.bfloat16_min_size
+    log.info("%s: bfloat16 is faster for blocks of %d tokens on", name, tuned.bfloat16_min_size)
+    return tuned.bfloat16_min_size
 
 
 @torch.inference_mode()
-def _run(heads: int, width: int) -> AttentionRace:
+def _run(heads: int, width: int) -> AttentionAutotune:
     ways = {least: script(Attention(heads, least).eval()) for least in (SHARED, NO_SIZE)}
     with one_thread(), as_written():
         faster = takewhile(lambda size: _bfloat16_wins(ways, size, width), _SIZES)
-        return AttentionRace(min(faster, default=NO_SIZE))
+        return AttentionAutotune(min(faster, default=NO_SIZE))
 
 
 def _bfloat16_wins(ways: Mapping[int, nn.Module], size: int, width: int) -> bool:
