@@ -26,8 +26,8 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import results
 from benchmarks.training import MODEL, Pairs, banking, clinc, few, train
-from models.calibration import conformal_p_values
 from models.loader import load
+from models.p_values import conformal_p_values
 from models.runtime.placement import place
 from models.source import locate
 from models.text.confidence import Confidence, ceiling_of, fit_temperature, in_scope

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import skab
-from models.sensors.base import SensorKind
 from models.sensors.detectors.factory import DETECTORS
 from models.sensors.detectors.network import NetworkDetector
 from models.sensors.fitting import fit_sensor
+from models.sensors.model import SensorKind
 from models.training.checks.sensor_data import check_table
 from models.training.data.segments import Segments, divide_segments, to_segments
 from models.training.data.table import ColumnRoles, Table, read_table

@@ -22,8 +22,8 @@ from models.loader import load
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, place
 from models.source import locate
-from models.text.base import TextModel
 from models.text.encoder import Encoder
+from models.text.model import TextModel
 from models.text.tokenization import Tokens
 from service.bench.workload import NAMED, Texts
 

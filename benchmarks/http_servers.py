@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-from models.base import ModelMetadata
 from models.errors import SondeError
+from models.metadata import ModelMetadata
 from models.preemption import NO_PREEMPTION, Preemption
 from models.source import ModelSource
 from models.text.tokenization import TextProcessor, Tokens
@@ -37,7 +37,7 @@ from service.metrics import Metrics
 from service.processes.sockets import open_sockets
 from service.serving.engine_factory import EngineFactory
 from service.serving.model_manager import ModelManager
-from service.serving.text_sources import Opened, OpenedProgram
+from service.serving.model_opener import OpenedProgram, OpenedText
 from service.serving.token_frames import submission
 
 NAME, WIDTH = "free", 384
@@ -112,7 +112,7 @@ class FreeEngine:
         request.answer(request.rows, frame.queue_s, frame.inference_s)
 
 
-class FreeTextSource:
+class FreeModelOpener:
     """Opens the free model, with an engine of `engines` or a front's."""
 
     lost = "the engine restarts"
@@ -123,12 +123,12 @@ class FreeTextSource:
     def measure(self) -> None:
         """Nothing depends on the machine."""
 
-    def open_configured(self) -> Iterator[Opened]:
+    def open_configured(self) -> Iterator[OpenedText]:
         """The free model."""
         model = FreeModel()
         yield model, FreeEngine() if self._engines is None else self._engines.start_text(model, alone=True)
 
-    def open_version(self, source: ModelSource) -> Opened:
+    def open_version(self, source: ModelSource) -> OpenedText:
         """Nothing is trained here."""
         raise NotImplementedError
 
@@ -198,7 +198,7 @@ def sonde(home: Path, port: int = 0, *, as_front: bool) -> tuple[FastAPI, Settin
     keyring, metrics = Keyring(settings.keys_file), Metrics()
     _, secret = keyring.create(["infer"])
     engines = None if as_front else EngineFactory(settings, metrics, lambda error: None)
-    manager = ModelManager(settings, metrics, texts=FreeTextSource(engines))
+    manager = ModelManager(settings, metrics, opener=FreeModelOpener(engines))
     return create_app(settings, manager, keyring, metrics), settings, manager, secret
 
 

@@ -22,7 +22,7 @@ from models.linalg import normalize
 from models.loader import load
 from models.runtime.placement import place
 from models.source import DEFAULT_MODEL, locate
-from models.text.base import TextModel
+from models.text.model import TextModel
 
 Rows = NDArray[np.float32]
 _BATCH = 32

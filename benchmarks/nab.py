@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.nab_scorer import FileScore, Floats, Labels, best_threshold, score_at
 from models.sensors.adaptive.detector import fit_adaptive
-from models.sensors.base import Scored
+from models.sensors.model import Scored
 
 FOLDERS = ("realKnownCause", "artificialWithAnomaly", "artificialNoAnomaly")
 

@@ -18,8 +18,8 @@ import orjson
 
 from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry
-from models.sensors.base import SensorKind
 from models.sensors.fitting import fit_sensor
+from models.sensors.model import SensorKind
 from models.sensors.serialization import describe, save_sensor
 from service.bench.client import Target
 from service.bench.load import closed_loop, drive

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.sensors.base import Readings
 from models.sensors.detectors.factory import DETECTORS
 from models.sensors.fitting import fit_sensor
+from models.sensors.model import Readings
 from models.training.run import run
 
 SCORED = 100_000

@@ -22,7 +22,7 @@ from torch import Tensor
 from models.loader import load
 from models.runtime.placement import place
 from models.source import locate
-from models.text.base import TextModel
+from models.text.model import TextModel
 from models.text.zero_shot import TEMPERATURE
 from models.training.metrics import calibration_error
 

@@ -1,7 +1,7 @@
 """What a model directory says that it is: dense encoders and classifiers are served, of texts and of images.
 
 A dense encoder's row has one width. Sparse and multi-vector encoders have rows of another form. The engine's seam for
-them is `width` of `models.base.ModelMetadata`, which `service.engine.runner` requires of every row.
+them is `width` of `models.metadata.ModelMetadata`, which `service.engine.runner` requires of every row.
 """
 
 from __future__ import annotations

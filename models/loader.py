@@ -9,7 +9,7 @@ import torch
 
 from models.errors import ModelError, ModelSourceError
 from models.filesystem import read_json
-from models.images.base import ImageModel
+from models.images.model import ImageModel
 from models.images.processor import ImageProcessor, load_processor
 from models.images.stated_processor import require_preprocessing
 from models.kinds import ImageKind, image_kind, network_folder
@@ -23,8 +23,8 @@ from models.programs.row_check import check_rows
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, choose_device, place_on
 from models.source import ModelSource, locate_program
-from models.text.base import TextModel
 from models.text.batch_check import check_batches
+from models.text.model import TextModel
 from models.text.packed.encoder import packed_or_general
 from models.text.sequence_classifier import SequenceClassifier, is_sequence_classifier
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.base import ModelMetadata
 from models.images.pixel import PIXEL
+from models.metadata import ModelMetadata
 from service.console import BOLD, GREEN, paint
 from service.printable import printable
 

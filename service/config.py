@@ -240,7 +240,7 @@ class Settings(BaseSettings):
         return tuple(spec for spec in self.model if not spec.endswith(_PROGRAM))
 
     @property
-    def races_file(self) -> Path:
+    def autotune_file(self) -> Path:
         return self.home / "races.json"
 
     @property

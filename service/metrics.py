@@ -21,7 +21,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from models.base import ModelMetadata
+from models.metadata import ModelMetadata
 from service.errors import ConfigError
 
 MetricT = TypeVar("MetricT", Counter, Histogram)

@@ -21,7 +21,7 @@ import service.rpc
 import service.serve
 import service.serving.engine_server
 import service.serving.model_manager
-import service.serving.remote_text
+import service.serving.remote_models
 from service.api.app import all_routes
 
 all_routes()

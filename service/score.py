@@ -13,8 +13,8 @@ from typing import Protocol, cast
 import numpy as np
 from pydantic import ValidationError
 
-from models.sensors.base import AnomalyModel, Readings, SensorKind, lasting_threshold
 from models.sensors.missing import MAX_MISSING
+from models.sensors.model import AnomalyModel, Readings, SensorKind, lasting_threshold
 from models.sensors.timestamps import to_iso
 from models.training.csv_options import CsvOptions
 from models.training.data.table import ColumnRoles, Table, read_table

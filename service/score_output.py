@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Scored
 from models.sensors.events import Event, EventRules, EventTracker
 from models.sensors.missing import count_missing
+from models.sensors.model import Scored
 from models.sensors.timestamps import to_iso
 from models.training.data.table import Table
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from service.api.server import Server
     from service.metrics import Metrics
     from service.processes.server_process import ServerProcess
-    from service.serving.text_sources import TextSource
+    from service.serving.model_opener import ModelOpener
 
 
 # Measured in benchmarks/NOTES.md.
@@ -107,8 +107,8 @@ def _run_server(
         if server is not None:  # before that, opening the models fails with it
             server.fail(error)
 
-    texts = None if process is None else _engine_process_models(settings, metrics, process, fail)
-    manager = ModelManager(settings, metrics, on_failure=fail, texts=texts, located=located)
+    opener = None if process is None else _remote_opener(settings, metrics, process, fail)
+    manager = ModelManager(settings, metrics, on_failure=fail, opener=opener, located=located)
     manager.start_opening()
     # Most of loading a model is no work of the interpreter's, which has time to import the rest.
     from service.api.app import create_app
@@ -125,18 +125,18 @@ def _run_server(
     return serve(server, manager, sockets)
 
 
-def _engine_process_models(
+def _remote_opener(
     settings: Settings, metrics: Metrics, process: ServerProcess, on_failure: Callable[[Exception], None]
-) -> TextSource | None:
-    """The models of the engine process, for a front; None for a process that loads its own."""
+) -> ModelOpener | None:
+    """The opener of models in the engine process, for a front; None for a process that loads its own."""
     if process.role != "front":
         return None
     from service.serving.engine_link import EngineLink
-    from service.serving.remote_text import RemoteTextSource
+    from service.serving.remote_models import RemoteModelOpener
 
     link = EngineLink(lambda: process.tell("connect"), on_failure)
     process.link = lambda: link
-    return RemoteTextSource(settings, link, metrics)
+    return RemoteModelOpener(settings, link, metrics)
 
 
 def make_banner(settings: Settings, keyring: Keyring) -> Banner:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from benchmarks.families.detectors import ALPHA, Judge, judge_by
 from benchmarks.families.plant import Plant
-from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.combined import EnsembleSeries
+from models.sensors.detectors.detector import SensorDetector
 from models.sensors.detectors.series import LevelDetector, ResidualDetector
 from models.sensors.detectors.window_statistics import StatisticsDetector
 from models.sensors.fitting import fit_calibrated

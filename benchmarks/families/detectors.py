@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from benchmarks.false_alarms import choose_detector
 from benchmarks.families.plant import Plant
-from models.sensors.base import Readings
 from models.sensors.calibrated_detector import CalibratedDetector
 from models.sensors.detectors.factory import DETECTORS
 from models.sensors.detectors.network import NetworkDetector
 from models.sensors.fitting import fit_sensor
+from models.sensors.model import Readings
 from models.training.data.segments import to_segments
 from models.training.data.table import Table
 from models.training.sensors.detector_selection import choose_by_faults

@@ -1,4 +1,4 @@
-"""The network that all servers of this race compute: 16 numbers in, scores of 4 classes out."""
+"""The network that all compared servers compute: 16 numbers in, scores of 4 classes out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The servers of the race as processes, each in its own virtual environment."""
+"""The compared servers as processes, each in its own virtual environment."""
 
 from __future__ import annotations
 

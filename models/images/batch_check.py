@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.images.base import ImageItem, ImageModel
 from models.images.classifier import ImageClassifier
 from models.images.detections import summarize
 from models.images.encoder import ImageEncoder
 from models.images.lite_encoder import LiteEncoder
+from models.images.model import ImageItem, ImageModel
 from models.images.object_detector import ObjectDetector
 from models.images.processor import probe_image
 from models.images.text_image_encoder import TextImageEncoder

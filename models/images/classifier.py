@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from models.images.base import ImageNetwork, image_metadata
+from models.images.model import ImageNetwork, image_metadata
 from models.images.pixels import Pixels
 from models.runtime.placement import Placement
 from models.source import ModelSource

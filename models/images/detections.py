@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import OBJECT_NUMBERS
+from models.metadata import OBJECT_NUMBERS
 
 Rows = NDArray[np.float32]
 

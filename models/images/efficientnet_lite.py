@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from models.images.convolution import Convolution
-from models.runtime.product_race import race_products
+from models.runtime.product_autotune import autotune_products
 from models.text.packed.linear import has_onednn
 from models.text.packed.torchscript import script
 
@@ -133,7 +133,7 @@ class EfficientNetLite0(nn.Module):
 
 def _onednn_convolves(dtype: torch.dtype) -> bool:
     """Whether oneDNN has convolutions of a dtype here: some processors cannot multiply bfloat16."""
-    return has_onednn() and (dtype == torch.float32 or race_products().bfloat16_gain > 0)
+    return has_onednn() and (dtype == torch.float32 or autotune_products().bfloat16_gain > 0)
 
 
 def fold(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from models.images.base import ImageNetwork, image_metadata
+from models.images.model import ImageNetwork, image_metadata
 from models.images.pixels import Pixels
 from models.images.processor import probe_image
 from models.preemption import NO_PREEMPTION, Preemption

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.images.base import ImageItem, compute_by_shape, image_metadata, to_tensor
 from models.images.efficientnet_lite import WIDTH, EfficientNetLite0
+from models.images.model import ImageItem, compute_by_shape, image_metadata, to_tensor
 from models.images.pixels import Pixels
 from models.images.processor import load_processor
 from models.lite_weights import ARCHITECTURE

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.errors import ModelSourceError
-from models.images.base import ImageNetwork, image_metadata
+from models.images.model import ImageNetwork, image_metadata
 from models.images.pixels import Pixels
 from models.images.processor import probe_image
 from models.runtime.device import inference_mode

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.base import ModelMetadata
-from models.images.base import DescribedImageModel, ImageItem, ImageModel
+from models.images.model import DescribedImageModel, ImageItem, ImageModel
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor, probe_image
+from models.metadata import ModelMetadata
 from models.preemption import NO_PREEMPTION, Preemption
 
 # Places of a side, and channels: a distribution for each place takes 31 MB.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.errors import ModelSourceError
-from models.images.base import ImageItem, by_shape, image_metadata, load_network, to_tensor
+from models.images.model import ImageItem, by_shape, image_metadata, load_network, to_tensor
 from models.images.pixels import Pixels
 from models.images.processor import load_processor
 from models.kinds import network_folder

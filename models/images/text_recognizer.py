@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from models.images.base import DescribedImageModel, ImageNetwork, image_metadata
+from models.images.model import DescribedImageModel, ImageNetwork, image_metadata
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
 from models.runtime.placement import Placement

@@ -34,15 +34,15 @@ from models.programs.native import NativeModule, load_code
 from models.programs.operators import schema_of
 from models.programs.program import Program
 from models.programs.row_check import TOLERANCES, find_difference, sample_inputs
-from models.runtime.kept_races import describe_machine
+from models.runtime.autotune_cache import describe_machine
 
 log = logging.getLogger(__name__)
 
 _LOCK = "lock"
-# Rows of the samples: of the comparison, and of the race.
-_COMPARED, _RACED = (1, 3, 17), (1, 16)
+# Rows of the samples: of the comparison, and of the timing.
+_COMPARED, _TIMED = (1, 3, 17), (1, 16)
 _TRIES = 7
-# A race that is won by less is decided by chance.
+# A smaller gain is decided by chance.
 _WORTH_IT = 0.95
 _QUOTIENTS = {"floor_divide", "remainder", "fmod", "gcd", "lcm"}
 # Arguments that say which places of a tensor are read or written.
@@ -63,13 +63,13 @@ def compile_program(program: Program, folder: Path) -> Program:
     try:
         made = _compiled(program, folder)
         _require_agreement(program, made)
-        plain, compiled = _race(program, made)
+        plain, compiled = _time_both(program, made)
     except Exception as error:  # the compiler and PyTorch raise dozens of classes
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         log.warning("program %s is not compiled: %s", program.metadata.name, reason)
         program.describe(forward=f"as exported; not compiled: {reason}")
         return program
-    about = f"{compiled * 1e6:.0f} µs for {_RACED} rows, as exported {plain * 1e6:.0f} µs"
+    about = f"{compiled * 1e6:.0f} µs for {_TIMED} rows, as exported {plain * 1e6:.0f} µs"
     if compiled > plain * _WORTH_IT:
         program.describe(forward=f"as exported; compiled it is no faster: {about}")
         return program
@@ -238,16 +238,16 @@ def _require_agreement(program: Program, made: Program) -> None:
                 raise NotCompiled(f"its output {name} differs by {difference:.3g} of the largest value when compiled")
 
 
-def _race(program: Program, made: Program) -> tuple[float, float]:
+def _time_both(program: Program, made: Program) -> tuple[float, float]:
     """The seconds of the program and of its compiled form, in turn, for the samples together."""
-    samples = [sample for rows in _RACED if (sample := sample_inputs(program.contract, rows)) is not None]
+    samples = [sample for rows in _TIMED if (sample := sample_inputs(program.contract, rows)) is not None]
     if not samples:
         raise NotCompiled("no inputs were found that keep to its contract")
     best = [[float("inf")] * len(samples) for _ in range(2)]
     for _ in range(_TRIES):
-        for times, racer in zip(best, (program, made), strict=True):
+        for times, one in zip(best, (program, made), strict=True):
             for at, sample in enumerate(samples):
                 began = time.perf_counter()
-                racer.run(sample)
+                one.run(sample)
                 times[at] = min(times[at], time.perf_counter() - began)
     return sum(best[0]), sum(best[1])

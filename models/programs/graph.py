@@ -14,7 +14,7 @@ from torch.fx import Graph as FxGraph
 from torch.fx import GraphModule as FxModule
 from torch.fx import Node as FxNode
 
-from models.programs.guards import guarded
+from models.programs.operator_guards import guarded
 from models.programs.operators import aten_operator, schema_of, size_function
 from models.programs.schema import Argument, Graph, NamedArgument, Node, SubGraph
 from models.programs.weights import DTYPES

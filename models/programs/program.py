@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch.fx import Graph, GraphModule
 
-from models.base import ModelMetadata
 from models.errors import ModelSourceError
+from models.metadata import ModelMetadata
 from models.programs.description import NO_TASK, Description, completed, description_file, width_of
 from models.programs.reader import ReadProgram
 from models.programs.tensors import HostTensor

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from models.filesystem import make_directory
 from models.programs.description import description_file
-from models.programs.golden import write_golden
+from models.programs.golden_tensors import write_golden
 from models.programs.program import Program
 from models.registry.artifact import PROGRAM_FILE, Golden, Manifest
 from models.registry.names import model_name

@@ -11,7 +11,7 @@ import torch
 
 from models.errors import ModelError
 from models.runtime.fbgemm import FBGEMM, has_fbgemm
-from models.runtime.product_race import ProductRace, race_products
+from models.runtime.product_autotune import ProductAutotune, autotune_products
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bfloat16", "float32", "int8"]
@@ -139,16 +139,16 @@ def _multiplies_bfloat16(device: torch.device) -> tuple[bool, str]:
         return fast, f"the GPU {'multiplies' if fast else 'does not multiply'} it"
     if device.type == "mps":
         return False, "bfloat16 is not faster on Apple's GPU"
-    race = race_products()
-    return race.prefers_bfloat16, _describe(race)
+    tuned = autotune_products()
+    return tuned.prefers_bfloat16, _describe(tuned)
 
 
-def _describe(race: ProductRace) -> str:
+def _describe(tuned: ProductAutotune) -> str:
     """Why bfloat16 is preferred, or float32."""
-    gain = race.bfloat16_gain
+    gain = tuned.bfloat16_gain
     if gain == 0:
         return "this PyTorch multiplies bfloat16 on this processor not at all, or slowly"
-    if race.prefers_bfloat16:
+    if tuned.prefers_bfloat16:
         return f"it multiplies {gain:.1f} times as fast as float32 here"
     if gain >= 1:
         return f"bfloat16 multiplies only {gain:.2f} times as fast here"

@@ -29,7 +29,7 @@ class BlockedCalibration:
     """Out-of-fold scores float32 [m] of normal readings, worth `blocks` independent ones.
 
     p = (1 + blocks · share of the scores ≥ s) / (1 + blocks), the conformal p-value with a block in place of a single
-    score. For independent scores `blocks` is m, and p equals `models.calibration.conformal_p_values`.
+    score. For independent scores `blocks` is m, and p equals `models.p_values.conformal_p_values`.
 
     Scores with a correlation time τ are worth 2m / (1 + τ) blocks, although only m / τ are independent. The p-value of
     independent scores exceeds their share by 1 / (m + 1), half of which pays for gaps between ranks; correlated scores

@@ -10,7 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.sensors.base import (
+from models.sensors.block_calibration import BlockedCalibration
+from models.sensors.detectors.detector import SensorDetector
+from models.sensors.detectors.network import NetworkDetector, TrainingCurve
+from models.sensors.drift import DriftMonitor
+from models.sensors.missing import continue_from
+from models.sensors.model import (
     MOST_STATE_BYTES,
     AnomalyModel,
     Readings,
@@ -20,11 +25,6 @@ from models.sensors.base import (
     Times,
     require_columns,
 )
-from models.sensors.block_calibration import BlockedCalibration
-from models.sensors.detectors.base import SensorDetector
-from models.sensors.detectors.network import NetworkDetector, TrainingCurve
-from models.sensors.drift import DriftMonitor
-from models.sensors.missing import continue_from
 from models.sensors.scaling import RobustScale
 
 Doubles = NDArray[np.float64]

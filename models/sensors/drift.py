@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Drift
+from models.sensors.model import Drift
 
 Doubles = NDArray[np.float64]
 

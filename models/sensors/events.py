@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Scored
+from models.sensors.model import Scored
 
 Severity = Literal["low", "medium", "high"]
 Doubles = NDArray[np.float64]

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.sensors.base import Readings, SensorKind
 from models.sensors.block_calibration import BlockedCalibration, correlation_time
 from models.sensors.calibrated_detector import CalibratedDetector, ScaledDetector
-from models.sensors.detectors.base import SensorDetector
+from models.sensors.detectors.detector import SensorDetector
 from models.sensors.detectors.factory import build
 from models.sensors.detectors.network import NetworkDetector, Watch
+from models.sensors.model import Readings, SensorKind
 from models.sensors.scaling import RobustScale
 
 MakeDetector = Callable[[], SensorDetector]

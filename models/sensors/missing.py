@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Readings
+from models.sensors.model import Readings
 
 Doubles = NDArray[np.float64]
 # Above this share of a column (in training) or of all values of a call (in service), filled values would decide.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Readings
+from models.sensors.model import Readings
 
 _DAY_S, _WEEK_S = 86_400.0, 604_800.0
 _LONGEST_ROWS = 2500

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from models.errors import ModelSourceError
 from models.sensors.adaptive.detector import DETECTOR_ID, AdaptiveDetector
-from models.sensors.base import AnomalyModel, Forecaster, SensorKind
 from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.calibrated_detector import CalibratedDetector, ScaledDetector
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.missing import MAX_MISSING
+from models.sensors.model import AnomalyModel, Forecaster, SensorKind
 from models.sensors.scaling import RobustScale
 
 STATE, SETTINGS = "sensor.safetensors", "sensor.json"

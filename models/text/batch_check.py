@@ -11,11 +11,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Computable
 from models.errors import ModelOutOfMemory, ModelSourceError, SondeError
+from models.metadata import Computable
 from models.preemption import NO_PREEMPTION, Preemption
-from models.text.base import TextModel
 from models.text.encoder import Encoder
+from models.text.model import TextModel
 from models.text.packed.encoder import PackedEncoder
 from models.text.sequence_classifier import SequenceClassifier
 from models.text.tokenization import Tokens

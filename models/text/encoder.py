@@ -17,9 +17,9 @@ from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.device import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource
-from models.text.base import text_metadata
 from models.text.layer_hooks import LayerHooks
 from models.text.loaded_weights import require_encoder_weights
+from models.text.model import text_metadata
 from models.text.model_config import input_limits, longest_input, read_settings, stated_limit, transformer_path
 from models.text.padding import Padding
 from models.text.tokenization import TextProcessor, Tokens

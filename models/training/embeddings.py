@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import ModelMetadata
 from models.linalg import normalize
-from models.text.base import TextModel
+from models.metadata import ModelMetadata
+from models.text.model import TextModel
 from models.text.tokenization import Tokens
 from models.training.events import Events, ProgressEvents
 

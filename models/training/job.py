@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from models.filesystem import replace_file
-from models.images.base import ImageModel
+from models.images.model import ImageModel
 from models.runtime.placement import DeviceName, DtypeName, Placement
-from models.sensors.base import Readings
+from models.sensors.model import Readings
 from models.source import ModelSource
-from models.text.base import TextModel
+from models.text.model import TextModel
 from models.training.embeddings import CachedEmbedder, Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.events import Events

@@ -22,7 +22,7 @@ from typing import TextIO
 from models.errors import ModelSourceError, SondeError
 from models.filesystem import is_full
 from models.loader import load, load_images
-from models.runtime.kept_races import kept_races
+from models.runtime.autotune_cache import autotune_cache
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.memory import is_out_of_memory
 from models.runtime.placement import Placement, place
@@ -205,7 +205,7 @@ def _open_base(
 ) -> tuple[ModelSource, Placement, EmbeddingCache | None]:
     """Where the base is, its device, and the cache of its embeddings."""
     prepare(job, directory)
-    kept_races.keep_in(job.races)
+    autotune_cache.keep_in(job.races)
     # Training needs float32; heads fit an int8 encoder's embeddings well enough, as their golden inputs then show.
     placement = place(job.device, "float32" if job.dtype == "int8" else job.dtype)
     emit(events, f"{job.base} on {placement.device}: {placement.reason}")

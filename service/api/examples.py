@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from models.base import ModelMetadata
 from models.images.pixel import PIXEL
+from models.metadata import ModelMetadata
 
 # Names that stand for an encoder, a trained model and a forecaster, until such a model is in service.
 _ENCODER, _TRAINED, _FORECASTER = "all-MiniLM-L6-v2", "ft:all-MiniLM-L6-v2:local:intents", "ft:sensors:local:load"

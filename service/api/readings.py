@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import SensorSignature
-from models.sensors.base import LARGEST, Readings
+from models.metadata import SensorSignature
 from models.sensors.missing import count_missing
+from models.sensors.model import LARGEST, Readings
 from models.sensors.steps import recognise
 from models.sensors.timestamps import date_to_seconds, parser_of, to_iso, to_seconds
 from service.api.schemas.readings import LATEST_TIME_S

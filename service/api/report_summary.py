@@ -10,7 +10,7 @@ from models.training.checks.wording import share_text
 from models.training.metrics import FEW_ROWS
 from models.training.report import Report
 from models.training.report_labels import metric_label
-from service.jobs.promotion import DECIDING
+from service.jobs.promotion_gate import DECIDING
 from service.jobs.records import Job
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from models.calibration import smallest_p_value
+from models.p_values import smallest_p_value
 from service.api.schemas.anomaly import AnomalyBody
 from service.serving.servable import Timings
 

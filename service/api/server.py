@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import uvicorn
 from fastapi import FastAPI
 
-from models.base import ModelMetadata
+from models.metadata import ModelMetadata
 from service.api.http_protocol import TimeoutProtocol
 from service.config import Settings
 from service.errors import ConfigError

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import msgspec
 
 from models import errors as model_errors
-from models.base import ModelMetadata
 from models.errors import SondeError
+from models.metadata import ModelMetadata
 from service import errors
 from service.engine.request import Request
 

@@ -1,4 +1,4 @@
-"""`python -m service.jobs.golden_check PATH SPEC DEVICE DTYPE RACES`: check an artifact against its golden rows.
+"""`python -m service.jobs.golden_check PATH SPEC DEVICE DTYPE AUTOTUNE`: check an artifact against its golden rows.
 
 It runs as a process of its own, so that the worker holds no model. A check that dies fails the promotion, not the
 worker.
@@ -27,7 +27,7 @@ def checker(settings: Settings) -> Check:
 
     def check(path: Path, spec: str) -> str | None:
         module = (sys.executable, "-m", "service.jobs.golden_check")
-        command = (*module, str(path), spec, settings.device, settings.dtype, str(settings.races_file))
+        command = (*module, str(path), spec, settings.device, settings.dtype, str(settings.autotune_file))
         try:
             ended = subprocess.run(  # noqa: S603  # a command of ours, no shell
                 with_parent_death_signal(signal.SIGKILL, *command), capture_output=True, timeout=_TIMEOUT_S, check=False
@@ -43,9 +43,9 @@ def checker(settings: Settings) -> Check:
 
 def main() -> int:
     """Exit code 0, or 4 with what is wrong on standard output."""
-    path, spec, device, dtype, races = sys.argv[1:]
+    path, spec, device, dtype, autotuned = sys.argv[1:]
     try:
-        wrong = _check(Path(path), spec, device, dtype, Path(races))
+        wrong = _check(Path(path), spec, device, dtype, Path(autotuned))
     except SondeError as error:
         wrong = error.message
     if wrong is not None:
@@ -53,22 +53,22 @@ def main() -> int:
     return 0 if wrong is None else _WRONG
 
 
-def _check(path: Path, spec: str, device: str, dtype: str, races: Path) -> str | None:
+def _check(path: Path, spec: str, device: str, dtype: str, autotuned: Path) -> str | None:
     """What is wrong with the artifact's base. Raises SondeError when its rows are not reproduced."""
-    from models.images import golden as golden_images
-    from models.images.base import ImageModel
+    from models.images import golden_images
+    from models.images.model import ImageModel
     from models.loader import load, load_images
     from models.registry.artifact import verify
-    from models.runtime.kept_races import kept_races
+    from models.runtime.autotune_cache import autotune_cache
     from models.runtime.placement import DeviceName, DtypeName, place
     from models.source import locate
-    from models.text import golden as golden_texts
+    from models.text import golden_texts
 
     manifest = verify(path)
     if manifest.encoder == "none":
         _reproduce_readings(path, manifest)
         return None
-    kept_races.keep_in(races)
+    autotune_cache.keep_in(autotuned)
     placement = place(cast(DeviceName, device), cast(DtypeName, dtype))
     source = locate(f"own={path / 'encoder'}" if manifest.encoder == "own" else spec)
     model = (load_images(source, placement) if manifest.reads_images else None) or load(source, placement)
@@ -84,7 +84,7 @@ def _check(path: Path, spec: str, device: str, dtype: str, races: Path) -> str |
 
 def _reproduce_readings(path: Path, manifest: Manifest) -> None:
     """Check a sensor model, which needs no base. Raises SondeError."""
-    from models.sensors.golden import reproduce
+    from models.sensors.golden_readings import reproduce
     from models.sensors.serialization import load_sensor
 
     reproduce(manifest, load_sensor(path))

@@ -13,7 +13,7 @@ from models.errors import RegistryConflict
 from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry
 from service.errors import JobNotFound
-from service.jobs import incumbent, promotion
+from service.jobs import incumbent, promotion_gate
 from service.jobs.promotion_rights import PromotionRights
 from service.jobs.records import Job, JobEvent, Success
 from service.jobs.store import JobStore
@@ -26,7 +26,7 @@ Check = Callable[[Path, str], str | None]
 class _NotPermitted(Exception):
     """What a decision was based on has changed, and the version has to be held."""
 
-    def __init__(self, decision: promotion.Decision) -> None:
+    def __init__(self, decision: promotion_gate.Decision) -> None:
         super().__init__(decision.why)
         self.decision = decision
 
@@ -107,9 +107,9 @@ class Publisher:
         version = self._publish_version(job, attempt, result)
         wrong = self._check(self._registry.path(job.name, version), job.base_spec)
 
-        def decide() -> promotion.Decision:
+        def decide() -> promotion_gate.Decision:
             bound = self._registry.held_out(job.name)
-            return promotion.decide(
+            return promotion_gate.decide(
                 result,
                 serves=serves,
                 incomparable=objection,
@@ -179,8 +179,8 @@ class Publisher:
         )
 
     def _promote(
-        self, job: Job, version: int, decide: Callable[[], promotion.Decision], generation: int
-    ) -> promotion.Decision:
+        self, job: Job, version: int, decide: Callable[[], promotion_gate.Decision], generation: int
+    ) -> promotion_gate.Decision:
         """Promote the version unless the decision or the registry is against it; the decision then.
 
         It is made again under the name's lock, since keys, owners and bound rows change while files are verified.
@@ -194,7 +194,7 @@ class Publisher:
         ledger = self._registry.ledger(job.name)
         done = next((line for line in ledger if line.get("action") == "promote" and line.get("by") == job.id), None)
         if done is not None:
-            return promotion.Decision(True, str(done.get("why")))
+            return promotion_gate.Decision(True, str(done.get("why")))
         decision = decide()
         if not decision.promote:
             return decision
@@ -207,7 +207,7 @@ class Publisher:
             return refused.decision
         except RegistryConflict:
             why = "another version went into service while this one was trained, and was not compared with it"
-            return promotion.Decision(False, why)
+            return promotion_gate.Decision(False, why)
         return decision
 
 

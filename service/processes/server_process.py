@@ -16,7 +16,7 @@ from typing import Literal
 
 from threadpoolctl import threadpool_limits
 
-from models.base import ModelMetadata
+from models.metadata import ModelMetadata
 from models.runtime import cpu
 from service.config import Settings
 from service.metrics import Metrics

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from models.base import ModelMetadata
-from models.images.base import ImageItem, ImageModel
+from models.images.model import ImageItem, ImageModel
 from models.images.patches import PatchModel
 from models.images.processor import probe_image
+from models.metadata import ModelMetadata
 from models.programs.program import Program
 from models.runtime.device import ComputeDevice, compute_threads
 from models.runtime.placement import allocated_bytes
-from models.text.base import TextModel
+from models.text.model import TextModel
 from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.cache import RowCache

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvloop
 
-from models.base import Computable
 from models.images.patches import PatchFeatures
+from models.metadata import Computable
 from models.source import ModelSource
 from service.config import Settings
 from service.engine.frames import Draining, OpenConfigured, Opened, OpenedPatches, OpenProgram, OpenVersion, failure
@@ -24,16 +24,15 @@ from service.errors import ConfigError
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.front_connection import FrontConnection
+from service.serving.model_opener import LocalModelOpener, ModelOpener, OpenedImages, OpenedProgram, OpenedText
 from service.serving.program_model import DescribedProgram
 from service.serving.servable import Admission
 from service.serving.tensor_frames import write_facts
-from service.serving.text_sources import LocalTextSource, OpenedImages, OpenedProgram, TextSource
-from service.serving.text_sources import Opened as OpenedModel
 
 if TYPE_CHECKING:
     from service.processes.server_process import ServerProcess
 
-AnyOpened = OpenedModel | OpenedImages | OpenedProgram
+AnyOpened = OpenedText | OpenedImages | OpenedProgram
 # A model and its engine.
 Started = tuple[Computable, RowEngine[Any]]
 
@@ -50,13 +49,13 @@ class EngineServer:
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, process: ServerProcess, source: TextSource | None = None
+        self, settings: Settings, metrics: Metrics, process: ServerProcess, source: ModelOpener | None = None
     ) -> None:
         self.exit_code = 0
         self.admission = Admission(settings.max_queued_items, settings.max_queued_tokens, metrics)
         self._settings = settings
         self._process = process
-        self._source = source or LocalTextSource(settings, EngineFactory(settings, metrics, self._fail))
+        self._source = source or LocalModelOpener(settings, EngineFactory(settings, metrics, self._fail))
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-model")
         self._configured: list[AnyOpened] = []
         self._models: dict[str, Started] = {}

@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from models.registry.artifact import Manifest
-from models.registry.golden import compare
-from models.text.base import DescribedTextModel
-from models.text.detectors.base import ScoredTexts
-from models.text.golden import ModelParts, answers, normalize_rows, read_texts
+from models.registry.golden_rows import compare
+from models.text.detectors.detector import ScoredTexts
+from models.text.golden_texts import ModelParts, answers, normalize_rows, read_texts
+from models.text.model import DescribedTextModel
 from models.text.tokenization import Tokens
 from service.engine.row_engine import RowEngine
 from service.serving.fine_tuned_images import FineTunedImages
-from service.serving.metadata import text_metadata
+from service.serving.fine_tuned_metadata import text_metadata
 from service.serving.program_version import ProgramVersion
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import ServingContext

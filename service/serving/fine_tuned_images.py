@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.images.detectors.base import CalibratedImageDetector
-from models.images.golden import ImageParts, read_golden
+from models.images.detectors.detector import CalibratedImageDetector
+from models.images.golden_images import ImageParts, read_golden
 from models.registry.artifact import Manifest
-from models.registry.golden import compare
-from models.text.detectors.base import ScoredTexts
-from models.text.golden import normalize_rows
+from models.registry.golden_rows import compare
+from models.text.detectors.detector import ScoredTexts
+from models.text.golden_texts import normalize_rows
+from service.serving.fine_tuned_metadata import text_metadata
 from service.serving.image_model import ReadsImages, ServedPatches
-from service.serving.metadata import text_metadata
 from service.serving.servable import ServingContext
 
 _GOLDEN_TIMEOUT_S = 60.0

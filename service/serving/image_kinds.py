@@ -7,9 +7,9 @@ from typing import cast
 from models.images.reader import ImageLimits
 from models.images.text_recognizer import RecognizesText
 from service.serving.image_model import ServedImages, ServedPatches, ServedTextImages
+from service.serving.model_opener import OpenedImages
 from service.serving.servable import ServingContext
 from service.serving.text_recognition import ServedRecognizer
-from service.serving.text_sources import OpenedImages
 
 
 def serve_images(opened: OpenedImages, context: ServingContext, limits: ImageLimits) -> ServedImages | ServedTextImages:

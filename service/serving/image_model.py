@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ImageTooLarge
-from models.images.base import DescribedImageModel, ImageItem
-from models.images.detectors.base import CalibratedImageDetector, Patches
+from models.images.detectors.detector import CalibratedImageDetector, Patches
+from models.images.model import DescribedImageModel, ImageItem
 from models.images.patches import PatchFeatures
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits, count_pixels
-from models.text.detectors.base import ScoredTexts
+from models.text.detectors.detector import ScoredTexts
 from models.text.sequence_classifier import probabilities
 from service.engine.cache import content_key
 from service.engine.row_engine import RowEngine

@@ -15,9 +15,9 @@ from models.programs.contract import Described
 from models.programs.tensors import TORCH_DTYPES, HostTensor
 from service.engine.row_engine import RowEngine
 from service.serving.image_model import ImageOutput, ReadsImages
+from service.serving.model_opener import OpenedProgram
 from service.serving.program_model import DescribedProgram, ServedProgram, Tensors, cost_in_tokens
 from service.serving.servable import Caller, ServingContext
-from service.serving.text_sources import OpenedProgram
 from service.serving.unread_image import Encoded
 
 

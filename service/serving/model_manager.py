@@ -11,13 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar, cast
 
-from models.base import Task
-from models.images.base import ImageModel
+from models.images.model import ImageModel
 from models.images.reader import ImageLimits
+from models.metadata import Task
 from models.registry.registry import Registry
 from models.runtime import cpu
 from models.source import ModelSource, parse_spec
-from models.text.base import TextModel
+from models.text.model import TextModel
 from service.config import Settings
 from service.engine.cache import LruCache, Sized
 from service.errors import ModelNotFound, Unavailable, WrongTask
@@ -27,13 +27,13 @@ from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages
 from service.serving.image_program import serve_program
 from service.serving.model_names import require_free_name, require_known
+from service.serving.model_opener import LocalModelOpener, ModelOpener, OpenedImages, OpenedProgram
 from service.serving.program_model import ServedProgram
 from service.serving.registry_watcher import RegistryWatcher
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Admission, Servable, ServingContext
 from service.serving.text_model import ServedText
 from service.serving.text_recognition import ServedRecognizer
-from service.serving.text_sources import LocalTextSource, OpenedImages, OpenedProgram, TextSource
 from service.serving.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class ModelManager:
         metrics: Metrics,
         *,
         on_failure: Callable[[Exception], None] = lambda error: None,
-        texts: TextSource | None = None,
+        opener: ModelOpener | None = None,
         located: Iterable[ModelSource] | None = None,
     ) -> None:
         """`located` are the models of `--model` that read texts or images, where a thread finds them already."""
@@ -77,8 +77,8 @@ class ModelManager:
         self.context = ServingContext(admission, fitted, self._pool, metrics, settings.max_request_tokens)
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
-        self._texts = texts or LocalTextSource(settings, self.engines, located)
-        shared = self.registry, self.engines, self._texts, self.context
+        self._opener = opener or LocalModelOpener(settings, self.engines, located)
+        shared = self.registry, self.engines, self._opener, self.context
         loader = VersionLoader(*shared, self._find_configured, self._image_limits)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
@@ -93,7 +93,7 @@ class ModelManager:
         """
         if self._opening is None:
             self._opening = Future()
-            self._texts.measure()
+            self._opener.measure()
             threading.Thread(target=self._open_for, args=(self._opening,), name="open-models", daemon=True).start()
         return self._opening
 
@@ -115,7 +115,7 @@ class ModelManager:
         for number, name in enumerate(names):
             require_free_name(name, names[:number])
         require_known(self._settings.trust_native, [parse_spec(spec)[0] for spec in self._settings.programs])
-        for opened in self._texts.open_configured():
+        for opened in self._opener.open_configured():
             if isinstance(opened, OpenedImages):
                 self._serve(serve_images(opened, self.context, self._image_limits))
             elif isinstance(opened, OpenedProgram):
@@ -274,7 +274,7 @@ class ModelManager:
         if not self.opened:
             return "models are loading"
         if any(engine.failure for served in self.all() for engine in served.engines):
-            return self._texts.lost
+            return self._opener.lost
         return None
 
     def admit(self) -> None:
@@ -298,7 +298,7 @@ class ModelManager:
 
     def close(self) -> None:
         """Stop all engines and threads."""
-        self._texts.close()
+        self._opener.close()
         self.watcher.close()
         self._loading.shutdown(wait=False, cancel_futures=True)
         self.stop()

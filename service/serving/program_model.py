@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Computable
 from models.errors import SondeError, TensorError
+from models.metadata import Computable
 from models.programs.contract import Contract, Shaped
 from models.programs.description import Description
 from models.programs.program import Program

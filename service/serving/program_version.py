@@ -5,9 +5,9 @@ from __future__ import annotations
 from models.images.reader import ImageLimits
 from models.registry.artifact import Manifest
 from service.serving.image_program import ServedImageProgram
+from service.serving.model_opener import OpenedProgram
 from service.serving.program_model import ServedProgram
 from service.serving.servable import ServingContext
-from service.serving.text_sources import OpenedProgram
 
 
 class ProgramVersion(ServedProgram):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import ModelMetadata
 from models.images.patches import unflatten
 from models.images.processor import ImageProcessor
 from models.images.text_recognizer import LineReader
+from models.metadata import ModelMetadata
 from models.source import ModelSource
 from models.text.tokenization import TextProcessor
 from service.engine.frames import Opened

@@ -12,9 +12,10 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import ModelMetadata, SensorSignature
+from models.metadata import ModelMetadata, SensorSignature
 from models.registry.artifact import Manifest
-from models.sensors.base import (
+from models.sensors.drift import DriftMonitor
+from models.sensors.model import (
     AnomalyModel,
     Drift,
     Forecast,
@@ -25,7 +26,6 @@ from models.sensors.base import (
     Times,
     lasting_threshold,
 )
-from models.sensors.drift import DriftMonitor
 from service.engine.row_engine import RowEngine
 from service.serving.servable import Caller, Servable, ServingContext, Timings
 

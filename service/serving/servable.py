@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Computable, ModelMetadata
+from models.metadata import Computable, ModelMetadata
 from service.engine.cache import LruCache, Sized
 from service.engine.request import Item, Request
 from service.engine.row_engine import RowEngine

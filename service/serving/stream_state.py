@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from models.sensors.base import MOST_STATE_BYTES, State
+from models.sensors.model import MOST_STATE_BYTES, State
 from service.errors import BackendError, InvalidState
 
 _VERSION = b"\x01"

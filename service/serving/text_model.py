@@ -13,9 +13,9 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import ModelMetadata
 from models.errors import SondeError
-from models.text.base import DescribedTextModel
+from models.metadata import ModelMetadata
+from models.text.model import DescribedTextModel
 from models.text.tokenization import Explained, Side, Tokens, require_tokens, require_untruncated
 from service.engine.cache import Sized, content_key
 from service.engine.row_engine import RowEngine

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.errors import ArtifactError
-from models.images.golden import read_image_parts
+from models.images.golden_images import read_image_parts
 from models.images.reader import ImageLimits
 from models.registry.artifact import PROGRAM_FILE, Manifest, verify
 from models.registry.registry import Registry
 from models.source import ModelSource
-from models.text.golden import ModelParts, read_parts
+from models.text.golden_texts import ModelParts, read_parts
 from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
 from service.serving.fine_tuned import FineTunedModel, LiveVersion
 from service.serving.fine_tuned_images import FineTunedImages
+from service.serving.fine_tuned_metadata import sensor_metadata
 from service.serving.image_kinds import serve_images
 from service.serving.image_model import ReadsImages
-from service.serving.metadata import sensor_metadata
+from service.serving.model_opener import ModelOpener, OpenedImages
 from service.serving.program_version import ProgramVersion, serve_version
 from service.serving.sensor_model import SensorModel, ServedSensor
 from service.serving.servable import Servable, ServingContext
 from service.serving.text_model import ServedText
-from service.serving.text_sources import OpenedImages, TextSource
 
 V = TypeVar("V", FineTunedModel, FineTunedImages)
 
@@ -37,14 +37,14 @@ class VersionLoader:
         self,
         registry: Registry,
         engines: EngineFactory,
-        texts: TextSource,
+        opener: ModelOpener,
         context: ServingContext,
         base_model: Callable[[str], Servable | None],
         limits: ImageLimits,
     ) -> None:
         self._registry = registry
         self._engines = engines
-        self._texts = texts
+        self._opener = opener
         self._context = context
         self._base_model = base_model
         self._limits = limits
@@ -69,7 +69,7 @@ class VersionLoader:
         )
 
     def _load_sensor(self, path: Path, manifest: Manifest) -> ServedSensor:
-        from models.sensors.golden import reproduce
+        from models.sensors.golden_readings import reproduce
         from models.sensors.serialization import load_sensor
 
         model = load_sensor(path)
@@ -81,7 +81,7 @@ class VersionLoader:
     def _load_program(self, path: Path, manifest: Manifest) -> ProgramVersion:
         file = str(manifest.hyperparameters.get("file", PROGRAM_FILE))
         source = ModelSource(manifest.name, path / PROGRAM_FILE, f"registered as {file}", f"v{manifest.version}")
-        opened = self._texts.open_program(source)
+        opened = self._opener.open_program(source)
         with _closed_at_failure(opened.engine):
             return serve_version(opened, manifest, self._context, self._limits)
 
@@ -96,7 +96,7 @@ class VersionLoader:
 
     def _open_images(self, path: Path, manifest: Manifest) -> ReadsImages:
         """The encoder of images that a version has of its own, with an engine. Raises ArtifactError."""
-        opened = self._texts.open_version(_own_source(path, manifest))
+        opened = self._opener.open_version(_own_source(path, manifest))
         model, engine = (opened.model, opened.engine) if isinstance(opened, OpenedImages) else opened
         if not isinstance(opened, OpenedImages) or model.metadata.task != "embedding":
             engine.close()
@@ -126,7 +126,7 @@ class VersionLoader:
         return base
 
     def _load_with_encoder(self, path: Path, manifest: Manifest, parts: ModelParts) -> FineTunedModel:
-        opened = self._texts.open_version(_own_source(path, manifest))
+        opened = self._opener.open_version(_own_source(path, manifest))
         if isinstance(opened, OpenedImages):
             opened.engine.close()
             raise ArtifactError("its encoder reads images, expected one of texts")

@@ -108,7 +108,7 @@ CHECKS = (
     Check(
         "operators",
         "operators of programs that crash PyTorch or read beyond a tensor are refused",
-        ("tests/models/programs/test_guards.py",),
+        ("tests/models/programs/test_operator_guards.py",),
         "the checks before operators: the process ends by SIGFPE or SIGSEGV",
     ),
     Check(

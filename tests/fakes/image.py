@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.base import OBJECT_NUMBERS, ModelMetadata
-from models.images.base import ImageItem
+from models.images.model import ImageItem
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
 from models.images.text_recognizer import RecognizedText
+from models.metadata import OBJECT_NUMBERS, ModelMetadata
 from models.preemption import NO_PREEMPTION, Preemption
 from tests.support.tiny_image_models import processor
 

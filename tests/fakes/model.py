@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from models.base import ModelMetadata, Task
+from models.metadata import ModelMetadata, Task
 from models.preemption import NO_PREEMPTION, Preemption
 from models.text.tokenization import TextProcessor, Tokens
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from models.sensors.base import Drift, Forecast, Readings, Scored, SensorKind, State, Times
 from models.sensors.drift import DriftMonitor
+from models.sensors.model import Drift, Forecast, Readings, Scored, SensorKind, State, Times
 
 _SLOWNESS = 0.9
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.base import Task
 from models.errors import ModelError, ModelSourceError, UnsafeModelError
 from models.loader import load, open_models
+from models.metadata import Task
 from models.runtime.placement import place
 from models.source import locate
 from models.text.encoder import Encoder

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from models.base import ModelMetadata, Task
+from models.metadata import ModelMetadata, Task
 from service.banner import Banner
 from tests.fakes.model import FakeModel
 

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from models.text.base import TextModel
+from models.text.model import TextModel
 from service.api.app import create_app
 from service.auth import Keyring
 from service.config import Settings

@@ -11,12 +11,12 @@ from fastapi import FastAPI
 
 from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry
-from models.sensors.base import AnomalyModel
 from models.sensors.fitting import fit_sensor
 from models.sensors.forecasting.forecaster import SeriesForecaster
+from models.sensors.model import AnomalyModel
 from models.sensors.serialization import describe, save_sensor
 from models.training.sensors.fit_forecaster import ForecastPlan, fit_forecaster
-from service.serving.metadata import sensor_metadata
+from service.serving.fine_tuned_metadata import sensor_metadata
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import SensorModel, ServedSensor
 from tests.fakes.sensor import FakeForecaster, FakeSensor

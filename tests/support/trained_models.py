@@ -13,11 +13,11 @@ import torch
 from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry
 from models.source import ModelSource
-from models.text.base import TextModel
 from models.text.detectors.knn import KnnDetector
 from models.text.detectors.serialization import save_detector
-from models.text.golden import answers, read_parts, read_texts
+from models.text.golden_texts import answers, read_parts, read_texts
 from models.text.heads import LinearHead
+from models.text.model import TextModel
 from tests.fakes.model import FakeModel
 from tests.support.artifacts import NAME, numbered, staging
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.images.detectors.base import CalibratedImageDetector, Patches, image_scores
+from models.images.detectors.detector import CalibratedImageDetector, Patches, image_scores
 
 # Added to each variance, as a share of the mean one: without it, few images have a singular covariance.
 _RIDGE = 0.01

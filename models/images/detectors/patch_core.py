@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.images.detectors.base import CalibratedImageDetector, Patches, image_scores
+from models.images.detectors.detector import CalibratedImageDetector, Patches, image_scores
 
 BANK = 500
 # Patches among which the bank is chosen, and numbers of a projected patch: both bound the time of the choice.

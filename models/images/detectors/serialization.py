@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.errors import ModelSourceError
-from models.images.detectors.base import CalibratedImageDetector
+from models.images.detectors.detector import CalibratedImageDetector
 from models.images.detectors.padim import Padim
 from models.images.detectors.patch_core import PatchCore
 

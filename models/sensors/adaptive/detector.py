@@ -16,8 +16,8 @@ from models.sensors.adaptive.features import StreamFeatures
 from models.sensors.adaptive.seasons import StreamClock
 from models.sensors.adaptive.state import INDEPENDENT_ROWS, WINDOW_ROWS, copy_state, new_state, plan_that_fits, running
 from models.sensors.adaptive.tails import BlockTails
-from models.sensors.base import Readings, Scored, State, require_columns
 from models.sensors.missing import continue_from
+from models.sensors.model import Readings, Scored, State, require_columns
 from models.sensors.scaling import ROUNDING
 from models.sensors.seasonality import calendar, repeating
 

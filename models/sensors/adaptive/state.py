@@ -8,7 +8,7 @@ from models.sensors.adaptive.design import DESIGNS, NEWEST, Design
 from models.sensors.adaptive.features import StreamFeatures
 from models.sensors.adaptive.running_p_values import RunningPValues
 from models.sensors.adaptive.tails import BLOCK, BLOCKS, MAX_RARITY, BlockTails
-from models.sensors.base import State
+from models.sensors.model import State
 
 # A column's score looks at the last 5 readings.
 WINDOW_ROWS = 5

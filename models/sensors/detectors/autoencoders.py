@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.sensors.detectors.base import pieces, windows
+from models.sensors.detectors.detector import pieces, windows
 from models.sensors.detectors.folded_network import as_products
 from models.sensors.detectors.network import MAX_UNITS, NetworkDetector
 

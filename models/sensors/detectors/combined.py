@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from models.sensors.detectors.base import SensorDetector
+from models.sensors.detectors.detector import SensorDetector
 from models.sensors.detectors.records import KnnRecords, PcaDetector
 from models.sensors.detectors.series import LevelDetector, ResidualDetector
 from models.sensors.detectors.window_statistics import StatisticsDetector

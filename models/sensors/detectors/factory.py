@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.sensors.base import SensorKind
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
-from models.sensors.detectors.base import SensorDetector
 from models.sensors.detectors.combined import CombinedRecords, CombinedSeries, EnsembleSeries
+from models.sensors.detectors.detector import SensorDetector
 from models.sensors.detectors.network import NetworkDetector
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.detectors.records import KnnRecords, MahalanobisRecords, PcaDetector
 from models.sensors.detectors.series import LevelDetector, ResidualDetector
 from models.sensors.detectors.window_statistics import StatisticsDetector
+from models.sensors.model import SensorKind
 
 _RECORDS: tuple[type[SensorDetector], ...] = (
     PcaDetector,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.sensors.detectors.base import SensorDetector, pieces, require_runs
+from models.sensors.detectors.detector import SensorDetector, pieces, require_runs
 
 # Readings are clipped to this many units for training, so that tails do not dominate the weights.
 MAX_UNITS = 8.0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.linalg import shrunk_covariance
-from models.sensors.detectors.base import pieces, windows
+from models.sensors.detectors.detector import pieces, windows
 from models.sensors.detectors.folded_network import as_products
 from models.sensors.detectors.network import MAX_UNITS, NetworkDetector
 from models.sensors.detectors.records import inverse_root

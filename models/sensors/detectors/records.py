@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.linalg import shrunk_covariance
-from models.sensors.detectors.base import SensorDetector, pieces, require_runs
+from models.sensors.detectors.detector import SensorDetector, pieces, require_runs
 
 _KEPT_VARIANCE = 0.9
 _LIMIT = 0.99

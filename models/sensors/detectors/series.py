@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.linalg import shrunk_covariance
-from models.sensors.detectors.base import SensorDetector, require_runs, windows
 from models.sensors.detectors.command_columns import switch_scale
+from models.sensors.detectors.detector import SensorDetector, require_runs, windows
 from models.sensors.detectors.records import inverse_root
 
 LEVEL_WINDOW = 15

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from models.linalg import shrunk_covariance
-from models.sensors.detectors.base import SensorDetector, require_runs
 from models.sensors.detectors.command_columns import switch_scale
+from models.sensors.detectors.detector import SensorDetector, require_runs
 from models.sensors.detectors.records import inverse_root
 from models.sensors.detectors.series import steady_share
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.sensors.base import Forecast, Readings
 from models.sensors.forecasting.intervals import Intervals, typical_change
 from models.sensors.forecasting.networks import LinearForecast, PatchForecast, build_model
 from models.sensors.forecasting.windows import Windows
 from models.sensors.missing import continue_from
+from models.sensors.model import Forecast, Readings
 
 
 class SeriesForecaster(nn.Module):

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from models.text.detectors.base import CalibratedTextDetector, ScoredTexts
+from models.text.detectors.detector import CalibratedTextDetector, ScoredTexts
 from models.text.detectors.energy import EnergyDetector
 from models.text.detectors.knn import KnnDetector
 

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from models.text.detectors.base import CalibratedTextDetector
+from models.text.detectors.detector import CalibratedTextDetector
 from models.text.heads import LinearHead
 
 

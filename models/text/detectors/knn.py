@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.linalg import SAME_VECTOR_COSINE
-from models.text.detectors.base import CalibratedTextDetector, ScoredTexts
+from models.text.detectors.detector import CalibratedTextDetector, ScoredTexts
 
 _NEIGHBOURS = 3
 # Rows per similarity matrix: 1,024 x 20,000 float32 are 80 MB.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.linalg import first_occurrences, shrunk_covariance
-from models.text.detectors.base import CalibratedTextDetector
+from models.text.detectors.detector import CalibratedTextDetector
 
 # Smaller classes do not contribute to the covariance.
 _MIN_FOR_COVARIANCE = 2

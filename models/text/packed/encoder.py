@@ -21,10 +21,10 @@ from models.linalg import normalize
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.device import inference_mode
 from models.runtime.placement import Placement, place
-from models.runtime.product_race import race_products
+from models.runtime.product_autotune import autotune_products
 from models.source import ModelSource
-from models.text.base import TextModel, text_metadata
 from models.text.encoder import Encoder
+from models.text.model import TextModel, text_metadata
 from models.text.model_config import read_pipeline
 from models.text.packed.bert import PackedBert
 from models.text.packed.int8 import quantise
@@ -156,10 +156,10 @@ def _distance(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> fl
 
 def _recommend_int8(placement: Placement) -> tuple[str, ...]:
     """A note where int8 was not asked for and would gain much."""
-    race = race_products()
-    if placement.int8 or placement.device.type != "cpu" or not race.recommends_int8:
+    tuned = autotune_products()
+    if placement.int8 or placement.device.type != "cpu" or not tuned.recommends_int8:
         return ()
-    return (f"int8 multiplies {race.int8_gain:.1f} times as fast as {race.preferred} here: try --dtype int8",)
+    return (f"int8 multiplies {tuned.int8_gain:.1f} times as fast as {tuned.preferred} here: try --dtype int8",)
 
 
 def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.runtime.int8_product import FbgemmProduct, OnednnProduct
 from models.runtime.placement import has_amx
-from models.runtime.product_race import race_products
+from models.runtime.product_autotune import autotune_products
 from models.text.packed.attention import NO_SIZE, Attention
 from models.text.packed.bert import PackedBert
 from models.text.packed.linear import Linear
@@ -46,7 +46,7 @@ class Int8Product(nn.Module):
         super().__init__()
         self._few_rows = _FEW_ROWS  # TorchScript reads no globals
         self._few = FbgemmProduct(weight, bias)
-        self._many = OnednnProduct(weight, bias) if race_products().onednn_int8_wins else self._few
+        self._many = OnednnProduct(weight, bias) if autotune_products().onednn_int8_wins else self._few
 
     def forward(self, rows: Tensor, scale: float, zero_point: int, activation: str = "none") -> Tensor:
         """Rows float32 [n, in], rounded to multiples of `scale` → [n, out], then "none" or "gelu"."""
@@ -101,8 +101,8 @@ def quantise(network: PackedBert, probes: PackedBatch) -> None:
     network.eval().requires_grad_(False)
     maxima = _input_maxima(network, probes)
     input_norm = network.norm
-    race = race_products()
-    if race.onednn_int8_wins:
+    tuned = autotune_products()
+    if tuned.onednn_int8_wins:
         network.onednn_rows = range(_FEW_ROWS + 1, _ANY_ROWS)
     bfloat16_min_size = _bfloat16_min_size()
     for layer in network.layers:
@@ -113,7 +113,7 @@ def quantise(network: PackedBert, probes: PackedBatch) -> None:
 
 def _bfloat16_min_size() -> int:
     """The least size of blocks whose attention is bfloat16."""
-    if not race_products().prefers_bfloat16:
+    if not autotune_products().prefers_bfloat16:
         return NO_SIZE
     return SHARED if has_amx() else _BFLOAT16_MIN_SIZE
 

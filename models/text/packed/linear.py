@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from models.runtime.fbgemm import fbgemm, has_fbgemm
 from models.runtime.huge_pages import move_to_huge_pages
-from models.runtime.product_race import pack_for_onednn, race_products
-from models.text.packed.float16_race import race_float16
+from models.runtime.product_autotune import autotune_products, pack_for_onednn
+from models.text.packed.float16_autotune import autotune_float16
 
 # Up to this many rows a thread, oneDNN is faster than MKL in float32 without AVX-512 (benchmarks/NOTES.md).
 _ONEDNN_ROWS_PER_THREAD = 64
@@ -106,27 +106,27 @@ def prepare_for_cpu(layers: Sequence[Linear], *, may_round: bool = False) -> ran
     _lay_out(layers)
     move_to_huge_pages(area for layer in layers for area in layer.memory())
     if layers[0].rounded:
-        _race_float16(layers)
+        _autotune_float16(layers)
     return range(layers[0].float16_max_rows + 1, layers[0].onednn_max_rows + 1)
 
 
 def _lay_out(layers: Sequence[Linear]) -> None:
-    """Give the layers the forms that the race of products says."""
+    """Give the layers the forms that autotuning of products chose."""
     if has_onednn() and all(_onednn_is_best(layer.weight.dtype) for layer in layers):
         for layer in layers:
             layer.use_onednn()
     elif all(layer.weight.dtype == torch.float32 for layer in layers):
         for layer in layers:
             layer.lay_out_for_mkl()
-        wins_few = has_onednn() and race_products().onednn_wins_few
+        wins_few = has_onednn() and autotune_products().onednn_wins_few
         if wins_few and sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES:
             for layer in layers:
                 layer.use_onednn(_ONEDNN_ROWS_PER_THREAD * torch.get_num_threads())
 
 
-def _race_float16(layers: Sequence[Linear]) -> None:
+def _autotune_float16(layers: Sequence[Linear]) -> None:
     """Let few rows be multiplied by the weights in float16 where that is faster, else forget these."""
-    max_rows = race_float16(layers)
+    max_rows = autotune_float16(layers)
     for layer in layers:
         if max_rows:
             layer.float16_max_rows = max_rows
@@ -153,7 +153,7 @@ def has_onednn() -> bool:
 def _onednn_is_best(dtype: torch.dtype) -> bool:
     """Whether oneDNN is faster than PyTorch's `linear` for any number of rows.
 
-    A race says so for float32. In bfloat16 it is wherever it multiplies that at all.
+    Autotuning says so for float32. In bfloat16 it is wherever it multiplies that at all.
     """
-    race = race_products()
-    return race.onednn_wins if dtype == torch.float32 else race.bfloat16_gain > 0 and dtype == torch.bfloat16
+    tuned = autotune_products()
+    return tuned.onednn_wins if dtype == torch.float32 else tuned.bfloat16_gain > 0 and dtype == torch.bfloat16

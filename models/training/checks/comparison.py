@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Doubles
+from models.sensors.model import Doubles
 from models.training import metrics
 from models.training.checks.wording import lead_status, loss_status
 from models.training.metrics import Interval

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Doubles
 from models.sensors.drift import DriftMonitor
+from models.sensors.model import Doubles
 from models.training.checks.wording import warn_if
 from models.training.report import Finding
 

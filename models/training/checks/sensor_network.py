@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.sensors.base import Readings, SensorKind
 from models.sensors.detectors.factory import build
 from models.sensors.detectors.network import NetworkDetector
+from models.sensors.model import Readings, SensorKind
 from models.sensors.scaling import RobustScale
 from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss, check_overfit

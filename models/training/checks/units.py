@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Doubles
+from models.sensors.model import Doubles
 from models.training.data.segments import Rows, Segments, join_small
 from models.training.report import Finding, Status
 

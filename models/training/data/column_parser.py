@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.sensors.base import LARGEST, Doubles
+from models.sensors.model import LARGEST, Doubles
 from models.sensors.timestamps import EXPECTED, require_in_calendar
 from models.training.csv_options import CsvOptions
 from models.training.data.dates import DateColumn, DateError, read_dates

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.sensors.base import Readings
+from models.sensors.model import Readings
 from models.training.data.job_readings import JobReadings, read_readings
 from models.training.data.segments import Segments, divide_segments
 from models.training.errors import HyperparameterError, TrainingDataError

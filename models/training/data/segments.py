@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Doubles, SensorKind
 from models.sensors.missing import MAX_MISSING, carry_forward
+from models.sensors.model import Doubles, SensorKind
 from models.sensors.steps import recognise
 from models.sensors.timestamps import to_iso
 from models.training.data.table import Table

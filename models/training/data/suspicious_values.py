@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.sensors.base import Doubles
+from models.sensors.model import Doubles
 from models.training.errors import TrainingDataError, quote
 
 # Loggers and buses write these where they have no reading: nines, and the ends of 16 and 32 bits.

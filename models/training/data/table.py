@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Doubles
+from models.sensors.model import Doubles
 from models.training.csv_options import CsvOptions
 from models.training.data.column_parser import ColumnParser, is_text
 from models.training.data.csv_dialect import plain

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
-from models.images.base import ImageModel
+from models.images.model import ImageModel
 from models.images.pixels import Pixels
 from models.text.tokenization import Tokens
 from models.training.embeddings import CachedEmbedder, EmbeddingCache

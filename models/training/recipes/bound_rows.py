@@ -14,9 +14,9 @@ import torch
 
 from models.errors import SondeError
 from models.images.detectors.serialization import load_image_detector
-from models.sensors.base import AnomalyModel, Forecaster
 from models.sensors.calibrated_detector import FittedDetector
 from models.sensors.forecasting.forecaster import SeriesForecaster
+from models.sensors.model import AnomalyModel, Forecaster
 from models.sensors.serialization import load_sensor
 from models.text.detectors.serialization import load_detector
 from models.training.checks.wording import warn_if

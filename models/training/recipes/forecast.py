@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from models.sensors.base import Readings
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.forecasting.windows import Windows
+from models.sensors.model import Readings
 from models.sensors.seasonality import find_season
 from models.sensors.serialization import load_sensor, save_sensor
 from models.training.checks.forecast_network import check_forecasts, check_incumbent, check_network

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images.data_uri import to_data_uri
-from models.images.detectors.base import CalibratedImageDetector, Patches
+from models.images.detectors.detector import CalibratedImageDetector, Patches
 from models.images.detectors.padim import LEAST_IMAGES, fit_padim
 from models.images.detectors.patch_core import fit_patch_core
 from models.images.detectors.serialization import load_image_detector, save_image_detector
-from models.images.golden import read_golden
+from models.images.golden_images import read_golden
 from models.images.heat_map import draw_map, overlay_map
 from models.images.patches import PatchEncoder, PatchModel
 from models.images.pixels import Pixels

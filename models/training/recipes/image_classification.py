@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from models.images.data_uri import to_data_uri
-from models.images.golden import GOLDEN_IMAGES, GOLDEN_SIDE, read_golden
+from models.images.golden_images import GOLDEN_IMAGES, GOLDEN_SIDE, read_golden
 from models.text.heads import LinearHead
 from models.training.confusion import Confusion
 from models.training.data.dataset import DataSplit

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.errors import ModelSourceError, SondeError
 from models.loader import load
-from models.sensors.base import AnomalyModel, Forecaster
+from models.sensors.model import AnomalyModel, Forecaster
 from models.sensors.serialization import load_sensor
 from models.source import locate, parse_spec
 from models.training.embeddings import CachedEmbedder, Embedder

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Doubles
 from models.sensors.calibrated_detector import FittedDetector
+from models.sensors.model import Doubles
 from models.training import metrics as evaluation
 from models.training.data.segments import Segments
 from models.training.sensors.fault_injection import fault_auroc

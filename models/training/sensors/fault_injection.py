@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from models.sensors.base import Doubles, SensorKind
 from models.sensors.calibrated_detector import FittedDetector
+from models.sensors.model import Doubles, SensorKind
 from models.training.metrics import auroc
 
 # Enough rows and columns to rank detectors.

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.sensors.base import Readings
 from models.sensors.forecasting.forecaster import SeriesForecaster, standardised
 from models.sensors.forecasting.intervals import Intervals
 from models.sensors.forecasting.networks import ForecastKind, LinearForecast, Moments, PatchForecast
 from models.sensors.forecasting.windows import Windows, cut_windows
+from models.sensors.model import Readings
 from models.sensors.scaling import ROUNDING
 from models.training.sensors.forecast_network import LossCurve, NetworkFit, NetworkSettings
 

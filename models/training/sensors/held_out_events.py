@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.sensors.base import Scored
 from models.sensors.calibrated_detector import FittedDetector
 from models.sensors.events import Event, EventRules, EventTracker
+from models.sensors.model import Scored
 from models.training.data.segments import Segments
 from models.training.reported_events import ReportedEvent, ReportedEvents
 from models.training.sensors.detector_selection import ALPHAS

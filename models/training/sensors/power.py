@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import Doubles
 from models.sensors.calibrated_detector import FittedDetector
+from models.sensors.model import Doubles
 
 FaultKind = Literal["step", "ramp", "spike"]
 # A fault counts as found where so many of its copies raise an alarm.

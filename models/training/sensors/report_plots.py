@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.base import lasting_threshold
 from models.sensors.calibrated_detector import training_curve
 from models.sensors.forecasting.forecaster import SeriesForecaster
+from models.sensors.model import lasting_threshold
 from models.training.data.forecast_split import SeriesParts
 from models.training.data.segments import Segments
 from models.training.sensors.detector_selection import ALPHAS, DetectorResult

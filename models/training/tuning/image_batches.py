@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.images.base import by_shape
+from models.images.model import by_shape
 from models.training.images.embeddings import ImageSource
 from models.training.tuning.batches import InputPart, ReadColumns
 

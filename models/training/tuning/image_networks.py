@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.filesystem import read_json
-from models.images.base import load_network
 from models.images.efficientnet_lite import unfold
 from models.images.encoder import body_vectors
 from models.images.lite_encoder import WEIGHTS, load_lite
+from models.images.model import load_network
 from models.images.text_image_encoder import image_vectors
 from models.kinds import image_kind, network_folder
 from models.lite_weights import ARCHITECTURE

@@ -15,7 +15,7 @@ from models.errors import ModelSourceError
 from models.loader import load
 from models.runtime.placement import Placement
 from models.source import ModelSource, locate
-from models.text.base import TextModel
+from models.text.model import TextModel
 from models.text.model_config import transformer_path
 from models.text.sequence_classifier import is_sequence_classifier, load_classifier
 from models.training.errors import TrainingError

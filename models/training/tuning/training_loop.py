@@ -27,7 +27,7 @@ from models.training.tuning.optimizer import build_optimizer, learning_rate, set
 from models.training.tuning.progress import TrainingProgress, TrainingRun
 from models.training.tuning.reproducibility import reproducible, seed_step
 from models.training.tuning.settings import TunerSettings
-from models.training.tuning.step_race import choose_autocast
+from models.training.tuning.step_autotune import choose_autocast
 from models.training.tuning.stop_signal import TrainingStopped, stop_signal
 from models.training.tuning.training_checks import TrainingChecks
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from fastapi import APIRouter, Response
 
-from models.text.detectors.base import ScoredTexts
+from models.text.detectors.detector import ScoredTexts
 from models.text.detectors.knn import ReferenceDetector
 from service.api.compute_route import CallDep, compute_route
 from service.api.hot_path import ComputeCall

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from fastapi import APIRouter, Response
 
-from models.sensors.base import Forecast, Readings
+from models.sensors.model import Forecast, Readings
 from service.api.compute_route import CallDep, compute_route
 from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_matrix, to_timestamps
 from service.api.schemas.anomaly import ForecastAnswer, ForecastBody

@@ -8,7 +8,7 @@ from fastapi import Response
 from torch import Tensor
 
 from models.images.data_uri import to_data_uri
-from models.images.detectors.base import CalibratedImageDetector, ScoredImages
+from models.images.detectors.detector import CalibratedImageDetector, ScoredImages
 from models.images.detectors.padim import fit_padim
 from models.images.detectors.patch_core import fit_patch_core
 from models.images.heat_map import draw_map

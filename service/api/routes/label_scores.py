@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from models.text.detectors.base import ScoredTexts
+from models.text.detectors.detector import ScoredTexts
 from service.serving.image_model import ImageOutput
 from service.serving.program_model import ProgramRows
 from service.serving.text_model import ModelOutput

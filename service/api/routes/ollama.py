@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Response
 
-from models.base import ModelMetadata
+from models.metadata import ModelMetadata
 from service.api.compute_route import INFER, CallDep, compute_route
 from service.api.dependencies import ManagerDep
 from service.api.json_body import JsonRoute

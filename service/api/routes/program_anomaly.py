@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from fastapi import Response
 
-from models.calibration import conformal_p_values, conformal_threshold
+from models.p_values import conformal_p_values, conformal_threshold
 from service.api.hot_path import ComputeCall
 from service.api.image_urls import compute_images
 from service.api.responses import alpha_warnings, anomaly_body, anomaly_object

@@ -11,8 +11,8 @@ import orjson
 from fastapi import Response
 from numpy.typing import NDArray
 
-from models.sensors.base import Drift, Readings, Scored, State
 from models.sensors.events import Event, EventRules, EventTracker, Moment
+from models.sensors.model import Drift, Readings, Scored, State
 from service.api.hot_path import ComputeCall
 from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_matrix, to_timestamps
 from service.api.responses import alpha_warnings

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from models.sensors.base import LARGEST
+from models.sensors.model import LARGEST
 from service.api.schemas.requests import kind_of
 from service.errors import InvalidRequest
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from models.base import OBJECT_NUMBERS
 from models.images.detections import Detections
 from models.images.pixels import Pixels
 from models.linalg import normalize
+from models.metadata import OBJECT_NUMBERS
 from models.programs.tensors import HostTensor
 from service.api.routes.classify_images import score_own_labels
 from service.api.tensors.data import bytes_tensor

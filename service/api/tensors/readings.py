@@ -11,7 +11,7 @@ import numpy as np
 from models.programs.contract import Contract, TensorSpec
 from models.programs.expressions import parse
 from models.programs.tensors import HostTensor
-from models.sensors.base import LARGEST, Readings, Scored, State, Times
+from models.sensors.model import LARGEST, Readings, Scored, State, Times
 from models.sensors.timestamps import numbers_to_seconds
 from service.api.readings import TimestampColumn, gap_warnings, missing_warnings, to_timestamps
 from service.api.routes.sensor_anomaly import require_window

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer
 
 from models.errors import ModelError, ModelSourceError
-from models.images.base import ImageItem, ImageModel
 from models.images.batch_check import OneImageByOne, check_image_batches
 from models.images.encoder import ImageEncoder
+from models.images.model import ImageItem, ImageModel
 from models.images.reader import ImageLimits
 from models.images.text_image_encoder import TextImageEncoder
 from models.kinds import image_kind, require_served_kind

@@ -23,7 +23,7 @@ from models.images.patches import PatchModel
 from models.lite_weights import unpack
 from models.loader import load_images
 from models.runtime.placement import place
-from models.runtime.product_race import ProductTimes, race_products
+from models.runtime.product_autotune import ProductTimes, autotune_products
 from models.source import ModelSource, locate
 from tests.support.images import picture
 
@@ -76,8 +76,8 @@ def test_a_placed_network_gives_the_same(dtype: torch.dtype) -> None:
 
 @pytest.mark.slow
 def test_a_processor_without_bfloat16_takes_pytorchs_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    race = replace(race_products(), bfloat16=ProductTimes(math.inf, math.inf))
-    monkeypatch.setattr(efficientnet_lite, "race_products", lambda: race)
+    tuned = replace(autotune_products(), bfloat16=ProductTimes(math.inf, math.inf))
+    monkeypatch.setattr(efficientnet_lite, "autotune_products", lambda: tuned)
     monkeypatch.setattr(Convolution, "use_onednn", lambda *_: pytest.fail("packed for oneDNN"))
     placed = EfficientNetLite0().placed(torch.device("cpu"), torch.bfloat16, 32, 32)
     with torch.inference_mode():

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 from models.errors import ModelSourceError
-from models.images.base import ImageModel
 from models.images.batch_check import OneImageByOne, check_image_batches
 from models.images.detections import Detections
+from models.images.model import ImageModel
 from models.images.object_detector import ObjectDetector
 from models.images.pixels import Pixels
 from models.images.reader import ImageLimits

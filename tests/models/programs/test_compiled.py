@@ -38,7 +38,7 @@ def program() -> Program:
 
 
 def _compile(
-    program: Program, folder: Path, monkeypatch: pytest.MonkeyPatch, race: tuple[float, float], factor: float = 1.0
+    program: Program, folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], factor: float = 1.0
 ) -> tuple[Program, int]:
     """The program that is taken, and how often one was made."""
     made: list[Path] = []
@@ -50,7 +50,7 @@ def _compile(
         file.chmod(0o600)
 
     monkeypatch.setattr(compiled, "_make", make)
-    monkeypatch.setattr(compiled, "_race", lambda *both: race)
+    monkeypatch.setattr(compiled, "_time_both", lambda *both: seconds)
     monkeypatch.setattr("torch._C._aoti.AOTIModelPackageLoader", lambda *_: FakeLoader(program, factor))
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     return compile_program(program, folder), len(made)
@@ -100,7 +100,7 @@ def test_processes_that_start_together_compile_once(
         return name
 
     monkeypatch.setattr(compiled, "_make", make)
-    monkeypatch.setattr(compiled, "_race", lambda *both: (2e-5, 1e-5))
+    monkeypatch.setattr(compiled, "_time_both", lambda *both: (2e-5, 1e-5))
     monkeypatch.setattr("torch._C._aoti.AOTIModelPackageLoader", lambda *_: FakeLoader(program, 1.0))
     monkeypatch.setattr(shutil, "which", which)
     with ThreadPoolExecutor(2) as pool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.runtime import product_race
+from models.runtime import product_autotune
 from models.runtime.fbgemm import has_fbgemm
 from models.runtime.int8_product import FbgemmProduct, OnednnProduct, round_weights
 
@@ -33,15 +33,15 @@ def test_products_are_those_of_the_rounded_values(product: Any, activation: str,
 
 
 def test_onednn_is_exact_here_for_the_largest_values() -> None:
-    product_race._exact_onednn(torch.ones(4, 4), torch.zeros(4))
+    product_autotune._exact_onednn(torch.ones(4, 4), torch.zeros(4))
 
 
-def test_sums_that_overflow_keep_onednn_out_of_the_race(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_that_overflow_keep_onednn_out_of_autotuning(monkeypatch: pytest.MonkeyPatch) -> None:
     class Saturated(OnednnProduct):
         def forward(self, *arguments: Any) -> torch.Tensor:
             return super().forward(*arguments).clamp(max=2**15)
 
-    monkeypatch.setattr(product_race, "OnednnProduct", Saturated)
-    ways = product_race._prepare()
+    monkeypatch.setattr(product_autotune, "OnednnProduct", Saturated)
+    ways = product_autotune._prepare()
     assert "onednn_int8" not in ways
     assert "int8" in ways

@@ -10,7 +10,7 @@ import torch
 from models.errors import ModelError
 from models.runtime import placement
 from models.runtime.placement import place, place_sensor
-from models.runtime.product_race import ProductRace, ProductTimes
+from models.runtime.product_autotune import ProductAutotune, ProductTimes
 
 CPU = place("cpu", "float32")
 
@@ -29,12 +29,12 @@ def test_what_is_asked_for_is_taken() -> None:
         (0.0, "float32", "float32 since this PyTorch multiplies bfloat16 on this processor not at all, or slowly"),
     ],
 )
-def test_bfloat16_only_where_it_wins_the_race(
+def test_bfloat16_only_where_it_is_faster(
     monkeypatch: pytest.MonkeyPatch, gain: float, dtype: str, reason: str
 ) -> None:
     seconds = 1 / gain if gain else math.inf
-    race = ProductRace(ProductTimes(seconds, seconds), ProductTimes(1.0, 2.0), ProductTimes(2.0, 1.0))
-    monkeypatch.setattr(placement, "race_products", lambda: race)
+    tuned = ProductAutotune(ProductTimes(seconds, seconds), ProductTimes(1.0, 2.0), ProductTimes(2.0, 1.0))
+    monkeypatch.setattr(placement, "autotune_products", lambda: tuned)
     chosen = place("cpu", "auto")
     assert chosen.dtype_name == dtype
     assert chosen.reason == f"device cpu as asked; {reason}"

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from models.sensors.base import Scored
 from models.sensors.events import Event, EventRules, EventTracker
+from models.sensors.model import Scored
 
 RULES = EventRules(alpha=0.05, gap=3)
 

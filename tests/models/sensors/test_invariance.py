@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.sensors.adaptive.detector import DETECTOR_ID, fit_adaptive
-from models.sensors.base import AnomalyModel, Readings, Scored, SensorKind
 from models.sensors.detectors.factory import DETECTORS
 from models.sensors.detectors.network import NetworkDetector
 from models.sensors.fitting import fit_sensor
 from models.sensors.forecasting.forecaster import SeriesForecaster
+from models.sensors.model import AnomalyModel, Readings, Scored, SensorKind
 from models.training.sensors.fit_forecaster import ForecastPlan, fit_forecaster
 
 pytestmark = pytest.mark.slow

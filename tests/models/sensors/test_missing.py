@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from models.sensors.adaptive.detector import fit_adaptive
-from models.sensors.base import AnomalyModel, Readings, State
 from models.sensors.fitting import fit_sensor
 from models.sensors.missing import carry_forward, continue_from, count_missing
+from models.sensors.model import AnomalyModel, Readings, State
 
 NAN = float("nan")
 COLUMNS = ("pressure", "flow")

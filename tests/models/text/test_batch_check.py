@@ -16,8 +16,8 @@ from models.loader import load
 from models.runtime.fbgemm import has_fbgemm
 from models.runtime.placement import DtypeName, place
 from models.source import DEFAULT_MODEL, locate
-from models.text.base import TextModel
 from models.text.batch_check import OneByOne
+from models.text.model import TextModel
 from models.text.sequence_classifier import SequenceClassifier
 from tests.support import tiny_models
 

@@ -17,10 +17,10 @@ from models.errors import ModelSourceError
 from models.loader import load
 from models.runtime.fbgemm import has_fbgemm
 from models.runtime.placement import DtypeName, place
-from models.runtime.product_race import ProductRace, ProductTimes
+from models.runtime.product_autotune import ProductAutotune, ProductTimes
 from models.source import DEFAULT_MODEL, locate
-from models.text.base import TextModel
 from models.text.encoder import Encoder
+from models.text.model import TextModel
 from models.text.packed.encoder import PackedEncoder
 from tests.support import tiny_models
 from tests.support.preemption import Calling
@@ -147,7 +147,7 @@ def test_bfloat16_that_differs_too_much_is_replaced_by_float32_unless_asked_for(
 def test_weights_of_few_rows_are_rounded_where_float32_was_not_asked_for_and_rows_stay_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auto: bool, allowed: float, rounds: bool
 ) -> None:
-    monkeypatch.setattr("models.text.packed.linear.race_float16", lambda _: 24)
+    monkeypatch.setattr("models.text.packed.linear.autotune_float16", lambda _: 24)
     monkeypatch.setattr("models.text.packed.encoder._MAX_ROUNDING", allowed)
     source = locate(str(tiny_models.encoder(tmp_path / "model")))
     model, exact = load(source, replace(CPU32, auto_dtype=auto)), load(source, CPU32)
@@ -170,8 +170,8 @@ def test_int8_is_pointed_out_where_it_would_gain_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: DtypeName, noted: bool
 ) -> None:
     one = ProductTimes(1.0, 1.0)
-    race = ProductRace(one, one, one, ProductTimes(0.5, 0.5) if fast else one)
-    monkeypatch.setattr("models.text.packed.encoder.race_products", lambda: race)
+    tuned = ProductAutotune(one, one, one, ProductTimes(0.5, 0.5) if fast else one)
+    monkeypatch.setattr("models.text.packed.encoder.autotune_products", lambda: tuned)
     model = load(locate(str(tiny_models.encoder(tmp_path / "model"))), place("cpu", dtype))
     assert ("int8 multiplies 2.0 times as fast as float32 here: try --dtype int8" in model.metadata.notes) is noted
 

@@ -27,8 +27,8 @@ from models.errors import ModelSourceError, UnsafeModelError
 from models.loader import load
 from models.runtime.placement import place
 from models.source import locate
-from models.text.base import TextModel
 from models.text.encoder import Encoder
+from models.text.model import TextModel
 from models.text.packed.encoder import PackedEncoder
 from models.text.sequence_classifier import probabilities
 from tests.support import tiny_models

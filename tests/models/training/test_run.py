@@ -24,7 +24,7 @@ from models.registry.artifact import Golden
 from models.runtime.placement import place
 from models.source import locate
 from models.text.detectors.serialization import load_detector
-from models.text.golden import reproduce
+from models.text.golden_texts import reproduce
 from models.text.heads import LinearHead
 from models.text.lexical_head import LexicalHead, load_head
 from models.training import metrics as measures

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.base import SensorSignature
+from models.metadata import SensorSignature
 from models.training.data.table import ColumnRoles, read_table
 from service.api.readings import gap_warnings, missing_warnings, to_matrix, to_timestamps
 from service.errors import InvalidRequest

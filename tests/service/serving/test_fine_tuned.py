@@ -15,9 +15,9 @@ import torch
 
 from models.errors import ArtifactError, NotRegistered
 from models.registry.artifact import Golden
-from models.registry.golden import compare
+from models.registry.golden_rows import compare
 from models.registry.registry import Registry
-from models.text.golden import reproduce
+from models.text.golden_texts import reproduce
 from models.text.lexical_head import LexicalHead, WordPieces
 from models.text.sequence_classifier import probabilities
 from service.config import Settings

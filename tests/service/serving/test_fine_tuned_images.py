@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from models.errors import ArtifactError
-from models.images.base import ImageModel
+from models.images.model import ImageModel
 from models.loader import load_images
 from models.registry.artifact import Golden, Manifest
 from models.registry.registry import Registry

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from models.base import ImageSignature, Task
 from models.errors import DeviceLost, ModelSourceError
-from models.runtime.kept_races import kept_races
+from models.metadata import ImageSignature, Task
+from models.runtime.autotune_cache import autotune_cache
 from models.source import ModelSource
 from models.text.tokenization import Tokens
 from service.config import Settings
@@ -24,8 +24,8 @@ from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, 
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.model_manager import ModelManager
+from service.serving.model_opener import LocalModelOpener
 from service.serving.servable import Caller
-from service.serving.text_sources import LocalTextSource
 from tests.fakes.model import FakeModel
 from tests.support.app import open_manager, text_model
 from tests.support.server import wait_until
@@ -292,7 +292,7 @@ def test_a_model_that_fails_to_warm_up_is_not_in_service() -> None:
 
 def test_open_loads_the_models_of_the_settings_and_is_then_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("service.serving.text_sources.locate", "located {}".format)
+    monkeypatch.setattr("service.serving.model_opener.locate", "located {}".format)
 
     with empty_manager(model=("a", "b"), device="cpu", dtype="float32", threads=2) as manager:
 
@@ -317,10 +317,10 @@ def test_models_that_a_thread_locates_are_not_located_again(monkeypatch: pytest.
         return iter(())
 
     monkeypatch.setattr("models.loader.open_models", load)
-    monkeypatch.setattr(LocalTextSource, "measure", lambda _: None)
+    monkeypatch.setattr(LocalModelOpener, "measure", lambda _: None)
     found = ModelSource("a", tmp_path, "elsewhere", "1")
     settings = Settings(model=("a",))
-    source = LocalTextSource(settings, EngineFactory(settings, Metrics(), lambda _: None), [found])
+    source = LocalModelOpener(settings, EngineFactory(settings, Metrics(), lambda _: None), [found])
     assert list(source.open_configured()) == []
     assert asked == [found]
 
@@ -356,7 +356,7 @@ def test_models_are_opened_once_in_a_thread_after_the_machine_was_measured(monke
         note("load")
         yield FakeModel("a")
 
-    monkeypatch.setattr(LocalTextSource, "measure", lambda source: note("measure"))
+    monkeypatch.setattr(LocalModelOpener, "measure", lambda source: note("measure"))
     monkeypatch.setattr("models.loader.open_models", load)
     with empty_manager(model=("a",)) as manager:
         opening = manager.start_opening()
@@ -376,9 +376,9 @@ def test_whoever_waits_for_the_models_gets_the_error(monkeypatch: pytest.MonkeyP
         manager.start_opening().result(WAIT_S)
 
 
-def test_races_are_kept_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_results_of_autotuning_are_kept_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kept: list[Path | None] = []
-    monkeypatch.setattr(kept_races, "keep_in", kept.append)
+    monkeypatch.setattr(autotune_cache, "keep_in", kept.append)
     monkeypatch.setattr("models.loader.open_models", lambda *_: iter([FakeModel("a")]))
     with empty_manager(home=tmp_path, model=("a",)) as manager:
         manager.open()

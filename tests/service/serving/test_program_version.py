@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from models.errors import ArtifactError
 from models.programs.description import Description, write_description
-from models.programs.golden import GOLDEN, reproduce
+from models.programs.golden_tensors import GOLDEN, reproduce
 from models.registry.artifact import verify
 from models.registry.registry import Registry
 from service.cli import main
@@ -109,10 +109,10 @@ def test_versions_are_swapped_rolled_back_and_named(serving: Serving, tmp_path: 
 def test_no_products_are_raced_for_a_program(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its file says the dtypes."""
     _register(serving.home, tmp_path, "wxyz")
-    raced: list[str] = []
-    monkeypatch.setattr("models.runtime.placement.race_products", lambda: raced.append("products"))
+    autotuned: list[str] = []
+    monkeypatch.setattr("models.runtime.placement.autotune_products", lambda: autotuned.append("products"))
     assert serving.classify(f"{NAME}:v2").status_code == 200
-    assert not raced
+    assert not autotuned
 
 
 def test_the_repository_unloads_and_loads_a_program(serving: Serving) -> None:
@@ -184,7 +184,7 @@ def test_a_file_that_was_changed_is_not_loaded(serving: Serving) -> None:
 def test_a_program_without_golden_tensors_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.programs.golden.sample_inputs", lambda contract, rows: None)
+    monkeypatch.setattr("models.programs.golden_tensors.sample_inputs", lambda contract, rows: None)
     _register(tmp_path, tmp_path)
     registry = Registry(tmp_path / "models")
     assert "without golden inputs, so a service cannot check it: no inputs were found" in capsys.readouterr().err

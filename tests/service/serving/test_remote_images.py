@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.errors import ModelSourceError
-from models.images.base import ImageItem, ImageModel
+from models.images.model import ImageItem, ImageModel
 from models.images.patches import PatchEncoder, PatchModel
 from models.images.pixels import Pixels
 from models.images.reader import ImageLimits
@@ -25,9 +25,9 @@ from service.engine.row_engine import RowEngine
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.image_frames import image_submission, images_of
-from service.serving.remote_text import RemoteTextSource
-from service.serving.text_sources import LocalTextSource, OpenedImages
-from tests.service.serving.test_remote_text import Bench, rows, until
+from service.serving.model_opener import LocalModelOpener, OpenedImages
+from service.serving.remote_models import RemoteModelOpener
+from tests.service.serving.test_remote_models import Bench, rows, until
 from tests.support.images import encoded, picture
 from tests.support.tiny_image_models import (
     image_classifier,
@@ -69,14 +69,14 @@ class ImageBench(Bench):
     def __init__(self, specs: Sequence[str]) -> None:
         super().__init__(model=list(specs), dtype="float32")
         engines = EngineFactory(self.settings, Metrics(), self.failures.append)
-        self.source = cast(Any, LocalTextSource(self.settings, engines))
+        self.source = cast(Any, LocalModelOpener(self.settings, engines))
         self.server = self._new_server()
 
-    async def remote(self) -> RemoteTextSource:
+    async def remote(self) -> RemoteModelOpener:
         """What a front opens models by."""
         link = self.link()
         await self.connect(link)
-        return RemoteTextSource(self.settings, link, self.metrics)
+        return RemoteModelOpener(self.settings, link, self.metrics)
 
 
 async def computed(engine: RowEngine[Any], items: Sequence[ImageItem]) -> np.ndarray[Any, Any]:
@@ -191,7 +191,7 @@ def test_images_travel_in_parts_of_some_megabytes(specs: list[str], monkeypatch:
         assert isinstance(opened, OpenedImages)
         pixels = [opened.model.images.prepare(picture(80, 60, seed)) for seed in range(5)]
         whole = await computed(opened.engine, pixels)
-        monkeypatch.setattr("service.serving.remote_text._PART_BYTES", 2 * pixels[0].values.nbytes)
+        monkeypatch.setattr("service.serving.remote_models._PART_BYTES", 2 * pixels[0].values.nbytes)
         np.testing.assert_allclose(await computed(opened.engine, pixels[::-1]), whole[::-1], atol=1e-5)
         assert submitted == [(5, False), (2, True), (2, True), (1, False)]
         await bench.server.close()

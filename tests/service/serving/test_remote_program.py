@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from models.errors import ArtifactError, TensorError
 from models.programs.description import Description, write_description
-from models.programs.golden import GOLDEN, write_golden
+from models.programs.golden_tensors import GOLDEN, write_golden
 from models.programs.program import Program
 from models.programs.row_check import sample_inputs
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
@@ -25,12 +25,12 @@ from service.errors import BodyTooLarge, InvalidOutput
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
 from service.serving.model_manager import ModelManager
+from service.serving.model_opener import LocalModelOpener
 from service.serving.program_model import ProgramOutput, ServedProgram, TensorItem
-from service.serving.remote_text import RemoteTextSource
+from service.serving.remote_models import RemoteModelOpener
 from service.serving.servable import Caller, wait_for_rows
 from service.serving.tensor_frames import give_outputs, read_facts, tensor_submission, tensors_of, write_facts
-from service.serving.text_sources import LocalTextSource
-from tests.service.serving.test_remote_text import Bench, until
+from tests.service.serving.test_remote_models import Bench, until
 from tests.support.programs import PROGRAMS, host, open_program, program_path
 
 TIMEOUT_S = 60.0
@@ -44,18 +44,18 @@ class ProgramBench(Bench):
     def __init__(self, folder: Path, names: list[str]) -> None:
         super().__init__(model=[str(program_path(name)) for name in names], home=folder)
         engines = EngineFactory(self.settings, self.metrics, self.failures.append)
-        self.source = cast(Any, LocalTextSource(self.settings, engines))
+        self.source = cast(Any, LocalModelOpener(self.settings, engines))
         self.server = self._new_server()
 
-    async def opener(self) -> RemoteTextSource:
+    async def opener(self) -> RemoteModelOpener:
         """What a front opens models by."""
         link = self.link()
         await self.connect(link)
-        return RemoteTextSource(self.settings, link, self.metrics)
+        return RemoteModelOpener(self.settings, link, self.metrics)
 
     async def manager(self) -> ModelManager:
         """A front's models, once they are open."""
-        manager = ModelManager(self.settings, Metrics(), texts=await self.opener())
+        manager = ModelManager(self.settings, Metrics(), opener=await self.opener())
         await asyncio.to_thread(manager.open)
         return manager
 
@@ -134,7 +134,7 @@ def test_a_request_larger_than_a_frame_travels_in_parts(tmp_path: Path, monkeypa
         monkeypatch.setattr("service.engine.frames.MAX_FRAME_BYTES", 5000)
         with pytest.raises(BodyTooLarge, match="5000 are allowed"):
             await infer(manager, "words", ids=ids)
-        monkeypatch.setattr("service.serving.remote_text._PART_BYTES", 4096)
+        monkeypatch.setattr("service.serving.remote_models._PART_BYTES", 4096)
         made = (await infer(manager, "words", ids=ids)).tensors
         expected = open_program("words").run({"ids": ids})["output_1"].values
         np.testing.assert_allclose(made["output_1"].values, expected, rtol=1e-5, atol=1e-6)
@@ -164,7 +164,7 @@ def test_a_new_engine_has_the_programs_again(tmp_path: Path) -> None:
     async def test(bench: ProgramBench) -> None:
         link = bench.link()
         await bench.connect(link)
-        manager = ModelManager(bench.settings, Metrics(), texts=RemoteTextSource(bench.settings, link, bench.metrics))
+        manager = ModelManager(bench.settings, Metrics(), opener=RemoteModelOpener(bench.settings, link, bench.metrics))
         await asyncio.to_thread(manager.open)
         await bench.server.close()
         await until(lambda: manager.problem == "the engine restarts")
@@ -217,7 +217,7 @@ def test_a_version_that_a_front_opens_again_outlives_the_end_of_the_first(tmp_pa
     async def test(bench: ProgramBench) -> None:
         link = bench.link()
         await bench.connect(link)
-        opener = RemoteTextSource(bench.settings, link, bench.metrics)
+        opener = RemoteModelOpener(bench.settings, link, bench.metrics)
         first, second, third = [await asyncio.to_thread(opener.open_program, source) for _ in range(3)]
         first.engine.close()
         await wait_for_rows(second.engine.submit([TensorItem({"x": X}, 1)]))

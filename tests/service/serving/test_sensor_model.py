@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from models.errors import ArtifactError
-from models.sensors.base import Readings
+from models.sensors.model import Readings
 from service.config import Settings
 from service.engine.engine import Engine
 from service.errors import BackendError, ConfigError, DeadlineExceeded, InvalidOutput, Overloaded, WrongTask
 from service.metrics import Metrics
-from service.serving.metadata import sensor_metadata
+from service.serving.fine_tuned_metadata import sensor_metadata
 from service.serving.model_manager import ModelManager
 from service.serving.sensor_model import READINGS_PER_ITEM, ReadingsItem
 from service.serving.servable import Caller

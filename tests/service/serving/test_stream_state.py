@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.sensors.base import MOST_STATE_BYTES, State
+from models.sensors.model import MOST_STATE_BYTES, State
 from service.errors import BackendError, InvalidState
 from service.serving.stream_state import MAX_CHARACTERS, StreamPosition, seal, unseal
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.images.detectors.base import CalibratedImageDetector, Patches, image_scores
+from models.images.detectors.detector import CalibratedImageDetector, Patches, image_scores
 from models.images.detectors.padim import fit_padim
 from models.images.detectors.patch_core import BANK, PatchCore, fit_patch_core
 

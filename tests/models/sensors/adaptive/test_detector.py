@@ -17,7 +17,7 @@ from models.sensors.adaptive.running_p_values import RunningPValues
 from models.sensors.adaptive.seasons import StreamClock
 from models.sensors.adaptive.state import new_state
 from models.sensors.adaptive.tails import BLOCK, MAX_RARITY, BlockTails
-from models.sensors.base import Readings, State
+from models.sensors.model import Readings, State
 from models.sensors.seasonality import calendar, find_season
 from models.sensors.serialization import SETTINGS, load_sensor, save_sensor
 from models.training.run import run

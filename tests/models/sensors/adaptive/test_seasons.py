@@ -11,7 +11,7 @@ import pytest
 
 from models.sensors.adaptive.detector import AdaptiveDetector, fit_adaptive
 from models.sensors.adaptive.seasons import UNSEEN, StreamClock, expect
-from models.sensors.base import Readings, Times
+from models.sensors.model import Readings, Times
 from models.sensors.serialization import load_sensor, save_sensor
 
 HOUR_S = 3600.0

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.sensors.base import Readings
 from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.fitting import fit_sensor
+from models.sensors.model import Readings
 
 COLUMNS = tuple(f"c{number}" for number in range(21))
 

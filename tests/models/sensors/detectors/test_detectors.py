@@ -15,7 +15,6 @@ from scipy.signal import lfilter
 from scipy.stats import norm
 
 from models.errors import ModelSourceError
-from models.sensors.base import SensorKind
 from models.sensors.block_calibration import BlockedCalibration, correlation_time
 from models.sensors.calibrated_detector import CalibratedDetector
 from models.sensors.detectors.factory import build
@@ -23,6 +22,7 @@ from models.sensors.detectors.records import PcaDetector
 from models.sensors.detectors.series import steady_share
 from models.sensors.drift import DriftMonitor
 from models.sensors.fitting import fit_sensor, split_for_calibration
+from models.sensors.model import SensorKind
 from models.sensors.scaling import RobustScale
 from models.sensors.serialization import load_sensor, save_sensor
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.sensors.detectors.base import SensorDetector
+from models.sensors.detectors.detector import SensorDetector
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.detectors.series import ResidualDetector
 from models.training.metrics import auroc

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from models.errors import ModelSourceError
-from models.sensors.base import Readings
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.forecasting.intervals import LEVELS, Intervals
 from models.sensors.forecasting.networks import LinearForecast, Moments, PatchForecast
 from models.sensors.forecasting.windows import cut_windows
+from models.sensors.model import Readings
 from models.sensors.seasonality import find_season
 from models.sensors.serialization import SETTINGS, load_sensor, save_sensor
 from models.training.data.baselines import repeat_last, repeat_season

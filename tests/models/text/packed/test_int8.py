@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from models.errors import ModelError
 from models.loader import load
-from models.runtime import product_race
+from models.runtime import product_autotune
 from models.runtime.fbgemm import FBGEMM, has_fbgemm
 from models.runtime.placement import Placement, place
-from models.runtime.product_race import ProductRace, ProductTimes
+from models.runtime.product_autotune import ProductAutotune, ProductTimes
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
 from models.text.packed import encoder, linear
@@ -82,8 +82,8 @@ def test_both_libraries_give_the_same_vectors(rough: ModelSource, monkeypatch: p
     one, half = ProductTimes(1.0, 1.0), ProductTimes(0.5, 0.5)
     models = []
     for onednn in (half, one):
-        race = ProductRace(one, one, one, ProductTimes(0.8, 0.8), onednn)
-        monkeypatch.setattr(quantized, "race_products", lambda race=race: race)
+        tuned = ProductAutotune(one, one, one, ProductTimes(0.8, 0.8), onednn)
+        monkeypatch.setattr(quantized, "autotune_products", lambda tuned=tuned: tuned)
         models.append(PackedEncoder(rough, int8()))
     assert [model._network.onednn_rows for model in models] == [range(65, 2**62), range(0)]
     batch = texts([1, 40, 7, 48], models[0].metadata.vocabulary)  # 96 rows
@@ -116,7 +116,7 @@ def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(
 
     monkeypatch.setattr(quantized, "Int8Linear", linear)
     monkeypatch.setattr(quantized, "Int8AfterGelu", Unrounded)
-    monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", math.inf)
+    monkeypatch.setattr(product_autotune, "MIN_BFLOAT16_GAIN", math.inf)
     exact, unrounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
     batch = texts([1, 40, 7, 48], exact.metadata.vocabulary)
     np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
@@ -130,7 +130,7 @@ def test_attention_is_bfloat16_in_long_blocks_alone(
     monkeypatch.setattr(quantized, "_BFLOAT16_MIN_SIZE", 48)
     vectors: list[NDArray[np.float32]] = []
     for needed in (0.0, math.inf):
-        monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", needed)
+        monkeypatch.setattr(product_autotune, "MIN_BFLOAT16_GAIN", needed)
         model = PackedEncoder(rough, int8())
         vectors.append(model.forward(texts([length], model.metadata.vocabulary)))
     assert np.array_equal(vectors[0], vectors[1]) != rounded
@@ -143,7 +143,7 @@ def test_attention_is_bfloat16_in_long_blocks_alone(
 def test_the_least_block_in_bfloat16_follows_the_processor(
     needed: float, amx: bool, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(product_race, "MIN_BFLOAT16_GAIN", needed)
+    monkeypatch.setattr(product_autotune, "MIN_BFLOAT16_GAIN", needed)
     monkeypatch.setattr(quantized, "has_amx", lambda: amx)
     assert quantized._bfloat16_min_size() == least
 

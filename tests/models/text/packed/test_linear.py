@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.runtime.fbgemm import has_fbgemm
-from models.runtime.product_race import ProductRace, ProductTimes
+from models.runtime.product_autotune import ProductAutotune, ProductTimes
 from models.text.packed import linear
 from models.text.packed.linear import Linear, has_onednn, prepare_for_cpu
 
@@ -62,8 +62,8 @@ def test_few_rows_are_multiplied_by_rounded_weights(count: int, gelu: bool, resi
 @needs_fbgemm
 @pytest.mark.parametrize("max_rows", [0, 24])
 def test_the_race_decides_which_rows_meet_rounded_weights(max_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "race_float16", lambda _: max_rows)
-    monkeypatch.setattr(linear, "race_products", lambda: a_race(onednn=0.9))
+    monkeypatch.setattr(linear, "autotune_float16", lambda _: max_rows)
+    monkeypatch.setattr(linear, "autotune_products", lambda: timings(onednn=0.9))
     layers = [layer(), layer()]
     assert prepare_for_cpu(layers, may_round=True).start == max_rows + 1
     assert {(one.rounded, one.float16_max_rows) for one in layers} == {(max_rows > 0, max_rows)}
@@ -72,7 +72,7 @@ def test_the_race_decides_which_rows_meet_rounded_weights(max_rows: int, monkeyp
 @needs_fbgemm
 @pytest.mark.parametrize("why", ["not asked", "bfloat16", "beyond float16", "not a number", "too large"])
 def test_weights_are_not_rounded(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "race_float16", lambda _: 24)
+    monkeypatch.setattr(linear, "autotune_float16", lambda _: 24)
     layers = [layer(), layer()]
     if why == "bfloat16":
         layers[1].to(torch.bfloat16)
@@ -104,24 +104,24 @@ def test_where_onednn_multiplies_all_the_other_form_is_let_go() -> None:
     assert one.weight.numel() == 0
 
 
-def a_race(*, bfloat16: float = math.inf, onednn: float, mkl: float = 1.0) -> ProductRace:
-    return ProductRace(*(ProductTimes(seconds, seconds) for seconds in (bfloat16, onednn, mkl)))
+def timings(*, bfloat16: float = math.inf, onednn: float, mkl: float = 1.0) -> ProductAutotune:
+    return ProductAutotune(*(ProductTimes(seconds, seconds) for seconds in (bfloat16, onednn, mkl)))
 
 
 @needs_onednn
 @pytest.mark.parametrize(
-    ("race", "dtype", "all_rows"),
+    ("tuned", "dtype", "all_rows"),
     [
-        (a_race(onednn=0.9), torch.float32, True),
-        (a_race(onednn=1.1), torch.float32, False),
-        (a_race(onednn=0.9), torch.bfloat16, False),
-        (a_race(onednn=0.9, bfloat16=0.5), torch.bfloat16, True),
+        (timings(onednn=0.9), torch.float32, True),
+        (timings(onednn=1.1), torch.float32, False),
+        (timings(onednn=0.9), torch.bfloat16, False),
+        (timings(onednn=0.9, bfloat16=0.5), torch.bfloat16, True),
     ],
 )
 def test_the_race_decides_what_onednn_multiplies(
-    race: ProductRace, dtype: torch.dtype, all_rows: bool, monkeypatch: pytest.MonkeyPatch
+    tuned: ProductAutotune, dtype: torch.dtype, all_rows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "race_products", lambda: race)
+    monkeypatch.setattr(linear, "autotune_products", lambda: tuned)
     one, taken = layer().to(dtype), list[int | None]()
     monkeypatch.setattr(Linear, "use_onednn", lambda self, max_rows=None: taken.append(max_rows))
     prepare_for_cpu([one])
@@ -149,8 +149,8 @@ def test_the_layout_for_mkl_changes_neither_shape_nor_values() -> None:
 def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor on which MKL wins for many rows."""
     never = ProductTimes(math.inf, math.inf)
-    race = ProductRace(never, ProductTimes(0.9, 1.1), ProductTimes(1.0, 1.0))
-    monkeypatch.setattr(linear, "race_products", lambda: race)
+    tuned = ProductAutotune(never, ProductTimes(0.9, 1.1), ProductTimes(1.0, 1.0))
+    monkeypatch.setattr(linear, "autotune_products", lambda: tuned)
 
 
 @needs_onednn
@@ -177,7 +177,7 @@ def test_large_weights_are_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> No
 
 @needs_onednn
 def test_where_onednn_loses_with_few_rows_too_pytorch_multiplies_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "race_products", lambda: a_race(onednn=1.1))
+    monkeypatch.setattr(linear, "autotune_products", lambda: timings(onednn=1.1))
     assert not prepare_for_cpu([layer()])
 
 
@@ -197,13 +197,13 @@ def test_other_dtypes_and_devices_stay_as_they_are() -> None:
 
 @needs_onednn
 @pytest.mark.parametrize(
-    ("race", "forms"), [(a_race(onednn=0.9), 1), (replace(a_race(onednn=1.1), onednn=ProductTimes(0.9, 1.1)), 2)]
+    ("tuned", "forms"), [(timings(onednn=0.9), 1), (replace(timings(onednn=1.1), onednn=ProductTimes(0.9, 1.1)), 2)]
 )
 def test_all_forms_of_the_weights_move_to_huge_pages(
-    race: ProductRace, forms: int, monkeypatch: pytest.MonkeyPatch
+    tuned: ProductAutotune, forms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved: list[tuple[int, int]] = []
-    monkeypatch.setattr(linear, "race_products", lambda: race)
+    monkeypatch.setattr(linear, "autotune_products", lambda: tuned)
     monkeypatch.setattr(linear, "move_to_huge_pages", moved.extend)
     prepare_for_cpu([layer(), layer()])
     held = [(address, size) for address, size in moved if size]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.sensors.base import Doubles, SensorKind
+from models.sensors.model import Doubles, SensorKind
 from models.training.checks.sensor_data import check_table
 from models.training.data.segments import divide_segments, to_segments
 from models.training.data.table import Table

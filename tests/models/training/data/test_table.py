@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.sensors.base import Doubles
+from models.sensors.model import Doubles
 from models.training.checks.sensor_data import check_table
 from models.training.csv_options import CsvOptions
 from models.training.data.segments import Imputation, Segments, divide_segments, to_segments

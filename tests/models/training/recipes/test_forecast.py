@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.sensors.base import Readings
 from models.sensors.forecasting.forecaster import SeriesForecaster
+from models.sensors.model import Readings
 from models.sensors.serialization import load_sensor
 from models.training.checks.forecast_network import check_incumbent
 from models.training.errors import HyperparameterError

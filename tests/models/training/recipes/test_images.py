@@ -17,7 +17,7 @@ from models.errors import ArtifactError
 from models.filesystem import sha256_of
 from models.images.data_uri import from_data_uri
 from models.images.detectors.serialization import STATE, load_image_detector
-from models.images.golden import reproduce
+from models.images.golden_images import reproduce
 from models.loader import load_images
 from models.registry.artifact import Golden, Manifest
 from models.runtime.placement import place

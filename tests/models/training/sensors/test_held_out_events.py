@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 import pytest
 
-from models.sensors.base import Scored
 from models.sensors.calibrated_detector import FittedDetector
+from models.sensors.model import Scored
 from models.training.data.segments import Segments
 from models.training.report import Report
 from models.training.report_markdown import to_markdown

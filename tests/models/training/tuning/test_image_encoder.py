@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from models.errors import ModelError, ModelSourceError
-from models.images.base import ImageModel
 from models.images.efficientnet_lite import EfficientNetLite0, fold, unfold
+from models.images.model import ImageModel
 from models.linalg import normalize
 from models.loader import load_images
 from models.runtime.placement import place

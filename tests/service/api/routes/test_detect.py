@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from models.base import ModelMetadata
+from models.metadata import ModelMetadata
 from service.banner import Banner
 from tests.fakes.image import FakeDetector, FakeImages
 from tests.support.app import MakeApp

@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from models.images.base import ImageModel
+from models.images.model import ImageModel
 from models.loader import load_images
 from models.runtime.placement import place
 from models.source import locate

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from huggingface_hub import InferenceClient
 from PIL import Image
 
-from models.images.base import ImageModel
+from models.images.model import ImageModel
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
 from models.loader import load_images

@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.sensors.adaptive.detector import fit_adaptive
-from models.sensors.base import AnomalyModel
 from models.sensors.fitting import fit_sensor
+from models.sensors.model import AnomalyModel
 from service.api.routes import sensor_anomaly
 from service.serving.stream_state import MAX_CHARACTERS
 from tests.fakes.model import FakeModel

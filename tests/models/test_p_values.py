@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import tensor
 
-from models.calibration import conformal_p_values, conformal_threshold, smallest_p_value
+from models.p_values import conformal_p_values, conformal_threshold, smallest_p_value
 
 SCORES = st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=40)
 

@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.runtime.kept_races import kept_races
+from models.runtime.autotune_cache import autotune_cache
 from models.runtime.placement import Placement
-from models.runtime.product_race import MIN_BFLOAT16_GAIN
+from models.runtime.product_autotune import MIN_BFLOAT16_GAIN
 from models.runtime.timing import one_thread, time_in_turn
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class StepRace:
+class StepAutotune:
     """The least seconds of a training step with autocast, and without it."""
 
     bfloat16: Annotated[float, Field(gt=0)]
@@ -39,31 +39,31 @@ class StepRace:
 
 
 def choose_autocast(placement: Placement) -> tuple[bool, str]:
-    """Whether to train with bfloat16 autocast, and why. On a CPU a race decides, unless a dtype was asked for."""
+    """Whether to train with bfloat16 autocast, and why. On a CPU autotuning decides, unless a dtype was asked for."""
     half = placement.dtype == torch.bfloat16
     if placement.device.type != "cpu" or not placement.auto_dtype:
         return half, f"as the model computes in {placement.dtype_name}"
     try:
-        gain = race_steps().bfloat16_gain
+        gain = autotune_steps().bfloat16_gain
     except (MemoryError, RuntimeError) as error:
-        log.warning("the race of training steps failed, so training is in float32: %s", error)
-        return False, "the race of training steps failed"
+        log.warning("training steps could not be autotuned, so training is in float32: %s", error)
+        return False, "training steps could not be autotuned"
     return gain >= MIN_BFLOAT16_GAIN, f"a training step in bfloat16 is {gain:.2f} times as fast as in float32 here"
 
 
 @cache
-def race_steps() -> StepRace:
+def autotune_steps() -> StepAutotune:
     """The times of this machine: kept, or measured in some 0.5 s. Raises MemoryError or RuntimeError."""
-    return kept_races.recall("training steps", StepRace, _run)
+    return autotune_cache.recall("training steps", StepAutotune, _run)
 
 
-def _run() -> StepRace:
+def _run() -> StepAutotune:
     width, heads, intermediate = _LAYER
     with one_thread():
         layer = nn.TransformerEncoderLayer(width, heads, intermediate, activation="gelu", batch_first=True)
         rows = torch.randn(*_BATCH, width)
         times = time_in_turn({half: partial(_step, layer, rows, half) for half in (True, False)}, _SECONDS)
-    return StepRace(times[True], times[False])
+    return StepAutotune(times[True], times[False])
 
 
 def _step(layer: nn.Module, rows: Tensor, half: bool) -> None:

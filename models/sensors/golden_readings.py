@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.registry.artifact import Manifest
-from models.registry.golden import compare
-from models.sensors.base import AnomalyModel, Forecaster
+from models.registry.golden_rows import compare
+from models.sensors.model import AnomalyModel, Forecaster
 
 
 def reproduce(manifest: Manifest, model: AnomalyModel | Forecaster) -> None:

@@ -17,7 +17,7 @@ import pytest
 from models.errors import ModelSourceError
 from models.registry.registry import Registry
 from models.source import ModelSource
-from models.text.base import TextModel
+from models.text.model import TextModel
 from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.engine import Engine
@@ -32,16 +32,16 @@ from service.serving.engine_server import EngineServer
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.front_connection import FrontConnection
 from service.serving.model_manager import ModelManager
-from service.serving.remote_text import RemoteEngine, RemoteModel, RemoteTextSource
+from service.serving.model_opener import LocalModelOpener, OpenedImages, OpenedProgram, OpenedText
+from service.serving.remote_models import RemoteEngine, RemoteModel, RemoteModelOpener
 from service.serving.servable import Caller, wait_for_rows
-from service.serving.text_sources import LocalTextSource, Opened, OpenedImages, OpenedProgram
 from tests.fakes.model import FakeModel
 from tests.support.trained_models import open_fake_encoders, own_encoder, train
 
 TIMEOUT_S = 20.0
 
 
-class FakeSource:
+class FakeOpener:
     """Models that are there already; versions by the name of their directory."""
 
     lost = ""
@@ -54,13 +54,13 @@ class FakeSource:
 
     def measure(self) -> None: ...
 
-    def open_configured(self) -> Iterator[Opened]:
+    def open_configured(self) -> Iterator[OpenedText]:
         yield from map(self._start, self.models)
 
     def open_program(self, source: ModelSource) -> OpenedProgram:
         raise NotImplementedError
 
-    def open_version(self, source: ModelSource) -> Opened | OpenedImages:
+    def open_version(self, source: ModelSource) -> OpenedText | OpenedImages:
         self.loads += 1
         if source.path.name not in self.versions:
             raise ModelSourceError(f"nothing in {source.path.name}")
@@ -69,7 +69,7 @@ class FakeSource:
     def close(self) -> None:
         """Nothing waits."""
 
-    def _start(self, model: FakeModel) -> Opened:
+    def _start(self, model: FakeModel) -> OpenedText:
         return cast(TextModel, model), self.engines.start_text(cast(TextModel, model), alone=True)
 
 
@@ -99,7 +99,7 @@ class Bench:
     def __init__(self, *models: FakeModel, **settings: Any) -> None:
         self.settings = Settings.read({"model": [m.metadata.name for m in models], "device": "cpu", **settings})
         self.metrics, self.process = Metrics(), FakeProcess()
-        self.source = FakeSource(self.settings, self.metrics, *models)
+        self.source = FakeOpener(self.settings, self.metrics, *models)
         self.server = self._new_server()
         self.failures: list[Exception] = []
         self.transports: list[asyncio.Transport] = []
@@ -129,7 +129,7 @@ class Bench:
         """A front with the models of the settings."""
         link = self.link()
         await self.connect(link)
-        source = RemoteTextSource(self.settings, link, self.metrics)
+        source = RemoteModelOpener(self.settings, link, self.metrics)
         opened = await asyncio.to_thread(lambda: list(source.open_configured()))
         return link, cast(list[tuple[RemoteModel, RemoteEngine]], opened)
 
@@ -190,7 +190,7 @@ def test_a_front_computes_its_heads_with_the_threads_of_its_share(monkeypatch: p
         link = bench.link()
         await bench.connect(link)
         settings = bench.settings.model_copy(update={"threads": 3})
-        await asyncio.to_thread(lambda: list(RemoteTextSource(settings, link, bench.metrics).open_configured()))
+        await asyncio.to_thread(lambda: list(RemoteModelOpener(settings, link, bench.metrics).open_configured()))
         assert 3 in set_to
 
     run(test, FakeModel())
@@ -475,10 +475,10 @@ def test_a_version_is_loaded_once_and_stays_until_no_front_holds_it(tmp_path: Pa
         (first, _), (second, _) = await bench.front(), await bench.front()
         opened = []
         for link in (first, second):
-            remote = RemoteTextSource(bench.settings, link, bench.metrics)
+            remote = RemoteModelOpener(bench.settings, link, bench.metrics)
             opened.append(await asyncio.to_thread(remote.open_version, source))
         assert bench.source.loads == 1
-        (model, one), (_, other) = cast(list[Opened], opened)
+        (model, one), (_, other) = cast(list[OpenedText], opened)
         one.close()
         await asyncio.sleep(0.05)
         await rows(other.submit(texts(cast(RemoteModel, model), "a")))
@@ -496,7 +496,7 @@ def test_a_version_of_a_front_that_dies_is_unloaded(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         bench.source.versions["v1"] = FakeModel("tuned", version="abc")
         link, _ = await bench.front()
-        remote = RemoteTextSource(bench.settings, link, bench.metrics)
+        remote = RemoteModelOpener(bench.settings, link, bench.metrics)
         await asyncio.to_thread(remote.open_version, ModelSource("tuned", tmp_path / "v1", "trained", "abc"))
         assert bench.server.find("tuned:abc") is not None
         next(iter(bench.server._fronts)).abort()
@@ -516,13 +516,13 @@ def test_fine_tuned_models_follow_the_registry_in_each_front_and_in_the_engine(
     own_encoder(registry, tmp_path, seed=1, name=tuned)
 
     async def test(bench: Bench) -> None:
-        bench.source.open_version = LocalTextSource(bench.settings, bench.source.engines).open_version  # type: ignore[method-assign]
+        bench.source.open_version = LocalModelOpener(bench.settings, bench.source.engines).open_version  # type: ignore[method-assign]
         managers = []
         for _ in range(2):
             link = bench.link()
             await bench.connect(link)
-            source = RemoteTextSource(bench.settings, link, bench.metrics)
-            managers.append(ModelManager(bench.settings, Metrics(), texts=source))
+            source = RemoteModelOpener(bench.settings, link, bench.metrics)
+            managers.append(ModelManager(bench.settings, Metrics(), opener=source))
             await asyncio.to_thread(managers[-1].open)
         try:
             for version in (1, 2):
@@ -559,7 +559,7 @@ def test_fine_tuned_models_follow_the_registry_in_each_front_and_in_the_engine(
 def test_a_version_that_cannot_be_loaded_is_refused_as_it_is_here(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         link, _ = await bench.front()
-        remote = RemoteTextSource(bench.settings, link, bench.metrics)
+        remote = RemoteModelOpener(bench.settings, link, bench.metrics)
         with pytest.raises(ModelSourceError, match="nothing in v9"):
             await asyncio.to_thread(remote.open_version, ModelSource("tuned", tmp_path / "v9", "", "x"))
 
@@ -575,7 +575,9 @@ def test_a_wait_for_a_model_ends_when_the_service_does(connected: bool) -> None:
             if connected:
                 await asyncio.get_running_loop().connect_accepted_socket(lambda: link, ours)
             waiting = asyncio.create_task(
-                asyncio.to_thread(lambda: list(RemoteTextSource(bench.settings, link, bench.metrics).open_configured()))
+                asyncio.to_thread(
+                    lambda: list(RemoteModelOpener(bench.settings, link, bench.metrics).open_configured())
+                )
             )
             await asyncio.sleep(0.05)
             link.close()

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from models.calibration import conformal_p_values, conformal_threshold
+from models.p_values import conformal_p_values, conformal_threshold
 from models.text.confidence import in_scope
 
 Kind = Literal["knn", "mahalanobis", "energy", "combined"]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
-from models.base import ModelMetadata
 from models.errors import SondeError
 from models.images.pixels import Pixels
+from models.metadata import ModelMetadata
 from models.source import ModelSource, locate
 from models.text.tokenization import TextProcessor, Tokens
 from service.config import Settings
@@ -18,12 +18,11 @@ from service.errors import Unavailable
 from service.metrics import Metrics
 from service.serving.engine_link import EngineLink
 from service.serving.image_frames import image_submission
+from service.serving.model_opener import OpenedImages, OpenedProgram, OpenedText
 from service.serving.program_model import TensorItem
 from service.serving.remote_images import RemotePatches, remote_images
 from service.serving.remote_program import RemoteProgram
 from service.serving.tensor_frames import tensor_submission
-from service.serving.text_sources import Opened as OpenedModel
-from service.serving.text_sources import OpenedImages, OpenedProgram
 from service.serving.token_frames import submission
 
 # Large requests travel in parts: each is copied some times on its way, and the engine reads others in between.
@@ -95,7 +94,7 @@ class RemoteEngine:
         self._link.release(self._label)
 
 
-class RemoteTextSource:
+class RemoteModelOpener:
     """Opens models in the engine process."""
 
     lost = "the engine restarts"
@@ -108,7 +107,7 @@ class RemoteTextSource:
     def measure(self) -> None:
         """The engine measures."""
 
-    def open_configured(self) -> Iterator[OpenedModel | OpenedImages | OpenedProgram]:
+    def open_configured(self) -> Iterator[OpenedText | OpenedImages | OpenedProgram]:
         """Wait for the models of `--model`, which the engine loads. The image processors are read here."""
         from models.loader import set_up
         from models.runtime.malloc import return_freed_memory
@@ -121,7 +120,7 @@ class RemoteTextSource:
             yield self._program(self._link.open(partial(OpenConfigured, index=index)))
         return_freed_memory()  # tokenizers are read from JSON, which is large
 
-    def open_version(self, source: ModelSource) -> OpenedModel | OpenedImages:
+    def open_version(self, source: ModelSource) -> OpenedText | OpenedImages:
         """Let the engine load an encoder. Raises ModelError."""
         opened = self._link.open(_opening(OpenVersion, source))
         try:
@@ -138,7 +137,7 @@ class RemoteTextSource:
         """End the waits of other threads."""
         self._link.close()
 
-    def _front_of(self, opened: Opened, locate_it: Callable[[], ModelSource]) -> OpenedModel | OpenedImages:
+    def _front_of(self, opened: Opened, locate_it: Callable[[], ModelSource]) -> OpenedText | OpenedImages:
         if opened.metadata.image is None:
             return RemoteModel(opened), self._engine(opened.metadata)
         from models.loader import read_processor

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeGuard, cast
 
-from models.base import ModelMetadata, SensorSignature
 from models.errors import ArtifactError
+from models.metadata import ModelMetadata, SensorSignature
 from models.registry.artifact import Manifest
-from models.sensors.base import AnomalyModel, Forecaster
 from models.sensors.missing import MAX_MISSING
+from models.sensors.model import AnomalyModel, Forecaster
 
 UNCHECKED = "no golden inputs: its answers were not checked at load"
 

@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule
 
 from models.programs.graph import _require_kind
-from models.programs.guards import guarded
+from models.programs.operator_guards import guarded
 from models.programs.operators import aten_operator, schema_of
 from models.programs.schema import Argument
 

@@ -1,4 +1,4 @@
-"""Races between ways to compute, kept in a file, so that a machine measures once and not at each start."""
+"""What autotuning measured, kept in a file, so that a machine measures once and not at each start."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 _FORMAT = 1
-# Machines may share a file. It keeps the races of those that raced last.
+# Machines may share a file. It keeps the results of those that measured last.
 _MAX_MACHINES = 16
-# Another process that races holds the lock for less than a second. A frozen one must not hold up a start.
+# Another process that measures holds the lock for less than a second. A frozen one must not hold up a start.
 _LOCK_TIMEOUT_S, _LOCK_POLL_S = 5.0, 0.02
 _CPUINFO = Path("/proc/cpuinfo")
 # With these a processor computes like an older one.
@@ -39,8 +39,8 @@ _INSTRUCTION_SETS = (
 )
 
 
-class KeptRaces:
-    """Results of races by machine, in one JSON file. Nothing is kept until `keep_in`."""
+class AutotuneCache:
+    """Results of autotuning by machine, in one JSON file. Nothing is kept until `keep_in`."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
@@ -49,27 +49,27 @@ class KeptRaces:
         """Keep results in a file from now on, or nowhere."""
         self._path = path
 
-    def recall(self, race: str, kind: type[ResultT], run: Callable[[], ResultT]) -> ResultT:
-        """The kept result of a race, a dataclass of type `kind`; else the result of `run`, which is then kept.
+    def recall(self, name: str, kind: type[ResultT], run: Callable[[], ResultT]) -> ResultT:
+        """The kept result of a name, a dataclass of type `kind`; else the result of `run`, which is then kept.
 
-        Of several processes one runs the race, and the others wait for its result.
+        Of several processes one measures, and the others wait for its result.
         """
         path, adapter = self._path, TypeAdapter[ResultT](kind)
         if path is None:
             return run()
         with suppress(_NotKept):
-            return _find(path, race, adapter)
+            return _find(path, name, adapter)
         with _hold_lock(path.with_suffix(".lock")):
             try:
-                return _find(path, race, adapter)  # another process may have been first
+                return _find(path, name, adapter)  # another process may have been first
             except _NotKept as reason:
-                log.info("measuring %s: %s", race, reason)
+                log.info("measuring %s: %s", name, reason)
             result = run()
-            _keep(path, race, adapter.dump_python(result, mode="json"))
+            _keep(path, name, adapter.dump_python(result, mode="json"))
             return result
 
 
-kept_races = KeptRaces()
+autotune_cache = AutotuneCache()
 
 
 def describe_machine() -> str:
@@ -85,7 +85,7 @@ class _NotKept(Exception):
     """There is no usable result, with the reason."""
 
 
-def _find(path: Path, race: str, adapter: TypeAdapter[ResultT]) -> ResultT:
+def _find(path: Path, name: str, adapter: TypeAdapter[ResultT]) -> ResultT:
     """A kept result of this machine. Raises _NotKept."""
     try:
         machines = _read(path)
@@ -93,10 +93,10 @@ def _find(path: Path, race: str, adapter: TypeAdapter[ResultT]) -> ResultT:
             raise _NotKept("nothing is kept yet")
         results = machines.get(describe_machine())
         if results is None:
-            raise _NotKept(f"{path} has races of other machines or versions alone")
-        if race not in results:
+            raise _NotKept(f"{path} has results of other machines or versions alone")
+        if name not in results:
             raise _NotKept("it is not kept yet")
-        return adapter.validate_python(results[race])
+        return adapter.validate_python(results[name])
     except ValidationError as error:
         fault = error.errors()[0]
         raise _NotKept(f"{path} has no valid result: {fault['loc']}: {fault['msg']}") from error
@@ -104,22 +104,22 @@ def _find(path: Path, race: str, adapter: TypeAdapter[ResultT]) -> ResultT:
         raise _NotKept(f"{path} cannot be read: {error}") from error
 
 
-def _keep(path: Path, race: str, result: Any) -> None:
+def _keep(path: Path, name: str, result: Any) -> None:
     machine = describe_machine()
     try:
         machines = _read(path)
-    except (OSError, ValueError):  # said before the race
+    except (OSError, ValueError):  # said before measuring
         machines = {}
-    mine = machines.pop(machine, {}) | {race: result}
+    mine = machines.pop(machine, {}) | {name: result}
     newest = dict([*machines.items(), (machine, mine)][-_MAX_MACHINES:])
     try:
         replace_file(path, json.dumps({"format": _FORMAT, "machines": newest}, indent=1).encode())
     except OSError as error:
-        log.warning("the result is not kept, so that each start measures %s again: %s", race, error)
+        log.warning("the result is not kept, so that each start measures %s again: %s", name, error)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Results by machine and race. Raises OSError, and ValueError for a file that is torn or of another version."""
+    """Results by machine and name. Raises OSError, and ValueError for a file that is torn or of another version."""
     content = read_json(path, dict)
     if not content:
         return {}
@@ -133,7 +133,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _hold_lock(lock: Path) -> Iterator[None]:
-    """Wait until no other process races, for some seconds at most, and without a lock where none can be made."""
+    """Wait until no other process measures, for some seconds at most, and without a lock where none can be made."""
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError:  # nor can the result be kept, which is said then

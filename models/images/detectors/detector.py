@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.calibration import conformal_p_values, conformal_threshold
+from models.p_values import conformal_p_values, conformal_threshold
 
 Patches = NDArray[np.float32]
 # An image is as strange as the mean of this share of its places.

@@ -11,11 +11,11 @@ import torch
 from models.errors import ArtifactError
 from models.linalg import normalize
 from models.registry.artifact import Golden, Manifest
-from models.registry.golden import Rows, compare
-from models.text.base import DescribedTextModel, TextModel
+from models.registry.golden_rows import Rows, compare
 from models.text.detectors.serialization import TextDetector, load_detector
 from models.text.heads import UNCALIBRATED, LinearHead
 from models.text.lexical_head import load_head
+from models.text.model import DescribedTextModel, TextModel
 from models.text.sequence_classifier import relevance
 from models.text.tokenization import Tokens
 

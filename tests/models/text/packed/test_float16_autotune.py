@@ -1,4 +1,4 @@
-"""The race of weights in float16."""
+"""Autotuning of weights in float16."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from models.runtime.fbgemm import has_fbgemm
-from models.text.packed import float16_race
-from models.text.packed.float16_race import race_float16
+from models.text.packed import float16_autotune
+from models.text.packed.float16_autotune import autotune_float16
 from models.text.packed.linear import Linear
 
 pytestmark = pytest.mark.skipif(not has_fbgemm(), reason="PyTorch has no FBGEMM here")
@@ -40,12 +40,12 @@ def test_the_most_rows_that_gain_enough_win(
         exact, rows = ways
         return {exact: 1.0, rows: 1 / gains[rows]}
 
-    monkeypatch.setattr(float16_race, "time_in_turn", time_in_turn)
-    assert race_float16(layers) == max_rows
+    monkeypatch.setattr(float16_autotune, "time_in_turn", time_in_turn)
+    assert autotune_float16(layers) == max_rows
 
 
 def test_the_race_runs_here(layers: list[Linear]) -> None:
-    assert race_float16(layers) in (0, 8, 16, 24, 32)
+    assert autotune_float16(layers) in (0, 8, 16, 24, 32)
 
 
 def test_a_race_that_fails_leaves_float32(
@@ -54,6 +54,6 @@ def test_a_race_that_fails_leaves_float32(
     def fail(ways: object, seconds: float) -> None:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(float16_race, "time_in_turn", fail)
-    assert race_float16(layers) == 0
+    monkeypatch.setattr(float16_autotune, "time_in_turn", fail)
+    assert autotune_float16(layers) == 0
     assert "stay in float32: no memory" in caplog.text

@@ -10,7 +10,7 @@ import pytest
 
 from models.registry.registry import Registry
 from service.jobs import incumbent
-from service.jobs.promotion import Decision, decide
+from service.jobs.promotion_gate import Decision, decide
 from tests.support.artifacts import NAME, numbered, staging
 
 

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.runtime.kept_races import kept_races
+from models.runtime.autotune_cache import autotune_cache
 from models.runtime.timing import one_thread, time_in_turn
 
 log = logging.getLogger(__name__)
@@ -42,31 +42,31 @@ class Product(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Float16Race:
+class Float16Autotune:
     """The most rows for which weights in float16 are faster, 0 for none."""
 
     max_rows: Annotated[int, Field(ge=0, le=_CANDIDATES[0])]
 
 
-def race_float16(layers: Sequence[Product]) -> int:
+def autotune_float16(layers: Sequence[Product]) -> int:
     """The most rows that these layers multiply faster by weights in float16, 0 for none: kept, or measured.
 
-    The size of the network is part of the result's name, since weights that fit into a cache are read faster. A race
-    that fails leaves the weights in float32.
+    The size of the network is part of the result's name, since weights that fit into a cache are read faster. Where
+    autotuning fails, the weights stay in float32.
     """
     name = f"float16 weights of {sum(layer.in_features * layer.out_features for layer in layers) >> 18} MB"
     try:
-        race = kept_races.recall(name, Float16Race, partial(_run, layers))
+        tuned = autotune_cache.recall(name, Float16Autotune, partial(_run, layers))
     except (MemoryError, RuntimeError) as error:
-        log.warning("the race of %s failed, so they stay in float32: %s", name, error)
+        log.warning("%s could not be autotuned, so they stay in float32: %s", name, error)
         return 0
-    log.info("%s in float32: up to %d rows are multiplied faster in float16", name, race.max_rows)
-    return race.max_rows
+    log.info("%s in float32: up to %d rows are multiplied faster in float16", name, tuned.max_rows)
+    return tuned.max_rows
 
 
-def _run(layers: Sequence[Product]) -> Float16Race:
+def _run(layers: Sequence[Product]) -> Float16Autotune:
     with one_thread(), torch.inference_mode():
-        return Float16Race(next((rows for rows in _CANDIDATES if _gain(layers, rows) >= _MIN_GAIN), 0))
+        return Float16Autotune(next((rows for rows in _CANDIDATES if _gain(layers, rows) >= _MIN_GAIN), 0))
 
 
 def _gain(layers: Sequence[Product], rows: int) -> float:

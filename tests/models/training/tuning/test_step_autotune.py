@@ -1,4 +1,4 @@
-"""Training takes autocast where a race of training steps or the user says so."""
+"""Training takes autocast where autotuning or the user says so."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models.runtime.placement import Placement, place
-from models.training.tuning import step_race
-from models.training.tuning.step_race import StepRace, choose_autocast, race_steps
+from models.training.tuning import step_autotune
+from models.training.tuning.step_autotune import StepAutotune, autotune_steps, choose_autocast
 
 AUTO = replace(place("cpu", "float32"), auto_dtype=True)
 AUTO_BFLOAT16 = replace(AUTO, dtype=torch.bfloat16)
@@ -21,7 +21,7 @@ GPU = Placement(torch.device("cuda"), torch.bfloat16, "a CUDA device is present"
 def test_a_race_decides_where_no_dtype_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, placement: Placement, gain: float, half: bool
 ) -> None:
-    monkeypatch.setattr(step_race, "race_steps", lambda: StepRace(1.0, gain))
+    monkeypatch.setattr(step_autotune, "autotune_steps", lambda: StepAutotune(1.0, gain))
     assert choose_autocast(placement) == (
         half,
         f"a training step in bfloat16 is {gain:.2f} times as fast as in float32 here",
@@ -31,10 +31,10 @@ def test_a_race_decides_where_no_dtype_was_asked_for(
 @pytest.mark.parametrize(
     ("placement", "half"), [(place("cpu", "float32"), False), (place("cpu", "bfloat16"), True), (GPU, True)]
 )
-def test_what_was_asked_for_is_taken_and_gpus_do_not_race(
+def test_what_was_asked_for_is_taken_and_gpus_are_not_autotuned(
     monkeypatch: pytest.MonkeyPatch, placement: Placement, half: bool
 ) -> None:
-    monkeypatch.setattr(step_race, "race_steps", lambda: pytest.fail("no race was needed"))
+    monkeypatch.setattr(step_autotune, "autotune_steps", lambda: pytest.fail("no measurement was needed"))
     assert choose_autocast(placement)[0] is half
 
 
@@ -45,17 +45,17 @@ def test_a_race_that_fails_leaves_float32(
     def fail(*args: object) -> None:
         raise error
 
-    monkeypatch.setattr(step_race, "_step", fail)
-    monkeypatch.setattr(step_race, "race_steps", race_steps.__wrapped__)
-    assert choose_autocast(AUTO_BFLOAT16) == (False, "the race of training steps failed")
+    monkeypatch.setattr(step_autotune, "_step", fail)
+    monkeypatch.setattr(step_autotune, "autotune_steps", autotune_steps.__wrapped__)
+    assert choose_autocast(AUTO_BFLOAT16) == (False, "training steps could not be autotuned")
     assert "so training is in float32" in caplog.text
 
 
 @pytest.mark.slow
 def test_the_race_leaves_threads_and_random_numbers_as_they_were() -> None:
     threads, before = torch.get_num_threads(), torch.get_rng_state()
-    race = race_steps.__wrapped__()
-    assert 0 < race.float32 < 10
-    assert 0 < race.bfloat16 < 10
+    tuned = autotune_steps.__wrapped__()
+    assert 0 < tuned.float32 < 10
+    assert 0 < tuned.bfloat16 < 10
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), before)

@@ -10,17 +10,17 @@ from typing import Any
 from numpy.typing import NDArray
 
 from models.errors import ArtifactError
-from models.images.base import ImageModel
 from models.images.data_uri import from_data_uri
-from models.images.detectors.base import CalibratedImageDetector
+from models.images.detectors.detector import CalibratedImageDetector
 from models.images.detectors.serialization import load_image_detector
+from models.images.model import ImageModel
 from models.images.patches import PatchEncoder, PatchFeatures, PatchModel
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
 from models.registry.artifact import Manifest
-from models.registry.golden import compare
-from models.text.golden import ModelParts, read_parts
+from models.registry.golden_rows import compare
+from models.text.golden_texts import ModelParts, read_parts
 
 # Their number and longest side: manifests, which hold them, stay small.
 GOLDEN_IMAGES, GOLDEN_SIDE = 4, 96

@@ -1,4 +1,4 @@
-"""Where the service gets models and their engines from: here, from this process."""
+"""The opener of models: each with its engine, here in this process."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from models.images.base import DescribedImageModel, ImageModel
+from models.images.model import DescribedImageModel, ImageModel
 from models.images.patches import PatchEncoder, PatchFeatures, PatchModel
 from models.source import ModelSource, locate
-from models.text.base import DescribedTextModel
+from models.text.model import DescribedTextModel
 from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.row_engine import RowEngine
 from service.serving.engine_factory import EngineFactory
-from service.serving.metadata import UNCHECKED
+from service.serving.fine_tuned_metadata import UNCHECKED
 from service.serving.program_model import DescribedProgram, TensorItem
 
-Opened = tuple[DescribedTextModel, RowEngine[Tokens]]
+OpenedText = tuple[DescribedTextModel, RowEngine[Tokens]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class OpenedProgram:
     engine: RowEngine[TensorItem]
 
 
-class TextSource(Protocol):
+class ModelOpener(Protocol):
     """Opens models of texts and images, and programs, with an engine each. Its methods block."""
 
     # What the service says while an engine of it has failed.
@@ -59,11 +59,11 @@ class TextSource(Protocol):
         """
         ...
 
-    def open_configured(self) -> Iterator[Opened | OpenedImages | OpenedProgram]:
+    def open_configured(self) -> Iterator[OpenedText | OpenedImages | OpenedProgram]:
         """Open the models of `--model`: those that read texts or images in order, then programs. Raises ModelError."""
         ...
 
-    def open_version(self, source: ModelSource) -> Opened | OpenedImages:
+    def open_version(self, source: ModelSource) -> OpenedText | OpenedImages:
         """Open the encoder of a fine-tuned model beside models that serve. Raises ModelError."""
         ...
 
@@ -79,8 +79,8 @@ class TextSource(Protocol):
         ...
 
 
-class LocalTextSource:
-    """Loads models into this process."""
+class LocalModelOpener:
+    """Opens models in this process."""
 
     lost = "a device is lost; the service restarts"
 
@@ -93,16 +93,16 @@ class LocalTextSource:
         self._located = located
 
     def measure(self) -> None:
-        """Race products on a CPU. Raises ModelError."""
-        from models.runtime.kept_races import kept_races
+        """Autotune products on a CPU. Raises ModelError."""
+        from models.runtime.autotune_cache import autotune_cache
         from models.runtime.placement import place
-        from models.runtime.product_race import race_products
+        from models.runtime.product_autotune import autotune_products
 
-        kept_races.keep_in(self._settings.races_file)
+        autotune_cache.keep_in(self._settings.autotune_file)
         if place(self._settings.device, self._settings.dtype).device.type == "cpu":
-            race_products()
+            autotune_products()
 
-    def open_configured(self) -> Iterator[Opened | OpenedImages | OpenedProgram]:
+    def open_configured(self) -> Iterator[OpenedText | OpenedImages | OpenedProgram]:
         """Load the models of `--model`. Raises ModelError."""
         from models.loader import open_models, open_programs
 
@@ -119,7 +119,7 @@ class LocalTextSource:
         for program in open_programs(settings.programs, *placed, trusted=settings.trust_native, compiled=kept):
             yield OpenedProgram(program, self._engines.start_program(program))
 
-    def open_version(self, source: ModelSource) -> Opened | OpenedImages:
+    def open_version(self, source: ModelSource) -> OpenedText | OpenedImages:
         """Load an encoder onto the device of the settings, with a runner's share of the threads."""
         from models.loader import load, load_images
         from models.runtime.placement import place
@@ -134,10 +134,10 @@ class LocalTextSource:
     def open_program(self, source: ModelSource) -> OpenedProgram:
         """Load a program with a runner's share of the threads, and reproduce the golden tensors beside it."""
         from models.loader import load_program
-        from models.programs.golden import reproduce
+        from models.programs.golden_tensors import reproduce
         from models.runtime.placement import place
 
-        placement = place(self._settings.device, "float32")  # its file has the dtypes, so no race need choose one
+        placement = place(self._settings.device, "float32")  # its file has the dtypes, so none is chosen
         device = self._engines.device(str(placement.device))
         with device.sharing():
             program = load_program(source, placement)

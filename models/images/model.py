@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.base import Computable, ModelMetadata
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor, load_processor
+from models.metadata import Computable, ModelMetadata
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.device import inference_mode
 from models.runtime.placement import Placement

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from models.programs.golden import GOLDEN, reproduce, write_golden
+from models.programs.golden_tensors import GOLDEN, reproduce, write_golden
 from models.programs.tensors import HostTensor
 from tests.support.programs import open_program
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from models.base import ModelMetadata, SensorSignature, Task
+from models.metadata import ModelMetadata, SensorSignature, Task
 
 TEXT = {"name": "text", "dtype": "string", "shape": ["n"]}
 IDS = {"name": "token_ids", "dtype": "int32", "shape": ["n", "1..256"], "minimum": 0, "maximum": 30521}

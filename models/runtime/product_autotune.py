@@ -18,22 +18,22 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from models.runtime.autotune_cache import autotune_cache
 from models.runtime.int8_product import FbgemmProduct, OnednnProduct
-from models.runtime.kept_races import kept_races
 from models.runtime.timing import one_thread, time_in_turn
 
 log = logging.getLogger(__name__)
 
 Way = Literal["bfloat16", "onednn", "mkl", "int8", "onednn_int8"]
 _WAYS: tuple[Way, ...] = get_args(Way)
-# A race without all of these ways was kept by an older version.
+# A result without all of these ways was kept by an older version.
 _NAME = f"products: {', '.join(_WAYS)}"
 _Product = Callable[[Tensor], Tensor]
 # The first layer of a feed-forward network in MiniLM: inputs and outputs.
 _SHAPE = (384, 1536)
 # Rows of one short text, and of a batch.
 _FEW, _MANY = 16, 256
-# Bfloat16 rounds, and a race varies by some per cent; a smaller gain is worth neither.
+# Bfloat16 rounds, and measurements vary by some per cent; a smaller gain is worth neither.
 MIN_BFLOAT16_GAIN = 1.15
 # int8 rounds more and is never chosen by itself. From this gain on it is pointed out.
 _MIN_INT8_GAIN = 1.3
@@ -62,7 +62,7 @@ _NEVER = ProductTimes(math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
-class ProductRace:
+class ProductAutotune:
     """Times of oneDNN in bfloat16, of oneDNN and MKL in float32, and of FBGEMM and oneDNN in int8."""
 
     bfloat16: ProductTimes
@@ -125,27 +125,27 @@ class ProductRace:
 
 
 @cache
-def race_products() -> ProductRace:
+def autotune_products() -> ProductAutotune:
     """The times of this machine: kept, or measured in some 0.2 s.
 
-    A way that PyTorch refuses here has infinite times. All ways have them where the race fails: PyTorch's own float32
+    A way that PyTorch refuses here has infinite times. All ways have them where autotuning fails: PyTorch's own float32
     product is then used for everything.
     """
     try:
-        race = kept_races.recall(_NAME, ProductRace, _run)
+        tuned = autotune_cache.recall(_NAME, ProductAutotune, _run)
     except (MemoryError, RuntimeError) as error:
-        log.warning("the race of products failed, so PyTorch multiplies in float32: %s", error)
-        return ProductRace(_NEVER, _NEVER, _NEVER)
-    log.info("products: %s", race)
-    return race
+        log.warning("products could not be autotuned, so PyTorch multiplies in float32: %s", error)
+        return ProductAutotune(_NEVER, _NEVER, _NEVER)
+    log.info("products: %s", tuned)
+    return tuned
 
 
-def _run() -> ProductRace:
+def _run() -> ProductAutotune:
     with one_thread(), torch.inference_mode():
         ways = _prepare()
         few, many = _time(ways, _FEW), _time(ways, _MANY)
     times = {way: ProductTimes(few[way], many[way]) for way in ways}
-    return ProductRace(**dict.fromkeys(_WAYS, _NEVER) | times)
+    return ProductAutotune(**dict.fromkeys(_WAYS, _NEVER) | times)
 
 
 def pack_for_onednn(weight: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ def _prepare() -> dict[Way, _Product]:
             product(_rows_of(way, _FEW))
             ways[way] = product
         except (RuntimeError, AttributeError) as error:  # this processor or this build has no such product
-            log.info("%s takes no part in the race of products: %s", way, str(error).partition("\n")[0])
+            log.info("products are autotuned without %s: %s", way, str(error).partition("\n")[0])
     return ways
 
 
