@@ -67,3 +67,15 @@ def test_a_fault_that_one_member_sees_is_seen() -> None:
     live[:, 1] = 0.0  # neither `level` nor `residual` sees a stuck column
     assert detector.score_run(torch.from_numpy(live)).median() > usual.quantile(0.95)
     assert len(np.unique(usual.numpy())) == len(usual), "scores that share a lowest value would end in p-values of 1"
+
+
+def test_short_faults_stand_out_more_than_from_one_long_window() -> None:
+    x, live = torch.from_numpy(noise(2000)), noise(600, seed=1)
+    live[300:304, 1] += 3.0
+    found = {}
+    for windows in ((16,), (16, 8, 4)):
+        detector = EnsembleSeries(3, windows).fit([x])
+        scores = detector.score_run(torch.from_numpy(live))
+        first = 300 - detector.window + 1
+        found[windows] = float(scores[first : first + 4].max() / scores[:first].quantile(0.99))
+    assert found[16, 8, 4] > 1.2 * found[(16,)]
