@@ -69,13 +69,17 @@ def test_a_fault_that_one_member_sees_is_seen() -> None:
     assert len(np.unique(usual.numpy())) == len(usual), "scores that share a lowest value would end in p-values of 1"
 
 
-def test_short_faults_stand_out_more_than_from_one_long_window() -> None:
-    x, live = torch.from_numpy(noise(2000)), noise(600, seed=1)
-    live[300:304, 1] += 3.0
+def test_a_column_that_is_stuck_for_six_readings_is_seen_by_short_windows_alone() -> None:
+    x, usual = torch.from_numpy(noise(2000)), torch.from_numpy(noise(2000, seed=1))
+    starts = range(100, 2000, 100)
+    stuck = usual.clone()
+    for start in starts:
+        stuck[start : start + 6, 1] = 0.0
     found = {}
     for windows in ((16,), (16, 8, 4)):
         detector = EnsembleSeries(3, windows).fit([x])
-        scores = detector.score_run(torch.from_numpy(live))
-        first = 300 - detector.window + 1
-        found[windows] = float(scores[first : first + 4].max() / scores[:first].quantile(0.99))
-    assert found[16, 8, 4] > 1.2 * found[(16,)]
+        limit, scores = detector.score_run(usual).quantile(0.99), detector.score_run(stuck)
+        first = detector.window - 1  # the reading of the first score
+        found[windows] = sum(bool(scores[start - first : start - first + 6].max() > limit) for start in starts)
+    assert found[(16,)] <= 2
+    assert found[16, 8, 4] == len(starts)
