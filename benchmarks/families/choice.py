@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.families.detectors import ALPHA, Judge, judge_by
 from benchmarks.families.plant import Plant
-from models.sensors.detectors.combined import EnsembleSeries
+from models.sensors.detectors.combined import Combined, EnsembleSeries
 from models.sensors.detectors.detector import SensorDetector
 from models.sensors.detectors.series import LevelDetector, ResidualDetector
 from models.sensors.detectors.window_statistics import StatisticsDetector
@@ -22,13 +21,17 @@ from models.sensors.fitting import fit_calibrated
 Make = Callable[[int], SensorDetector]
 Figures = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by family and configuration
 _WINDOWS, _BLOCKS = (8, 16, 32), (20, 100, 400)
+# Windows of statistics in one ensemble, and the norms of its members' scores.
+_TOGETHER = ((16,), (16, 8), (16, 8, 4))
+_NORMS = {"root mean square": 2.0, "6-norm": 6.0}
 
 
-class _Mean(EnsembleSeries):
-    """The mean of the members' scores."""
+class _Ensemble(EnsembleSeries):
+    """An ensemble of any members."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack(self._normalised(x)).mean(dim=0)
+    def __init__(self, columns: int, members: Sequence[Make], norm: float) -> None:
+        Combined.__init__(self, columns, [member(columns) for member in members])
+        self.norm = norm
 
 
 def configurations() -> dict[str, Make]:
@@ -37,12 +40,11 @@ def configurations() -> dict[str, Make]:
     found |= {f"residual {lags}": partial(ResidualDetector, lags=lags) for lags in (4, 16)}
     for window, block in product(_WINDOWS, _BLOCKS):
         found[f"statistics {window}, block {block}"] = partial(StatisticsDetector, window=window, block=block)
-    for block in _BLOCKS:
-        statistics = partial(StatisticsDetector, block=block)
-        for base, combination in ((EnsembleSeries, "root mean square"), (_Mean, "mean")):
-            two, three = (statistics, ResidualDetector), (statistics, LevelDetector, ResidualDetector)
-            found[f"statistics and residual, block {block}, {combination}"] = _ensemble(base, two)
-            found[f"statistics, level and residual, block {block}, {combination}"] = _ensemble(base, three)
+    for windows, block, (norm, power) in product(_TOGETHER, _BLOCKS, _NORMS.items()):
+        statistics: list[Make] = [partial(StatisticsDetector, window=window, block=block) for window in windows]
+        members = [*statistics, LevelDetector, ResidualDetector]
+        name = f"ensemble of statistics {', '.join(map(str, windows))}; block {block}, {norm}"
+        found[name] = partial(_Ensemble, members=members, norm=power)
     return found
 
 
@@ -66,7 +68,3 @@ def chosen_without(family: str | None, figures: Figures) -> str:
 def _mean_rate(families: Sequence[Mapping[str, Mapping[str, Any]]], configuration: str) -> float:
     rates = [rate for by in families for rate in by[configuration]["false_alarm_rates"]]
     return float(np.mean(rates)) if rates else 0.0
-
-
-def _ensemble(base: type[EnsembleSeries], members: Sequence[Make]) -> Make:
-    return type(base.__name__, (base,), {"kinds": tuple(members)})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,18 @@ from models.sensors.detectors.window_statistics import StatisticsDetector
 _LOW, _HIGH = 0.5, 0.99
 _BEND = 0.1
 _SMALLEST = 1e-9
+# Readings in each window of the ensemble's statistics, and the norm of its members' scores.
+_WINDOWS, _NORM = (16, 8, 4), 6.0
+# Those of ensembles stored before both were settings.
+_FIRST: Mapping[str, Any] = {"windows": (16,), "norm": 2.0}
 
 
 class Combined(SensorDetector):
     """The mean of its members' scores, with a normal median of 0 and 99 % quantile of 1."""
 
-    kinds: ClassVar[tuple[Callable[[int], SensorDetector], ...]]
     marks: Tensor  # [members, 2]: median and spread
 
-    def __init__(self, columns: int) -> None:
-        members = [kind(columns) for kind in self.kinds]
+    def __init__(self, columns: int, members: Sequence[SensorDetector]) -> None:
         super().__init__(columns, max(member.window for member in members))
         self.members = nn.ModuleList(members)
         self.register_buffer("marks", torch.tensor([[0.0, 1.0]] * len(members), dtype=torch.float64))
@@ -70,31 +72,48 @@ class CombinedRecords(Combined):
     """Principal directions and neighbours."""
 
     kind = "combined"
-    kinds = (PcaDetector, KnnRecords)
+
+    def __init__(self, columns: int) -> None:
+        super().__init__(columns, [PcaDetector(columns), KnnRecords(columns)])
 
 
 class CombinedSeries(Combined):
     """Level and prediction error."""
 
     kind = "combined"
-    kinds = (LevelDetector, ResidualDetector)
+
+    def __init__(self, columns: int) -> None:
+        super().__init__(columns, [LevelDetector(columns), ResidualDetector(columns)])
 
 
 class EnsembleSeries(Combined):
-    """Statistics of the last readings, level and prediction error: the root of the mean square of their scores.
+    """Statistics of the last 16, 8 and 4 readings, level and prediction error: the 6-norm of their scores.
 
-    Scores below their normal median count as almost 0. So the members that see no fault do not outvote the one that
-    does.
+    Scores below their normal median count as almost 0, and the norm is near the largest of the scores. So the members
+    that see no fault do not outvote the one that does. Short windows see short faults, which a long one dilutes.
     """
 
     kind = "ensemble"
     by_stretches = True
-    kinds = (StatisticsDetector, LevelDetector, ResidualDetector)
+
+    def __init__(self, columns: int, windows: Sequence[int] = _WINDOWS, norm: float = _NORM) -> None:
+        statistics = [StatisticsDetector(columns, window) for window in windows]
+        super().__init__(columns, [*statistics, LevelDetector(columns), ResidualDetector(columns)])
+        self.windows, self.norm = tuple(windows), norm
+
+    @classmethod
+    def restored(cls, columns: int, settings: Mapping[str, Any]) -> Self:
+        """The unfitted ensemble of an artifact; the first ones state no settings."""
+        return cls(columns, **(settings or _FIRST))
+
+    def settings(self) -> dict[str, Any]:
+        """The readings in each window of statistics, and the norm of the members' scores."""
+        return {"windows": list(self.windows), "norm": self.norm}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of the last n of readings [n + window - 1, d]."""
+        return (torch.stack(self._normalised(x)) ** self.norm).mean(dim=0) ** (1 / self.norm)
 
     def _normalised(self, x: Tensor) -> list[Tensor]:
         """The members' scores, bent so that all are positive: about x above 0, and about 0 below."""
         return [(score + (score.square() + 4 * _BEND**2).sqrt()) / 2 for score in super()._normalised(x)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores [n] of the last n of readings [n + window - 1, d]."""
-        return torch.stack(self._normalised(x)).square().mean(dim=0).sqrt()

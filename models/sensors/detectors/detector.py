@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -29,6 +29,11 @@ class SensorDetector(nn.Module):
         super().__init__()
         self.columns = columns
         self.window = window
+
+    @classmethod
+    def restored(cls, columns: int, settings: Mapping[str, Any]) -> Self:
+        """An unfitted detector with the settings of an artifact."""
+        return cls(columns, **settings)
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
         """Learn what normal readings look like."""

@@ -40,11 +40,15 @@ DETECTORS: Mapping[SensorKind, Mapping[str, type[SensorDetector]]] = {
 def build(
     kind: SensorKind, name: str, columns: int, settings: Mapping[str, Any] | None = None, *, seed: int | None = None
 ) -> SensorDetector:
-    """An unfitted detector, with `seed` for random weights. ValueError for unknown names."""
+    """An unfitted detector, with `seed` for random weights; with `settings`, that of an artifact.
+
+    Raises ValueError for unknown names.
+    """
     chosen = DETECTORS[kind].get(name)
     if chosen is None:
         raise ValueError(f"detector {name!r} is none of {', '.join(DETECTORS[kind])}")
-    given = dict(settings or {})
+    if settings is not None:
+        return chosen.restored(columns, settings)
     if seed is not None and issubclass(chosen, NetworkDetector):
-        given["seed"] = seed
-    return chosen(columns, **given)
+        return chosen(columns, seed=seed)
+    return chosen(columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from scipy.stats import norm
 from models.errors import ModelSourceError
 from models.sensors.block_calibration import BlockedCalibration, correlation_time
 from models.sensors.calibrated_detector import CalibratedDetector
+from models.sensors.detectors.combined import EnsembleSeries
 from models.sensors.detectors.factory import build
 from models.sensors.detectors.records import PcaDetector
 from models.sensors.detectors.series import steady_share
 from models.sensors.drift import DriftMonitor
-from models.sensors.fitting import fit_sensor, split_for_calibration
+from models.sensors.fitting import fit_calibrated, fit_sensor, split_for_calibration
 from models.sensors.model import SensorKind
 from models.sensors.scaling import RobustScale
 from models.sensors.serialization import load_sensor, save_sensor
@@ -196,6 +198,24 @@ def test_a_saved_sensor_scores_as_before_and_equal_ones_have_equal_bytes(
         sensor.threshold(0.1),
     )
     assert loaded.memory_bytes() == sensor.memory_bytes()
+
+
+def test_an_ensemble_stored_without_settings_is_restored_as_the_first(tmp_path: Path) -> None:
+    x, live = normal(400), normal(100, 7)
+    runs = [torch.from_numpy(x)]
+    first = fit_calibrated("series", COLUMNS, partial(EnsembleSeries, 3, windows=(16,), norm=2.0), runs)
+    newest = fit_calibrated("series", COLUMNS, partial(EnsembleSeries, 3), runs)
+    assert not np.array_equal(first.score(live).scores, newest.score(live).scores)
+    save_sensor(first, tmp_path)
+    described = json.loads((tmp_path / "sensor.json").read_text())
+    assert described["settings"] == {"windows": [16], "norm": 2.0}
+    (tmp_path / "sensor.json").write_text(json.dumps(described | {"settings": {}}))
+    loaded = load_sensor(tmp_path)
+    assert isinstance(loaded, CalibratedDetector)
+    np.testing.assert_array_equal(loaded.score(live).scores, first.score(live).scores)
+    (tmp_path / "sensor.json").write_text(json.dumps(described | {"settings": {"windows": [16, 8], "norm": 2.0}}))
+    with pytest.raises(ModelSourceError, match="not a sensor model"):
+        load_sensor(tmp_path)
 
 
 def test_a_directory_that_is_no_sensor_is_refused(sensors: Sensors, tmp_path: Path) -> None:

@@ -67,3 +67,19 @@ def test_a_fault_that_one_member_sees_is_seen() -> None:
     live[:, 1] = 0.0  # neither `level` nor `residual` sees a stuck column
     assert detector.score_run(torch.from_numpy(live)).median() > usual.quantile(0.95)
     assert len(np.unique(usual.numpy())) == len(usual), "scores that share a lowest value would end in p-values of 1"
+
+
+def test_a_column_that_is_stuck_for_six_readings_is_seen_by_short_windows_alone() -> None:
+    x, usual = torch.from_numpy(noise(2000)), torch.from_numpy(noise(2000, seed=1))
+    starts = range(100, 2000, 100)
+    stuck = usual.clone()
+    for start in starts:
+        stuck[start : start + 6, 1] = 0.0
+    found = {}
+    for windows in ((16,), (16, 8, 4)):
+        detector = EnsembleSeries(3, windows).fit([x])
+        limit, scores = detector.score_run(usual).quantile(0.99), detector.score_run(stuck)
+        first = detector.window - 1  # the reading of the first score
+        found[windows] = sum(bool(scores[start - first : start - first + 6].max() > limit) for start in starts)
+    assert found[(16,)] <= 2
+    assert found[16, 8, 4] == len(starts)
