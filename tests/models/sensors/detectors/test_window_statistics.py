@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.sensors.detectors.combined import EnsembleSeries
 from models.sensors.detectors.series import ResidualDetector
-from models.sensors.detectors.window_statistics import StatisticsDetector
+from models.sensors.detectors.window_statistics import StatisticsDetector, moving_moments
 
 Doubles = NDArray[np.float64]
 
@@ -83,3 +83,22 @@ def test_a_column_that_is_stuck_for_six_readings_is_seen_by_short_windows_alone(
         found[windows] = sum(bool(scores[start - first : start - first + 6].max() > limit) for start in starts)
     assert found[(16,)] <= 2
     assert found[16, 8, 4] == len(starts)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 15, 16, 20])
+@pytest.mark.parametrize("level", [0.0, 1e6])
+def test_moments_of_windows_keep_their_digits_at_any_level(window: int, level: float) -> None:
+    x = torch.from_numpy(noise(60)) + level
+    moments = moving_moments(x, window)
+    windows = x.unfold(0, window, 1)
+    torch.testing.assert_close(moments.means, windows.mean(dim=2), rtol=1e-15, atol=1e-15)
+    torch.testing.assert_close(
+        moments.variances, windows.var(dim=2, unbiased=False), rtol=0, atol=1e-15 + level * 1e-15
+    )
+
+
+def test_moments_depend_on_the_readings_of_the_window_alone() -> None:
+    x = torch.from_numpy(noise(60))
+    whole, part = moving_moments(x, 16), moving_moments(x[7:40], 16)
+    assert whole.means[7:25].equal(part.means)
+    assert whole.variances[7:25].equal(part.variances)
