@@ -217,6 +217,8 @@ class TimeoutProtocol(HttpToolsProtocol):
             return
         self._stop_timer()
         super().on_message_complete()
+        if not self.pipeline:  # the last part may have paused it, and a hang-up must be noticed
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         """Send the answer before the threads that compute get Python's lock."""
