@@ -38,10 +38,7 @@ class RawPiece(Unprepared):
 
 @contextmanager
 def engine(
-    backend: Doubler,
-    device: ComputeDevice,
-    cache: RowCache | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    backend: Doubler, device: ComputeDevice, cache: RowCache | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Engine[Item]]:
     """A started engine of one runner."""
     made: Engine[Item] = Engine(
@@ -149,7 +146,7 @@ def test_the_time_of_preparing_what_overtakes_is_not_that_of_the_batch(cached: b
         """A piece whose key takes long, too."""
 
         @property
-        def key(self) -> bytes:  # type: ignore[override]
+        def key(self) -> bytes:
             take_long(0)
             return b"1"
 
