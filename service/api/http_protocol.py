@@ -206,7 +206,11 @@ class TimeoutProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if cycle.response_complete:
             return
-        cycle.body = cycle.body + body if cycle.body else body
+        if cycle.body:
+            cycle.body = cycle.body if isinstance(cycle.body, bytearray) else bytearray(cycle.body)
+            cycle.body += body
+        else:
+            cycle.body = body
         if len(cycle.body) > _MOST_UNREAD_BYTES:
             self.flow.pause_reading()
         cycle.message_event.set()

@@ -141,7 +141,8 @@ class Runner(Generic[ItemT]):
         """
         if not any(request.is_unprepared for request, _ in batch):
             return batch
-        return [queued for queued in batch if not queued[0].is_unprepared or self._prepare(*queued)]
+        ready = [queued for queued in batch if not queued[0].is_unprepared or self._prepare(*queued)]
+        return [queued for queued in ready if not queued[0].finished]  # a later item may have failed its request
 
     def _prepare(self, request: Request, index: int) -> bool:
         """Prepare an item, unless its request has ended or its row is in the cache."""
@@ -213,11 +214,9 @@ class Runner(Generic[ItemT]):
 
     def _overtake(self, yield_threads: Preemption) -> int:
         """Run waiting interactive requests in the middle of a bulk batch; return their tokens."""
-        batch = self._prepared(self._context.queue.take_urgent())
-        if not batch:
-            return 0
         began = self._context.clock()
-        self._complete(batch, self._run(batch, yield_threads))
+        if batch := self._prepared(self._context.queue.take_urgent()):
+            self._complete(batch, self._run(batch, yield_threads))
         self._overtaking_s += self._context.clock() - began
         return sum(request.items[index].count for request, index in batch)
 

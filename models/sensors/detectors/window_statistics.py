@@ -41,6 +41,8 @@ class StatisticsDetector(SensorDetector):
     root: Tensor
 
     def __init__(self, columns: int, window: int = _WINDOW, block: int = _BLOCK) -> None:
+        if window < 2:
+            raise ValueError(f"window: expected at least 2 readings, got {window}")
         super().__init__(columns, window)
         self.block = block
         self.register_buffer("center", torch.zeros(3 * columns, dtype=torch.float64))

@@ -136,3 +136,21 @@ def test_a_hang_up_is_noticed_after_a_large_body_that_came_at_once() -> None:
     head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body)
     assert talk(head, app=read_all).startswith(b"HTTP/1.1 200")
     assert paused == [False]
+
+
+def test_many_parts_that_come_before_they_are_read_are_not_copied_with_each() -> None:
+    sizes: list[int] = []
+
+    async def read_late(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = scope["state"][CONNECTION]
+        connection.on_body(b"a")
+        connection.on_body(b"b")
+        joined = connection.cycle.body
+        connection.on_body(b"c")
+        assert connection.cycle.body is joined
+        sizes.append(len(await read_bytes(receive, {}, 10)))
+        await JSONResponse({}, headers={"connection": "close"})(scope, receive, send)
+
+    chunks = b"1\r\nx\r\n1\r\ny\r\n0\r\n\r\n"
+    talk(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + chunks, app=read_late)
+    assert sizes == [5]

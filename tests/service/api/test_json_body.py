@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import math
@@ -15,8 +16,9 @@ import orjson
 import pytest
 from fastapi._compat import ModelField
 from fastapi.testclient import TestClient
+from starlette.types import Message
 
-from service.api.json_body import _loads
+from service.api.json_body import _loads, read_bytes
 from tests.support.app import MakeApp
 
 GOOD = json.dumps({"model": "fake", "input": "hello"}).encode()
@@ -268,3 +270,20 @@ def test_as_many_inputs_as_allowed_pass(client: TestClient) -> None:
     labels = {f"label {number}": ["a"] for number in range(1024)}
     answer = client.post("/v1/classify", json={"model": "fake", "input": texts, "labels": labels, "top_k": 5})
     assert answer.status_code == 200, answer.text
+
+
+def test_a_body_in_tiny_parts_takes_little_more_than_its_bytes() -> None:
+    left = iter(range(30_000))
+
+    async def receive() -> Message:
+        number = next(left)
+        return {"type": "http.request", "body": b"%c%c" % divmod(number, 256), "more_body": number < 29_999}
+
+    tracemalloc.start()
+    try:
+        body = asyncio.run(read_bytes(receive, {}, 10**6))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(body) == 60_000
+    assert peak < 10**6

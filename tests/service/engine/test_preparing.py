@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -36,7 +37,9 @@ class RawPiece(Unprepared):
 
 
 @contextmanager
-def engine(backend: Doubler, device: ComputeDevice, cache: RowCache | None = None) -> Iterator[Engine[Item]]:
+def engine(
+    backend: Doubler, device: ComputeDevice, cache: RowCache | None = None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Engine[Item]]:
     """A started engine of one runner."""
     made: Engine[Item] = Engine(
         "m",
@@ -47,6 +50,7 @@ def engine(backend: Doubler, device: ComputeDevice, cache: RowCache | None = Non
         cache=RowCache(0) if cache is None else cache,
         metrics=Metrics(),
         device=device,
+        clock=clock,
         prepares=True,
     )
     made.start()
@@ -116,3 +120,48 @@ def test_an_item_whose_row_is_cached_is_not_prepared() -> None:
         assert again.future.result(WAIT_S).tolist() == [[1, 2], [2, 4]]
     assert prepared == [1, 2]
     assert backend.batches == [[1], [2]]
+
+
+def test_what_a_broken_request_has_prepared_is_not_computed() -> None:
+    def fail(number: int) -> None:
+        raise ImageError("image: broken")
+
+    backend = Doubler()
+    with engine(backend, ComputeDevice()) as made:
+        with held_runner(made):
+            broken, whole = made.submit([RawPiece(1), RawPiece(2, fail)]), made.submit([RawPiece(3)])
+        assert whole.future.result(WAIT_S).tolist() == [[3, 6]]
+        assert isinstance(broken.future.exception(WAIT_S), ImageError)
+    assert backend.batches == [[0], [3]]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_time_of_preparing_what_overtakes_is_not_that_of_the_batch(cached: bool) -> None:
+    now = [0.0]
+
+    def take_long(_: int) -> None:
+        now[0] += 10
+
+    class Slow(RawPiece):
+        """A piece whose key takes long, too."""
+
+        @property
+        def key(self) -> bytes:
+            take_long(0)
+            return b"1"
+
+        @key.setter
+        def key(self, value: bytes) -> None:
+            pass
+
+    def submit_small(batch: Sequence[Piece]) -> None:
+        if len(batch) > 1:
+            made.submit([Slow(1)] if cached else [RawPiece(1, take_long)])
+
+    cache = RowCache(10_000)
+    with engine(Doubler(submit_small), ComputeDevice(), cache, clock=lambda: now[0]) as made:
+        if cached:
+            made.submit([RawPiece(1)]).future.result(WAIT_S)
+        bulk = made.submit([RawPiece(number) for number in range(2, 20)])
+        bulk.future.result(WAIT_S)
+    assert (now[0], bulk.inference_s) == (10, 0)

@@ -102,3 +102,8 @@ def test_moments_depend_on_the_readings_of_the_window_alone() -> None:
     whole, part = moving_moments(x, 16), moving_moments(x[7:40], 16)
     assert whole.means[7:25].equal(part.means)
     assert whole.variances[7:25].equal(part.variances)
+
+
+def test_a_window_of_one_reading_is_refused() -> None:
+    with pytest.raises(ValueError, match="window: expected at least 2 readings, got 1"):
+        StatisticsDetector(3, window=1)
