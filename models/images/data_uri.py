@@ -14,8 +14,8 @@ from models.images.reader import ImageLimits, read_image
 MAX_KEPT_CHARACTERS = 100_000
 _KEPT_BYTES = (MAX_KEPT_CHARACTERS - 40) // 4 * 3
 _KEPT_SIDE = 512
-# What begins a block of EXIF in a JPEG or PNG, and one of XMP: both may say where and by whom an image was taken.
-_PERSONAL = (b"Exif\0\0", b"eXIf", b"http://ns.adobe.com/xap/")
+# What begins a block of EXIF or XMP in a JPEG, then in a PNG: both may say where and by whom an image was taken.
+_PERSONAL = (b"Exif\0\0", b"http://ns.adobe.com/xap/", b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type")
 _KEPT_AS_SENT = {b"\xff\xd8": "jpeg", b"\x89PNG": "png"}
 
 

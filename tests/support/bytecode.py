@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,20 @@ from _pytest.assertion import rewrite
 def compile_tests(config: pytest.Config) -> None:
     """Write pytest's bytecode of the files of tests that are asked for, where it is missing or old.
 
-    In a fresh clone, each process of tests would otherwise compile all of them: 5 s of processor time each.
+    In a fresh clone, each process of tests would otherwise compile all of them: 5 s of processor time each. Files that
+    cannot be compiled are left to pytest, which reports them by name.
     """
-    if sys.dont_write_bytecode:
+    state = config.stash.get(rewrite.assertstate_key, None)  # None with --assert=plain
+    if sys.dont_write_bytecode or state is None:
         return
     for source in _files(config):
         compiled = rewrite.get_cache_dir(source) / f"{source.stem}{rewrite.PYC_TAIL}"
-        if rewrite._read_pyc(source, compiled) is None and rewrite.try_makedirs(compiled.parent):
+        if rewrite._read_pyc(source, compiled) is not None:
+            continue
+        with suppress(OSError, SyntaxError, ValueError):
             source_hash, code = rewrite._rewrite_test(source, config)
-            rewrite._write_pyc(config.stash[rewrite.assertstate_key], code, source_hash, compiled)
+            if rewrite.try_makedirs(compiled.parent):
+                rewrite._write_pyc(state, code, source_hash, compiled)
 
 
 def _files(config: pytest.Config) -> Iterator[Path]:

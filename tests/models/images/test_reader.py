@@ -10,6 +10,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from models.errors import ImageError, ImageTooLarge, UnsupportedImage
 from models.images.data_uri import from_data_uri, to_kept_data_uri
@@ -162,4 +163,14 @@ def test_a_kept_image_has_no_exif_block(kind: str) -> None:
     assert from_data_uri(to_kept_data_uri(plain, ImageLimits(), "image")) == plain
     kept = from_data_uri(to_kept_data_uri(told, ImageLimits(), "image"))
     assert b"taken at home" not in kept
+    assert Image.open(io.BytesIO(kept)).size == (40, 30)
+
+
+@pytest.mark.parametrize("keyword", ["XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type xmp"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_kept_png_has_no_text_chunks_of_exif_or_xmp(keyword: str, compressed: bool) -> None:
+    told = PngInfo()
+    told.add_itxt(keyword, "<x:xmpmeta>taken at home</x:xmpmeta>", zip=compressed)
+    kept = from_data_uri(to_kept_data_uri(encoded(picture(40, 30), "PNG", pnginfo=told), ImageLimits(), "image"))
+    assert keyword.encode() not in kept
     assert Image.open(io.BytesIO(kept)).size == (40, 30)
