@@ -200,17 +200,21 @@ class TimeoutProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Take bytes of the body: a part that comes alone goes on as it is, where uvicorn would copy it twice."""
+        """Keep bytes of the body until they are asked for.
+
+        The route gets the only part that waits without a copy; uvicorn would copy it twice.
+        """
         self._made_progress = True
         self._arrived_bytes += len(body)
         cycle: Any = self.cycle
         if cycle.response_complete:
             return
-        if cycle.body:
-            cycle.body = cycle.body if isinstance(cycle.body, bytearray) else bytearray(cycle.body)
-            cycle.body += body
-        else:
+        if not cycle.body:
             cycle.body = body
+        elif isinstance(cycle.body, bytes):
+            cycle.body = bytearray(cycle.body) + body
+        else:
+            cycle.body += body  # in place, however many parts wait
         if len(cycle.body) > _MOST_UNREAD_BYTES:
             self.flow.pause_reading()
         cycle.message_event.set()

@@ -59,7 +59,6 @@ class Engine(Generic[ItemT]):
         self.prepares = prepares
         self.width = width
         self.failure: Exception | None = None
-        self._metrics = metrics
         self._clock = clock
         self._on_failure = on_failure
         self._failing = threading.Lock()
@@ -94,7 +93,8 @@ class Engine(Generic[ItemT]):
         request = Request(
             items, self.width, client=client, deadline=deadline, patience_s=patience_s, bulk=bulk, clock=self._clock
         )
-        missing = self._fill_from_cache(request)
+        everything = range(len(request.items))
+        missing = list(everything) if request.is_unprepared else self._context.fill_from_cache(request, everything)
         if not missing:
             return request
         on_loop = self._fits_loop(request)
@@ -151,20 +151,6 @@ class Engine(Generic[ItemT]):
         self._loop_is_due = bool(self._queue.urgent[0]) and not left_to_runners
         if self._loop_is_due:
             asyncio.get_running_loop().call_soon(self._compute_on_loop)
-
-    def _fill_from_cache(self, request: Request) -> list[int]:
-        """Fill in the rows that are in the cache; return the indices of the others."""
-        cache = self._context.cache
-        if not cache.on or request.is_unprepared:
-            return list(range(len(request.items)))
-        found = cache.get_many(self._context.key, [item.key for item in request.items])
-        missing = [index for index, row in enumerate(found) if row is None]
-        self._metrics.cache_hits.labels(self.name).inc(len(found) - len(missing))
-        self._metrics.cache_misses.labels(self.name).inc(len(missing))
-        for index, row in enumerate(found):
-            if row is not None:
-                request.fill(index, row)
-        return missing
 
     def _fail(self, error: Exception, in_hand: list[Request]) -> None:
         """End the engine after a lost device or a fault of its own; fail all its requests.

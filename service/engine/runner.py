@@ -81,6 +81,20 @@ class RunnerContext(Generic[ItemT]):
         """The model's key in the cache."""
         return f"{self.name}:{self.version}"
 
+    def fill_from_cache(self, request: Request, indices: Sequence[int]) -> list[int]:
+        """Fill in the rows at `indices` that are in the cache; return the other indices."""
+        if not self.cache.on:
+            return list(indices)
+        found = self.cache.get_many(self.key, [request.items[index].key for index in indices])
+        rows = dict(zip(indices, found, strict=True))
+        missing = [index for index, row in rows.items() if row is None]
+        self.metrics.cache_hits.labels(self.name).inc(len(rows) - len(missing))
+        self.metrics.cache_misses.labels(self.name).inc(len(missing))
+        for index, row in rows.items():
+            if row is not None:
+                request.fill(index, row)
+        return missing
+
 
 class Runner(Generic[ItemT]):
     """One of an engine's threads. Its loop is: take a batch, run it, complete its requests.
@@ -149,7 +163,7 @@ class Runner(Generic[ItemT]):
         if request.finished:
             return False
         try:
-            if self._fill_from_cache(request, index):
+            if not self._context.fill_from_cache(request, [index]):
                 return False
             request.prepare(index)
         except Exception as error:
@@ -159,18 +173,6 @@ class Runner(Generic[ItemT]):
             self._context.queue.remove(request)
             request.fail(error)
         return not request.finished
-
-    def _fill_from_cache(self, request: Request, index: int) -> bool:
-        """Fill in a row from the cache, where it is there."""
-        context = self._context
-        if not context.cache.on:
-            return False
-        [row] = context.cache.get_many(context.key, [request.items[index].key])
-        counter = context.metrics.cache_misses if row is None else context.metrics.cache_hits
-        counter.labels(context.name).inc()
-        if row is not None:
-            request.fill(index, row)
-        return row is not None
 
     def _wants_all_threads(self) -> bool:
         """Whether it is the primary runner, others are idle, and requests outlast HTTP's work."""

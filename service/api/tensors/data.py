@@ -44,10 +44,10 @@ def split_body(raw: bytes, header_length: str | None, max_inputs: int) -> tuple[
     """
     length = len(raw)
     if header_length is not None:
-        if not _DIGITS.fullmatch(header_length) or int(header_length) > len(raw):
+        if (stated := stated_length(header_length)) > len(raw):
             expected = f"expected the length of the JSON, at most the {len(raw)} bytes of the body"
             raise MalformedBody(f"inference-header-content-length: {expected}, got {header_length[:40]!r}")
-        length = int(header_length)
+        length = int(stated)
     content = raw if length == len(raw) else raw[:length]
     most = _OTHER_STRINGS + max_inputs + 1
     if length > 2 * most:  # a string takes two bytes and more
