@@ -13,7 +13,7 @@ Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Detections:
+class DetectedObjects:
     """The objects of one image, best first: scores float32 [k], labels int64 [k] and boxes float32 [k, 4].
 
     A box is left, top, right and bottom in pixels.
@@ -26,7 +26,7 @@ class Detections:
     @classmethod
     def of_row(
         cls, row: Rows, size: tuple[int, int], *, threshold: float = -1.0, most: int | None = None
-    ) -> Detections:
+    ) -> DetectedObjects:
         """The objects of a row [k * 6] with a score above `threshold`; `size` are the image's width and height."""
         found = row.reshape(-1, OBJECT_NUMBERS)
         best = np.argsort(-found[:, 0], kind="stable")

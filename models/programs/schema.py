@@ -42,7 +42,7 @@ class Size(_OneOf, frozen=True):
     as_int: int | UnsetType = UNSET
 
 
-class Device(_Fields, frozen=True):
+class TensorDevice(_Fields, frozen=True):
     type: str
     index: int | None = None
 
@@ -53,7 +53,7 @@ class TensorMeta(_Fields, frozen=True):
     dtype: int
     sizes: list[Size]
     requires_grad: bool
-    device: Device
+    device: TensorDevice
     strides: list[Size]
     storage_offset: Size
     layout: int
@@ -113,7 +113,7 @@ class Argument(_OneOf, frozen=True):
     as_scalar_type: int | UnsetType = UNSET
     as_memory_format: int | UnsetType = UNSET
     as_layout: int | UnsetType = UNSET
-    as_device: Device | UnsetType = UNSET
+    as_device: TensorDevice | UnsetType = UNSET
     as_bool: bool | UnsetType = UNSET
     as_bools: list[bool] | UnsetType = UNSET
     as_graph: SubGraph | UnsetType = UNSET

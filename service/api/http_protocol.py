@@ -75,8 +75,8 @@ class JoinedWrites(asyncio.Transport):
         self._transport.resume_reading()
 
 
-class Listener(Protocol):
-    """The protocol that the parser calls back; it holds what came of the request's head."""
+class RequestHead(Protocol):
+    """What has come of a request's head, in the protocol that the parser calls back."""
 
     url: bytes
     headers: list[tuple[bytes, bytes]]
@@ -89,9 +89,9 @@ class RequestParser(httptools.HttpRequestParser):
     anew with the same head, without the upgrade. `is_provisional` is true for the callbacks that come before.
     """
 
-    def __init__(self, listener: Listener) -> None:
-        super().__init__(listener)
-        self._listener = listener
+    def __init__(self, protocol: RequestHead) -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
         # The answer to the first of several requests must not depend on what comes after it.
         self.set_dangerous_leniencies(lenient_data_after_close=True)
 
@@ -114,13 +114,13 @@ class RequestParser(httptools.HttpRequestParser):
                 return
 
     def _read_again(self, head: bytes) -> None:
-        self.__init__(self._listener)  # type: ignore[misc]  # how httptools resets a parser
+        self.__init__(self._protocol)  # type: ignore[misc]  # how httptools resets a parser
         super().feed_data(head)
 
     def _head_without_upgrade(self) -> bytes:
         """The head that came; httptools lets no line break into a value."""
-        lines = [b"%b %b HTTP/%b" % (self.get_method(), self._listener.url, self.get_http_version().encode())]
-        for name, value in self._listener.headers:
+        lines = [b"%b %b HTTP/%b" % (self.get_method(), self._protocol.url, self.get_http_version().encode())]
+        for name, value in self._protocol.headers:
             if name == b"connection":
                 value = b",".join(option for option in value.split(b",") if option.strip().lower() != b"upgrade")
             if name != b"upgrade":

@@ -32,7 +32,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
-class Listener(Protocol):
+class CompanionServer(Protocol):
     """Another server on the same event loop."""
 
     async def start(self) -> None:
@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
         manager: ModelManager,
         announce: Callable[[str, Sequence[ModelMetadata]], None],
         member: ServerProcess | None = None,
-        other: Listener | None = None,
+        other: CompanionServer | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(

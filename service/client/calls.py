@@ -30,7 +30,7 @@ from service.client.answers import (
 from service.client.call import Call
 from service.client.errors import BadInput
 from service.client.images import Image, encode_images
-from service.client.job_answers import Event, Job, Report
+from service.client.job_answers import Job, JobEvent, Report
 from service.client.tensors import Rows, Tensors, describe_tensors
 
 Labels = Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -219,10 +219,10 @@ def resume(job_id: str) -> Call[Job]:
     return Call("POST", f"{_JOBS}/{_part(job_id)}/resume", _reader(Job))
 
 
-def events(job_id: str, *, limit: int = 100, after: str | None = None) -> Call[Page[Event]]:
+def events(job_id: str, *, limit: int = 100, after: str | None = None) -> Call[Page[JobEvent]]:
     """Events of a job, the newest first."""
     params = {"limit": limit, "after": after}
-    return Call("GET", f"{_JOBS}/{_part(job_id)}/events", _reader(Page[Event]), params=params)
+    return Call("GET", f"{_JOBS}/{_part(job_id)}/events", _reader(Page[JobEvent]), params=params)
 
 
 def report(job_id: str) -> Call[Report]:

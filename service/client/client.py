@@ -14,7 +14,7 @@ from service.client.answers import Scores
 from service.client.call import Call, Wait, address_of, exchange, key_headers
 from service.client.event_log import EventLog
 from service.client.frames import forecast_frame, readings_of, scores_frame
-from service.client.job_answers import Event
+from service.client.job_answers import JobEvent
 from service.client.series import Series
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Client:
             answer: T = end.value
             return answer
 
-    def follow(self, job_id: str, *, poll_s: float = 1.0) -> Iterator[Event]:
+    def follow(self, job_id: str, *, poll_s: float = 1.0) -> Iterator[JobEvent]:
         """The events of a job as they come, until it has ended."""
         log, ended = EventLog(), False
         while not ended:

@@ -35,7 +35,7 @@ class Job(Answer):
         return self.status in ENDED
 
 
-class Event(Answer):
+class JobEvent(Answer):
     id: str
     created_at: int
     level: str

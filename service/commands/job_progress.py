@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from service.client.job_answers import Event
+from service.client.job_answers import JobEvent
 from service.commands.screen import Screen, safe
 
 _LEVELS = {"warn": "yellow", "error": "red"}
@@ -39,7 +39,7 @@ class JobProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, event: Event) -> None:
+    def show(self, event: JobEvent) -> None:
         """Print a message above the bar, or move the bar."""
         if event.type == "message":
             self._screen.err.print(safe(event.message, _LEVELS.get(event.level, "")))

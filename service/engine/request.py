@@ -41,7 +41,7 @@ class Unprepared:
         raise NotImplementedError
 
 
-class Outcome:
+class RowsFuture:
     """Rows or an error, once they are there. A Future of Python would make a condition for each request."""
 
     __slots__ = ("_callbacks", "_lock", "_value")
@@ -49,7 +49,7 @@ class Outcome:
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
         self._value: Rows | Exception | None = None
-        self._callbacks: list[Callable[[Outcome], object]] = []
+        self._callbacks: list[Callable[[RowsFuture], object]] = []
 
     def set(self, value: Rows | Exception) -> None:
         """End the wait, unless it has ended already: of several threads, the first one does."""
@@ -64,7 +64,7 @@ class Outcome:
         """Whether there is a value."""
         return self._value is not None
 
-    def add_done_callback(self, callback: Callable[[Outcome], object]) -> None:
+    def add_done_callback(self, callback: Callable[[RowsFuture], object]) -> None:
         """Call back in the thread that sets the value, or now where it is there."""
         with self._lock:
             if self._value is None:
@@ -93,7 +93,7 @@ class Outcome:
             raise TimeoutError
         return self._value
 
-    def _call(self, callback: Callable[[Outcome], object]) -> None:
+    def _call(self, callback: Callable[[RowsFuture], object]) -> None:
         try:
             callback(self)
         except Exception:  # a caller's fault must not end the engine's thread
@@ -151,7 +151,7 @@ class Request:
         self.patience_s = patience_s
         self._spans: list[tuple[float, float]] = []
         self._lock = threading.Lock()
-        self.future = Outcome(self._lock)
+        self.future = RowsFuture(self._lock)
 
     @property
     def finished(self) -> bool:

@@ -68,7 +68,7 @@ class AttemptRunner:
         settings: Settings,
         store: JobStore,
         files: Files,
-        rows: feedback.Feedback,
+        rows: feedback.FeedbackStore,
         publisher: Publisher,
         renewer: LeaseRenewer,
         *,

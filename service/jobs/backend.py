@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from service.config import Settings
 from service.jobs.database import Database
-from service.jobs.feedback import Feedback
+from service.jobs.feedback import FeedbackStore
 from service.jobs.files import Files
 from service.jobs.principal import WORKER, Principal
 from service.jobs.quotas import Quotas
@@ -34,7 +34,7 @@ class JobBackend:
     database: Database
     store: JobStore
     files: Files
-    feedback: Feedback
+    feedback: FeedbackStore
     principal: Principal
     calls: CallExecutor
     disk: CallExecutor
@@ -51,7 +51,7 @@ class JobBackend:
         quotas = Quotas.of(settings, on_refusal)
         store = JobStore(database, home, settings.job_lease_s, quotas=quotas)
         files = Files(database, home, settings.max_file_bytes, quotas=quotas)
-        feedback = Feedback(database, quotas=quotas)
+        feedback = FeedbackStore(database, quotas=quotas)
         calls, disk = CallExecutor("database"), CallExecutor("disk")
         return cls(home, database, store, files, feedback, WORKER, calls, disk, TimeBudget())
 

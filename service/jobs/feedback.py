@@ -38,7 +38,7 @@ class FeedbackRow:
     kind: str | None = None
 
 
-class Feedback(SeenByPrincipal):
+class FeedbackStore(SeenByPrincipal):
     """The rows of feedback in the database."""
 
     def __init__(self, database: Database, principal: Principal = WORKER, quotas: Quotas = UNLIMITED) -> None:

@@ -22,7 +22,7 @@ from service.home import prepare_home
 from service.jobs import golden_check, paths
 from service.jobs.attempt import AttemptRunner
 from service.jobs.database import DATABASE_UNAVAILABLE, Database
-from service.jobs.feedback import Feedback
+from service.jobs.feedback import FeedbackStore
 from service.jobs.files import Files
 from service.jobs.leases import LeaseRenewer, WorkerLeases
 from service.jobs.progress import ProgressDisplay
@@ -73,7 +73,7 @@ class Worker:
             settings,
             self._store,
             self._files,
-            Feedback(self._database),
+            FeedbackStore(self._database),
             publisher,
             self._renewer,
             command=command,

@@ -21,7 +21,7 @@ from service.serving.unread_image import Encoded
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class RecognizedPage:
     """An image with its lines of text, in reading order; `size` are its width and height."""
 
     size: tuple[int, int]
@@ -47,7 +47,7 @@ class ServedRecognizer(ServedImages):
 
     async def read_pages(
         self, images: Sequence[Encoded], caller: Caller, name: Callable[[int], str], *, lines: bool
-    ) -> tuple[list[Page], Timings]:
+    ) -> tuple[list[RecognizedPage], Timings]:
         """The texts of images; without `lines`, each is one line. Raises as `image_rows` does.
 
         Lines of all pages are queued together, so that those of one length share batches.
@@ -62,7 +62,7 @@ class ServedRecognizer(ServedImages):
             with self._admission.admit(len(items), tokens, lambda: self.engine.tokens_per_s):
                 values, queue_s, inference_s = await self._compute_rows(items, caller)
         texts = iter(await self.run_in_pool(lambda: [self.model.read_row(row) for row in values]))
-        read = [Page(page.size, page.boxes, [next(texts) for _ in page.lines]) for page in pages]
+        read = [RecognizedPage(page.size, page.boxes, [next(texts) for _ in page.lines]) for page in pages]
         truncated = sum(line.truncated for page in read for line in page.lines)
         times = Timings(
             inputs=len(images),

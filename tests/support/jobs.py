@@ -16,7 +16,7 @@ import pytest
 
 from models.registry.registry import Registry
 from service.jobs.database import Database
-from service.jobs.feedback import Feedback
+from service.jobs.feedback import FeedbackStore
 from service.jobs.files import Files
 from service.jobs.leases import WorkerLeases
 from service.jobs.records import TERMINAL, Control, Job, NewJob
@@ -39,7 +39,7 @@ class JobHarness:
         self.store = JobStore(self.database, home, lease_s)
         self.leases = WorkerLeases(self.database, lease_s)
         self.files = Files(self.database, home, 10**6)
-        self.feedback = Feedback(self.database)
+        self.feedback = FeedbackStore(self.database)
         self.store.migrate()
 
     def upload(self, content: bytes = b'{"text": "a", "label": "b"}\n', name: str = "rows.jsonl") -> str:

@@ -36,7 +36,7 @@ class LinearForecast(nn.Module):
         return {"maps": len(self.weight)}
 
     @classmethod
-    def fitted(cls, moments: Moments, strength: float) -> Self:
+    def fitted(cls, moments: WindowProducts, strength: float) -> Self:
         """Solve the ridge regression, with a penalty of `strength` times the inputs' mean square."""
         maps, context, horizon = moments.cross.shape
         made = cls(context, horizon, maps)
@@ -46,7 +46,7 @@ class LinearForecast(nn.Module):
         return made
 
 
-class Moments:
+class WindowProducts:
     """`square` float64 [maps, context, context] and `cross` [maps, context, horizon].
 
     `square` sums products of inputs; `cross` sums products of inputs and targets.
@@ -56,7 +56,7 @@ class Moments:
         self.square, self.cross = square, cross
 
     @classmethod
-    def of(cls, windows: Windows) -> Moments:
+    def of(cls, windows: Windows) -> WindowProducts:
         """Sums for each column, of contexts and targets less the context's last value."""
         columns = windows.series.shape[1]
         square = torch.zeros(columns, windows.context, windows.context, dtype=torch.float64)
@@ -68,9 +68,9 @@ class Moments:
             cross += a.transpose(1, 2) @ b
         return cls(square, cross)
 
-    def pooled(self) -> Moments:
+    def pooled(self) -> WindowProducts:
         """The sums over all columns."""
-        return Moments(self.square.sum(dim=0, keepdim=True), self.cross.sum(dim=0, keepdim=True))
+        return WindowProducts(self.square.sum(dim=0, keepdim=True), self.cross.sum(dim=0, keepdim=True))
 
 
 class PatchForecast(nn.Module):

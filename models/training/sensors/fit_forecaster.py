@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.sensors.forecasting.forecaster import SeriesForecaster, standardised
 from models.sensors.forecasting.intervals import Intervals
-from models.sensors.forecasting.networks import ForecastKind, LinearForecast, Moments, PatchForecast
+from models.sensors.forecasting.networks import ForecastKind, LinearForecast, PatchForecast, WindowProducts
 from models.sensors.forecasting.windows import Windows, cut_windows
 from models.sensors.model import Readings
 from models.sensors.scaling import ROUNDING
@@ -58,7 +58,7 @@ def fit_linear(train: Windows, validation: Windows) -> LinearForecast:
 
     Candidates are shared or one for each column, with each ridge.
     """
-    each = Moments.of(train)
+    each = WindowProducts.of(train)
     moments = (each.pooled(), each) if len(each.square) > 1 else (each.pooled(),)
     candidates = [LinearForecast.fitted(columns, ridge) for columns in moments for ridge in RIDGES]
     return min(candidates, key=lambda model: errors_of(model, validation).mse)

@@ -28,7 +28,7 @@ _KEPT = {".json", ".txt", ".model"}
 
 
 @dataclass(frozen=True, slots=True)
-class ImageNetwork:
+class TrainableImageNetwork:
     """A network with its vectors [n, d] of images [n, 3, h, w]; `write` puts its weights into a directory."""
 
     module: nn.Module
@@ -36,14 +36,14 @@ class ImageNetwork:
     write: Callable[[Path], None]
 
 
-def open_network(source: ModelSource, placement: Placement) -> ImageNetwork:
+def open_network(source: ModelSource, placement: Placement) -> TrainableImageNetwork:
     """The network of an encoder of images, in the placement's dtype, without gradients so far.
 
     Raises ModelSourceError, and TrainingError with code `wrong_model` for what is no encoder of images.
     """
     if read_json(source.path / "config.json", dict).get("model_type") == ARCHITECTURE:
         lite = load_lite(source).to(placement.device, placement.dtype)
-        return ImageNetwork(lite, lite, lambda path: save_file(unfold(lite.state_dict()), path / WEIGHTS))
+        return TrainableImageNetwork(lite, lite, lambda path: save_file(unfold(lite.state_dict()), path / WEIGHTS))
     kind, folder = image_kind(source.path), network_folder(source.path)
     vectors: dict[str, Callable[[Any, Tensor], Tensor]] = {"encoder": body_vectors, "text-image": image_vectors}
     if kind not in vectors:
@@ -63,10 +63,10 @@ def open_network(source: ModelSource, placement: Placement) -> ImageNetwork:
         }
         network.save_pretrained(path / inner, state_dict=weights)
 
-    return ImageNetwork(network, lambda pixels: compute(network, pixels), write)
+    return TrainableImageNetwork(network, lambda pixels: compute(network, pixels), write)
 
 
-def write_network(network: ImageNetwork, source: ModelSource, directory: Path) -> None:
+def write_network(network: TrainableImageNetwork, source: ModelSource, directory: Path) -> None:
     """Write a directory like the source's, with the network's weights."""
     shutil.rmtree(directory, ignore_errors=True)
     for file in source.path.rglob("*"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from fastapi import APIRouter, Response
 
-from models.images.detections import Detections
+from models.images.detections import DetectedObjects
 from models.images.pixels import Pixels
 from service.api.compute_route import CallDep, compute_route
 from service.api.hot_path import ComputeCall
@@ -18,7 +18,7 @@ from service.api.schemas.vision import DetectAnswer, DetectBody
 from service.serving.image_model import ImageOutput, ReadsImages
 
 router = APIRouter(tags=["Sonde"])
-Found = list[tuple[Pixels, Detections]]
+Found = list[tuple[Pixels, DetectedObjects]]
 
 
 @compute_route(router, "/v1/detect", DetectAnswer, "Find objects in images")
@@ -50,14 +50,14 @@ async def find_objects(
     """The objects of each image with a score above `threshold`, and what was computed for them."""
     rows = await call.cancel_on_disconnect(compute_images(images, served, call, "detection"))
     found = [
-        (item, Detections.of_row(row, item.size, threshold=threshold, most=most))
+        (item, DetectedObjects.of_row(row, item.size, threshold=threshold, most=most))
         for item, row in zip(rows.tokens, rows.values, strict=True)
         if isinstance(item, Pixels)
     ]
     return found, rows
 
 
-def describe_objects(objects: Detections, served: ReadsImages, *, whole: bool = False) -> list[dict[str, object]]:
+def describe_objects(objects: DetectedObjects, served: ReadsImages, *, whole: bool = False) -> list[dict[str, object]]:
     """Objects with label, score and box, as Hugging Face names them; `whole` cuts pixels to integers, as it does."""
     names = served.metadata.labels
     boxes = objects.boxes.astype(np.int64) if whole else objects.boxes

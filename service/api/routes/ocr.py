@@ -12,7 +12,7 @@ from service.api.routes.detect import box_object
 from service.api.schemas.images import EncodedImage, name_images
 from service.api.schemas.vision import OcrAnswer, OcrBody
 from service.serving.servable import Timings
-from service.serving.text_recognition import Page, ServedRecognizer
+from service.serving.text_recognition import RecognizedPage, ServedRecognizer
 
 router = APIRouter(tags=["Sonde"])
 
@@ -29,13 +29,13 @@ async def ocr(body: OcrBody, call: CallDep) -> Response:
 
 async def read_pages(
     images: list[EncodedImage], served: ServedRecognizer, call: ComputeCall, *, lines: bool
-) -> tuple[list[Page], Timings]:
+) -> tuple[list[RecognizedPage], Timings]:
     """The texts of images, which are fetched where they came as URLs."""
     fetched = await fetch_images(images, call)
     return await served.read_pages(fetched, call.caller, name_images(fetched), lines=lines)
 
 
-def _page_object(page: Page, index: int) -> dict[str, object]:
+def _page_object(page: RecognizedPage, index: int) -> dict[str, object]:
     return {
         "object": "ocr",
         "index": index,

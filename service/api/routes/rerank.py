@@ -51,7 +51,7 @@ async def rerank(body: RerankBody, call: CallDep) -> Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class RankedDocuments:
     """Scores float32 [documents] between 0 and 1, the indices by score, and the rows behind them."""
 
     scores: NDArray[np.float32]
@@ -65,23 +65,27 @@ class Ranked:
 
 async def rank_documents(
     body: DocumentsBody, documents: list[Document], served: ServedText, call: ComputeCall, side: Side = "right"
-) -> Ranked:
+) -> RankedDocuments:
     """Rank documents by their relevance to the query, best first."""
     call.require_inputs(len(documents), "documents")
     texts = body.document_texts(documents)
     options = TokenizeOptions(max_tokens=body.max_tokens_per_doc, truncate=body.truncate, side=side, param="documents")
     raw, parts = await call.cancel_on_disconnect(score_documents(served, body.query, texts, options, call.caller))
     scores = to_relevance(raw, served)
-    return Ranked(scores, np.argsort(-scores, kind="stable")[: body.top_n], parts)
+    return RankedDocuments(scores, np.argsort(-scores, kind="stable")[: body.top_n], parts)
 
 
-def jina_answer(ranked: Ranked, body: DocumentsBody, documents: list[Document], served: ServedText) -> dict[str, Any]:
+def jina_answer(
+    ranked: RankedDocuments, body: DocumentsBody, documents: list[Document], served: ServedText
+) -> dict[str, Any]:
     """Jina's answer; each document is the text that was ranked, as Infinity's clients read it."""
     answer = _as_jina(ranked, body, [*body.document_texts(documents)], served)
     return {"id": str(uuid.uuid4()), "results": answer.pop("data"), **answer}
 
 
-def _as_jina(ranked: Ranked, body: DocumentsBody, documents: list[Document], served: ServedText) -> dict[str, Any]:
+def _as_jina(
+    ranked: RankedDocuments, body: DocumentsBody, documents: list[Document], served: ServedText
+) -> dict[str, Any]:
     return {
         "object": "list",
         "model": served.metadata.name,
@@ -90,7 +94,7 @@ def _as_jina(ranked: Ranked, body: DocumentsBody, documents: list[Document], ser
     }
 
 
-def _results(ranked: Ranked, body: DocumentsBody, documents: list[Document]) -> list[dict[str, Any]]:
+def _results(ranked: RankedDocuments, body: DocumentsBody, documents: list[Document]) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = [
         {"index": int(at), "relevance_score": float(ranked.scores[at])} for at in ranked.order
     ]

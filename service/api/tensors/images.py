@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from models.images.detections import Detections
+from models.images.detections import DetectedObjects
 from models.images.pixels import Pixels
 from models.linalg import normalize
 from models.metadata import OBJECT_NUMBERS
@@ -63,7 +63,7 @@ class ImageDetectorTensors(ImageEmbeddingTensors):
         """See TensorModel."""
         rows = await self._rows(call)
         found = [
-            Detections.of_row(row, item.size)
+            DetectedObjects.of_row(row, item.size)
             for item, row in zip(rows.tokens, rows.values, strict=True)
             if isinstance(item, Pixels)
         ]

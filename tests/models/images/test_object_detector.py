@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 from models.errors import ModelSourceError
 from models.images.batch_check import OneImageByOne, check_image_batches
-from models.images.detections import Detections
+from models.images.detections import DetectedObjects
 from models.images.model import ImageModel
 from models.images.object_detector import ObjectDetector
 from models.images.pixels import Pixels
@@ -63,7 +63,7 @@ def test_objects_are_those_of_transformers(tmp_path: Path, architecture: Detecto
     expected = of_transformers(tmp_path)
     assert not np.allclose(expected[0]["scores"], expected[1]["scores"], atol=1e-3)
     for item, row, wanted in zip(items, model.forward(items), expected, strict=True):
-        found = Detections.of_row(row, item.size)
+        found = DetectedObjects.of_row(row, item.size)
         np.testing.assert_allclose(found.scores, wanted["scores"], atol=1e-4)
         np.testing.assert_array_equal(found.labels, wanted["labels"])
         np.testing.assert_allclose(found.boxes, wanted["boxes"], atol=1e-2)
@@ -86,11 +86,11 @@ def test_boxes_are_in_the_pixels_that_were_sent(tmp_path: Path) -> None:
 
 def test_scores_choose_objects() -> None:
     row = np.array([0.2, 1, 0, 0, 1, 1, 0.9, 0, 0.5, 0.5, 1, 1, 0.5, 2, 0, 0, 0.5, 0.5], np.float32)
-    found = Detections.of_row(row, (200, 100), threshold=0.2)
+    found = DetectedObjects.of_row(row, (200, 100), threshold=0.2)
     assert found.labels.tolist() == [0, 2]
     assert found.boxes.tolist() == [[100, 50, 200, 100], [0, 0, 100, 50]]
-    assert Detections.of_row(row, (200, 100), most=1).labels.tolist() == [0]
-    assert Detections.of_row(row, (200, 100), threshold=0.9).scores.size == 0
+    assert DetectedObjects.of_row(row, (200, 100), most=1).labels.tolist() == [0]
+    assert DetectedObjects.of_row(row, (200, 100), threshold=0.9).scores.size == 0
 
 
 @pytest.mark.parametrize("in_another_order", [True, False])

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from service.auth import Keyring, Scope
 from service.jobs.attempt import AttemptRunner
 from service.jobs.backend import JobBackend
-from service.jobs.feedback import Feedback
+from service.jobs.feedback import FeedbackStore
 from service.jobs.leases import WorkerLeases
 from service.jobs.principal import Principal
 from service.jobs.records import Checkpoint, Job, JobEvent
@@ -190,7 +190,7 @@ def test_one_team_shares_all(shared: Team) -> None:
 def texts(team: Team, job: str, tmp_path: Path) -> list[str]:
     """The texts that every attempt at a job on feedback trains on."""
     runner = AttemptRunner.__new__(AttemptRunner)
-    runner._rows = Feedback(team.jobs.database)
+    runner._rows = FeedbackStore(team.jobs.database)
     kept = team.jobs.store.get(job)
     path = runner._rows_path("training_file", kept.training_file, kept, tmp_path)
     assert path is not None

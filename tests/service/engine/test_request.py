@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.request import Outcome, Request
+from service.engine.request import Request, RowsFuture
 from tests.fakes.item import request
 
 
@@ -105,9 +105,9 @@ def test_a_wait_ends_with_the_rows_of_another_thread() -> None:
 
 def test_callbacks_are_called_once_before_and_after_the_end(caplog: pytest.LogCaptureFixture) -> None:
     one = request(10)
-    told: list[Outcome] = []
+    told: list[RowsFuture] = []
 
-    def fail(_: Outcome) -> None:
+    def fail(_: RowsFuture) -> None:
         raise RuntimeError("the event loop is closed")
 
     for callback in (told.append, fail, told.append):

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from service.errors import ConfigError, StorageFull, Unavailable
 from service.jobs.database import Database, engine_url
-from service.jobs.feedback import Feedback
+from service.jobs.feedback import FeedbackStore
 from service.jobs.files import Files
 from service.jobs.leases import WorkerLeases
 from service.jobs.principal import Principal
@@ -86,7 +86,7 @@ def to_version_1(database: Database) -> None:
 def test_rows_of_version_1_are_kept_without_an_owner(database: Database, tmp_path: Path) -> None:
     principal = Principal("key-1")
     store, uploads = JobStore(database, tmp_path), Files(database, tmp_path, 100, principal)
-    labels = Feedback(database, principal)
+    labels = FeedbackStore(database, principal)
     with uploads.receive() as incoming:
         incoming.write(b"x")
         file = uploads.keep(incoming, "rows.csv", "fine-tune")

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from service.auth import Keyring
 from service.errors import QuotaExceeded, TooManyJobs
 from service.jobs.database import Database
-from service.jobs.feedback import Feedback
+from service.jobs.feedback import FeedbackStore
 from service.jobs.files import Files
 from service.jobs.principal import Principal
 from service.jobs.quotas import Quotas
@@ -32,7 +32,7 @@ class Kept:
     def __init__(self, database: Database, home: Path, quotas: Quotas) -> None:
         self._store = JobStore(database, home, quotas=quotas)
         self._files = Files(database, home, 10**6, quotas=quotas)
-        self._feedback = Feedback(database, quotas=quotas)
+        self._feedback = FeedbackStore(database, quotas=quotas)
         self._home = home
 
     def jobs(self, principal: Principal, number: int = 0) -> None:

@@ -11,7 +11,7 @@ import torch
 from models.errors import ModelSourceError
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.forecasting.intervals import LEVELS, Intervals
-from models.sensors.forecasting.networks import LinearForecast, Moments, PatchForecast
+from models.sensors.forecasting.networks import LinearForecast, PatchForecast, WindowProducts
 from models.sensors.forecasting.windows import cut_windows
 from models.sensors.model import Readings
 from models.sensors.seasonality import find_season
@@ -66,7 +66,7 @@ def test_runs_that_are_too_short_are_refused() -> None:
 def test_ridge_finds_the_map_that_made_the_series() -> None:
     time = torch.arange(400.0, dtype=torch.float64)
     windows = cut_windows([torch.sin(2 * torch.pi * time / 16)[:, None]], 16, 8)
-    model = LinearForecast.fitted(Moments.of(windows), 1e-9)
+    model = LinearForecast.fitted(WindowProducts.of(windows), 1e-9)
     assert errors_of(model, windows).mse < 1e-6
 
 
@@ -74,7 +74,7 @@ def test_each_column_may_have_a_map_of_its_own() -> None:
     time = torch.arange(500.0, dtype=torch.float64)
     opposite = torch.stack([1.01**-time, torch.sin(time / 3) + 1.005**time], dim=1)
     windows = cut_windows([opposite], 8, 4)
-    each = Moments.of(windows)
+    each = WindowProducts.of(windows)
     own, shared = LinearForecast.fitted(each, 1e-8), LinearForecast.fitted(each.pooled(), 1e-8)
     assert own.weight.shape == (2, 8, 4)
     assert shared.weight.shape == (1, 8, 4)
@@ -97,7 +97,7 @@ def test_the_network_learns_what_a_line_cannot() -> None:
         values.append(3.9 * values[-1] * (1 - values[-1]))
     series = torch.tensor(values, dtype=torch.float64)[:, None]
     seen, unseen = cut_windows([series[:1200]], 8, 1), cut_windows([series[1200:]], 8, 1)
-    linear = LinearForecast.fitted(Moments.of(seen), 1e-3)
+    linear = LinearForecast.fitted(WindowProducts.of(seen), 1e-3)
     network = NetworkFit(linear, seen, NetworkSettings(epochs=8, learning_rate=5e-3))
     judged = network.train(lambda: errors_of(network.model, unseen).mse)
     assert min(judged) < 0.5 * errors_of(linear, unseen).mse

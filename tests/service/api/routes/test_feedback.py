@@ -18,7 +18,7 @@ from models.training.data.dataset import read_rows
 from models.training.data.image_reader import ImageReader, read_small
 from models.training.images.store import ImageStore
 from service.jobs.database import Database
-from service.jobs.feedback import GOOD, Feedback
+from service.jobs.feedback import GOOD, FeedbackStore
 from tests.support.images import encoded, picture
 
 IMAGE = encoded(picture(80, 60))
@@ -104,7 +104,7 @@ def test_a_small_copy_has_no_comment(client: TestClient, kind: str) -> None:
 def test_an_export_has_the_rows_of_one_kind(tmp_path: Path) -> None:
     database = Database("", tmp_path)
     database.migrate()
-    feedback = Feedback(database)
+    feedback = FeedbackStore(database)
     feedback.add("m", "a text", None, "good")
     for seed, label in enumerate(["good", "bad", "normal"]):
         uri = f"data:image/png;base64,{b64encode(encoded(picture(seed=seed))).decode()}"
@@ -124,7 +124,7 @@ def test_an_export_has_the_rows_of_one_kind(tmp_path: Path) -> None:
 def test_an_export_has_one_models_rows_up_to_a_number_and_the_last_word_on_each(tmp_path: Path) -> None:
     database = Database("", tmp_path)
     database.migrate()
-    feedback = Feedback(database)
+    feedback = FeedbackStore(database)
     assert feedback.newest("m") is None
     feedback.add("m", "one", "x", "a")
     feedback.add("other", "one", "x", "b")
@@ -142,7 +142,7 @@ def test_an_export_has_one_models_rows_up_to_a_number_and_the_last_word_on_each(
 def test_an_export_holds_few_images_in_memory(tmp_path: Path) -> None:
     database = Database("", tmp_path)
     database.migrate()
-    feedback = Feedback(database)
+    feedback = FeedbackStore(database)
     for number in range(300):
         feedback.add("m", f"{number:05}" * 20_000, None, "good", kind="image")
     tracemalloc.start()
@@ -186,7 +186,7 @@ def test_feedback_on_any_version_counts_for_the_name(
     database: Database, tmp_path: Path, asked: str, counted: list[str]
 ) -> None:
     """Answers name the version that gave them, and so does a bot that sends their `model` back."""
-    feedback = Feedback(database)
+    feedback = FeedbackStore(database)
     for name in STORED:
         feedback.add(name, f"to {name}", None, "a")
     newest = feedback.newest(asked)
@@ -197,7 +197,7 @@ def test_feedback_on_any_version_counts_for_the_name(
 
 
 def test_the_last_word_on_a_text_may_be_on_another_version(database: Database, tmp_path: Path) -> None:
-    feedback = Feedback(database)
+    feedback = FeedbackStore(database)
     feedback.add("ft:b:o:m:v2", "one", None, "b")
     feedback.add("ft:b:o:m:v1", "one", None, "a")
     feedback.export("ft:b:o:m", 1000, tmp_path / "rows.jsonl")
@@ -212,7 +212,7 @@ def test_rows_that_no_job_could_use_are_left_out_of_an_export(tmp_path: Path) ->
     """Nobody can take such a report back: it would fail every later job on the model's feedback."""
     database = Database("", tmp_path)
     database.migrate()
-    feedback = Feedback(database)
+    feedback = FeedbackStore(database)
     feedback.add("m", " \u200b\n", None, "a")
     feedback.add("m", "one", None, "\t")
     odd = ['"quoted"\\', "two\r\nlines", "a\u2028b\x85c", "\x01\x1b[31mred", "é" * 5, "👩‍🚒", "=1+1", '{"text": 1}']
