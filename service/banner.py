@@ -10,7 +10,7 @@ from typing import Any
 
 from models.images.pixel import PIXEL
 from models.metadata import ModelMetadata
-from service.console import BOLD, GREEN, paint
+from service.console_log import BOLD, GREEN, paint
 from service.printable import printable
 
 # Scripts read the address behind these words, up to the next space.

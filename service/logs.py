@@ -15,7 +15,7 @@ from typing import Literal, TextIO
 
 import orjson
 
-from service.console import BUILT_IN, ConsoleFormatter, takes_colours
+from service.console_log import BUILT_IN, ConsoleFormatter, takes_colours
 from service.printable import printable
 
 # The logger of a line for each request.

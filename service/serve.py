@@ -15,7 +15,7 @@ from service import logs
 from service.auth import Keyring
 from service.banner import Banner
 from service.config import Settings
-from service.console import takes_colours
+from service.console_log import takes_colours
 
 if TYPE_CHECKING:
     import socket
@@ -134,7 +134,7 @@ def _remote_opener(
     from service.serving.engine_link import EngineLink
     from service.serving.remote_models import RemoteModelOpener
 
-    link = EngineLink(lambda: process.tell("connect"), on_failure)
+    link = EngineLink(lambda: process.send_state("connect"), on_failure)
     process.link = lambda: link
     return RemoteModelOpener(settings, link, metrics)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from models.errors import ModelSourceError
 from models.images.pixels import Pixels
 from models.images.reader import ImageLimits, read_image
-from models.images.scaling import Scaling
+from models.images.resizing import Scaling
 from models.metadata import ImageSignature
 from models.source import ModelSource
 from models.text.packed.torchscript import as_written, script

@@ -20,8 +20,8 @@ def usable_bytes(cgroup: Path = _CGROUP) -> int:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that the machine has no memory left; PyTorch's CPU allocator has no class of its own."""
-    told = isinstance(error, RuntimeError) and any(words in str(error) for words in _ALLOCATOR_SAYS)
-    return told or isinstance(error, MemoryError)
+    by_allocator = isinstance(error, RuntimeError) and any(words in str(error) for words in _ALLOCATOR_SAYS)
+    return by_allocator or isinstance(error, MemoryError)
 
 
 def _read_limit(path: Path) -> int | None:

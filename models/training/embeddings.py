@@ -19,7 +19,7 @@ from models.linalg import normalize
 from models.metadata import ModelMetadata
 from models.text.model import TextModel
 from models.text.tokenization import Tokens
-from models.training.events import Events, ProgressEvents
+from models.training.job_events import Events, ProgressEvents
 
 Floats = NDArray[np.float32]
 # Embeddings [n, d] of texts, or of images by their keys.

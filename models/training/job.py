@@ -21,9 +21,9 @@ from models.source import ModelSource
 from models.text.model import TextModel
 from models.training.embeddings import CachedEmbedder, Embedder, EmbeddingCache
 from models.training.errors import TrainingError
-from models.training.events import Events
 from models.training.images.embeddings import ImageEmbedder
 from models.training.images.store import ImageStore
+from models.training.job_events import Events
 from models.training.report import Report
 
 JOB, RESULT, RESULT_FILES, ERROR = "job.json", "result.json", "result", "error.json"

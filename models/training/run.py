@@ -32,7 +32,6 @@ from models.training.data.dataset import DataSplit, read_split
 from models.training.data.image_reader import ImageReader
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import shorten
-from models.training.events import Events, Heartbeat, emit, json_lines, set_phase
 from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
     ClassificationHyperparameters,
@@ -58,6 +57,7 @@ from models.training.job import (
     read_job,
     write_json,
 )
+from models.training.job_events import Events, Heartbeat, emit, json_lines, set_phase
 from models.training.recipes import (
     classification,
     forecast,

@@ -56,8 +56,8 @@ def _verdict(job: Job, report: Report) -> Iterator[str]:
         return
     yield _decision(job, job.result)
     yield from _quality(job.task, job.result.get("metrics") or {})
-    told = ("against_", "false_alarm_rate_0.05")
-    yield from (one.message for one in report.of("outcome") if one.check.startswith(told))
+    shown = ("against_", "false_alarm_rate_0.05")
+    yield from (one.message for one in report.of("outcome") if one.check.startswith(shown))
 
 
 def _decision(job: Job, result: Mapping[str, Any]) -> str:

@@ -161,7 +161,7 @@ class Server(uvicorn.Server):
             return
         self._manager.draining = True
         if self._member is not None:
-            self._member.tell("draining")
+            self._member.send_state("draining")
             log.info("draining: answering %d open requests", waiting)
         else:
             log.info("draining: answering %d open requests, Ctrl-C again ends at once", waiting)

@@ -122,8 +122,8 @@ def _refusal(response: httpx.Response) -> Refused:
     """The service's error, with its message."""
     kind = KINDS.get(response.status_code, Refused)
     try:
-        told = response.json()["error"]
-        message, code, param = str(told["message"]), str(told.get("code")), told.get("param")
+        fault = response.json()["error"]
+        message, code, param = str(fault["message"]), str(fault.get("code")), fault.get("param")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         message, code, param = f"{response.url} answered with HTTP status {response.status_code}", "http_error", None
     after = response.headers.get("retry-after", "")

@@ -12,8 +12,8 @@ import httpx
 from service.client import calls
 from service.client.answers import Scores
 from service.client.call import Call, Wait, address_of, exchange, key_headers
+from service.client.data_frames import forecast_frame, readings_of, scores_frame
 from service.client.event_log import EventLog
-from service.client.frames import forecast_frame, readings_of, scores_frame
 from service.client.job_answers import JobEvent
 from service.client.series import Series
 

@@ -9,9 +9,9 @@ import typer
 
 from service.client.job_answers import Report as ReportAnswer
 from service.commands.connection import Json
+from service.commands.job_options import Columns, Set, Task, pairs, values
 from service.commands.report_text import show_report
 from service.commands.screen import Screen
-from service.commands.settings import Columns, Set, Task, pairs, values
 
 app = typer.Typer()
 

@@ -10,8 +10,8 @@ import typer
 from service.client import Client
 from service.client.errors import BadInput
 from service.commands.connection import DEFAULT_URL, Json, Key, Model, Url, choose_model, connect
+from service.commands.job_options import Columns, Set, Task, pairs, values
 from service.commands.screen import Screen, size_text
-from service.commands.settings import Columns, Set, Task, pairs, values
 from service.commands.watch_job import follow, show_outcome
 
 _FEEDBACK = "feedback:"

@@ -97,7 +97,7 @@ class RowsFuture:
         try:
             callback(self)
         except Exception:  # a caller's fault must not end the engine's thread
-            log.exception("a request's caller could not be told")
+            log.exception("a request's callback failed")
 
 
 class Request:

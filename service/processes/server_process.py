@@ -125,21 +125,21 @@ class ServerProcess:
     def take_connections(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
         """Serve connections from the channel from now on. For the event loop's thread."""
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._receive_connection, make_protocol)
-        self.tell("listening")
+        self.send_state("listening")
         if self.link is not None:
-            self.tell("connect")
+            self.send_state("connect")
 
     def announcing(
         self, greeting: Callable[[str, Sequence[ModelMetadata]], str]
     ) -> Callable[[str, Sequence[ModelMetadata]], None]:
         """A callback for loaded models; the supervisor prints the greeting when all are ready."""
-        return lambda url, models: self.tell("ready", json.dumps(greeting(url, models)))
+        return lambda url, models: self.send_state("ready", json.dumps(greeting(url, models)))
 
     def closed(self) -> None:
         """Report that a connection has closed."""
-        self.tell("closed")
+        self.send_state("closed")
 
-    def tell(self, state: State, more: str = "") -> None:
+    def send_state(self, state: State, more: str = "") -> None:
         """Send a state to the supervisor."""
         with contextlib.suppress(ConnectionError):  # the supervisor is dead, and this process ends with it
             self._channel.sendall(f"{state} {more}".rstrip().encode() + b"\n")

@@ -111,12 +111,12 @@ class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, about)
         self._watching += 1
         try:
-            said = None
+            sent = None
             while not self._stopping.is_set():
                 now = self._status() if request.service in ("", SERVICE) else _response("SERVICE_UNKNOWN")
-                if now != said:
+                if now != sent:
                     yield now
-                    said = now
+                    sent = now
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), _POLL_S)
             yield self._status()

@@ -79,7 +79,7 @@ class EngineServer:
         """Load the models and take fronts."""
         self._process.take_connections(lambda: FrontConnection(self))
         self._start(self._load_configured())
-        self._start(self._tell_deadlines())
+        self._start(self._send_moved_deadlines())
 
     async def close(self) -> None:
         """Leave all fronts, and end the engines."""
@@ -169,21 +169,21 @@ class EngineServer:
             return
         finally:
             thread.shutdown(wait=False)
-        self._process.tell("ready")
+        self._process.send_state("ready")
 
-    async def _tell_deadlines(self) -> None:
-        """Tell fronts about deadlines that have moved, a few times within the callers' patience."""
+    async def _send_moved_deadlines(self) -> None:
+        """Send fronts the deadlines that have moved, a few times within the callers' patience."""
         while True:
             await asyncio.sleep(min(_DEADLINES_S, self._settings.default_timeout_s / 4))
             for front in self._fronts:
-                front.tell_deadlines()
+                front.send_moved_deadlines()
 
     def _on_signal(self) -> None:
         if self._draining:
             self._end(0)
             return
         self._draining = True
-        self._process.tell("draining")
+        self._process.send_state("draining")
         log.info("draining: %d fronts", len(self._fronts))
         if self._process.has_parent:  # without one, the fronts drain by themselves
             for front in self._fronts:

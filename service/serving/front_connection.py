@@ -90,7 +90,7 @@ class FrontConnection(asyncio.Protocol):
             content = encode(failure(frame.number, BackendError(f"the answer is {error}: send fewer inputs a request")))
         self._transport.write(content)
 
-    def tell_deadlines(self) -> None:
+    def send_moved_deadlines(self) -> None:
         """Send the deadlines that have moved since the last call."""
         for number, submission in self._open.items():
             if (moved := submission.moved_deadline()) is not None:
@@ -162,17 +162,17 @@ def _items_of(frame: Submit | SubmitImages | SubmitTensors) -> Sequence[Item]:
 class _Submission:
     """A request of a front, the model that computes it, and its admission."""
 
-    __slots__ = ("_told", "admitted", "engine", "request")
+    __slots__ = ("_sent_deadline", "admitted", "engine", "request")
 
     def __init__(self, engine: RowEngine[Any], request: Request, admitted: ExitStack) -> None:
         self.engine = engine
         self.request = request
         self.admitted = admitted
-        self._told = request.deadline
+        self._sent_deadline = request.deadline
 
     def moved_deadline(self) -> float | None:
         """The deadline, where it has moved since the last call."""
-        if self.request.deadline == self._told:
+        if self.request.deadline == self._sent_deadline:
             return None
-        self._told = self.request.deadline
-        return self._told
+        self._sent_deadline = self.request.deadline
+        return self._sent_deadline

@@ -33,9 +33,9 @@ async def serve(process: ServerProcess, way: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, (lambda: None) if way == "deaf" else ended.set)
     process.take_connections(lambda: Number(process))
     if way != "loading":
-        process.tell("ready", json.dumps(f"all ready,\nsays {process.number}"))
+        process.send_state("ready", json.dumps(f"all ready,\nsays {process.number}"))
     await ended.wait()
-    process.tell("draining")
+    process.send_state("draining")
 
 
 def main(spec: str, way: str = "") -> int:

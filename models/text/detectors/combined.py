@@ -48,7 +48,7 @@ class CombinedDetector(CalibratedTextDetector):
         """Scores and p-values of items [n, d], and the `explain` nearest normal items of each."""
         near = self.knn.score(x, explain=explain)
         scores = self._sum(near.scores, self.energetic(x))
-        return self.judge(scores, near.nearest, near.similarities)
+        return self.with_p_values(scores, near.nearest, near.similarities)
 
     def settings(self) -> dict[str, object]:
         """The number of neighbours."""

@@ -52,9 +52,9 @@ class CalibratedTextDetector(nn.Module):
         """Scores and p-values of items [n, d]."""
         scores: Tensor = self(x)
         none = torch.empty(len(x), 0)
-        return self.judge(scores, none.long(), none)
+        return self.with_p_values(scores, none.long(), none)
 
-    def judge(self, scores: Tensor, nearest: Tensor, similarities: Tensor) -> ScoredTexts:
+    def with_p_values(self, scores: Tensor, nearest: Tensor, similarities: Tensor) -> ScoredTexts:
         """What the calibration says about scores [n]."""
         p_values, belongs = conformal_p_values(self.calibration, scores), in_scope(self.calibration, scores)
         return ScoredTexts(scores, p_values, belongs, nearest, similarities)

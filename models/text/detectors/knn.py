@@ -59,7 +59,7 @@ class KnnDetector(CalibratedTextDetector):
             best = similarity.topk(min(explain, len(self.reference)), dim=-1)
             nearest.append(best.indices)
             similarities.append(best.values.clamp(-1.0, 1.0))
-        return self.judge(torch.cat(scores), torch.cat(nearest), torch.cat(similarities))
+        return self.with_p_values(torch.cat(scores), torch.cat(nearest), torch.cat(similarities))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of items [n, d]."""

@@ -31,8 +31,8 @@ def check_duplicates(train: TextRows) -> Finding:
     """Count rows that repeat an earlier one."""
     seen: dict[str, int] = {}
     rows = [line for key, line in zip(row_keys(train), train.lines, strict=True) if seen.setdefault(key, line) != line]
-    aside = " (case and punctuation aside)" if train.inputs == "texts" else ""
-    message = f"{len(rows)} of {len(train)} rows repeat an earlier one{aside}."
+    suffix = " (case and punctuation aside)" if train.inputs == "texts" else ""
+    message = f"{len(rows)} of {len(train)} rows repeat an earlier one{suffix}."
     return _finding(
         "exact_duplicates", rows, len(train), MAX_DUPLICATES, message, "Remove the copies: they count twice."
     )

@@ -58,13 +58,13 @@ class ColumnParser:
         if pa.types.is_date(column.type):
             column = pc.cast(column, pa.timestamp("s"), safe=False)
         if not pa.types.is_timestamp(column.type):
-            texts, told = self._cells_as_texts(column), list[str]()
+            texts, how = self._cells_as_texts(column), list[str]()
             if clock is not None:
                 texts = join(texts, self._cells_as_texts(self.file.table.column(clock)))
-                told = [f"the time of day from {quote(clock)}"]
+                how = [f"the time of day from {quote(clock)}"]
             try:
                 found = read_dates(texts, self.csv, self.param)
-                return replace(found, read_as=[*found.read_as, *told])
+                return replace(found, read_as=[*found.read_as, *how])
             except DateError as error:
                 got = f"{repr(texts[error.row])[:60]}; `date_format` in `csv` can name another form"
                 raise self._error("wrong_type", error.row, name, EXPECTED, got) from None

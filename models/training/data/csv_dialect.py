@@ -71,18 +71,18 @@ def plain(path: Path, options: CsvOptions, param: str) -> Iterator[PlainFile]:
 
     Raises TrainingDataError for bytes that are not of the encoding asked for.
     """
-    encoding, told = _find_encoding(path, options)
+    encoding, read_as = _find_encoding(path, options)
     with path.open("rb") as file:
         sample = _decode_sample(file.read(_SAMPLE_BYTES), encoding)
     layout = _Layout.find(sample, options)
-    told = [*told, *layout.told]
+    read_as = [*read_as, *layout.read_as]
     if encoding == "utf-8" and layout.is_plain:
-        yield PlainFile(path, layout.delimiter, (), tuple(told))
+        yield PlainFile(path, layout.delimiter, (), tuple(read_as))
         return
     with tempfile.TemporaryDirectory(prefix="sonde-csv-") as folder:
         copy = Path(folder) / "plain.csv"
         dropped = _write_plain(path, copy, encoding, layout, param)
-        yield PlainFile(copy, layout.delimiter, tuple(dropped), tuple(told))
+        yield PlainFile(copy, layout.delimiter, tuple(dropped), tuple(read_as))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class _Layout:
     skipped: int = 0
     units: bool = False
     trailing: bool = False
-    told: tuple[str, ...] = ()
+    read_as: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -118,12 +118,13 @@ class _Layout:
         body = [_cells(line, delimiter) for line in rows[header:]]
         units = options.units_row if options.units_row is not None else _has_units(body)
         trailing = len(body) > _LEAST_ROWS and all(len(row) == len(body[0]) + 1 and not row[-1] for row in body[1:])
-        told = [] if delimiter == "," else [_NAMES.get(delimiter, repr(delimiter))]
-        told += [f"{skipped} lines above the header left out"] if skipped else []
-        told += [f"lines that begin with {comments.mark} left out"] if comments.mark else []
-        told += [f"a row of units left out ({shorten(', '.join(filter(None, body[1])))})"] if units and body[1:] else []
-        told += ["a separator at the end of each row"] if trailing else []
-        return cls(delimiter, comments, skipped, units, trailing, tuple(told))
+        read_as = [] if delimiter == "," else [_NAMES.get(delimiter, repr(delimiter))]
+        read_as += [f"{skipped} lines above the header left out"] if skipped else []
+        read_as += [f"lines that begin with {comments.mark} left out"] if comments.mark else []
+        if units and body[1:]:
+            read_as.append(f"a row of units left out ({shorten(', '.join(filter(None, body[1])))})")
+        read_as += ["a separator at the end of each row"] if trailing else []
+        return cls(delimiter, comments, skipped, units, trailing, tuple(read_as))
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def read_dates(texts: Sequence[str], options: CsvOptions, param: str) -> DateCol
     Raises TrainingDataError where it could be day or month that comes first and `options` does not decide.
     """
     zone: tzinfo = UTC if options.timezone is None else ZoneInfo(options.timezone)
-    told = [] if options.timezone is None else [options.timezone]
+    read_as = [] if options.timezone is None else [options.timezone]
     parse, how = _choose(texts, options, param)
     moments = []
     for row, text in enumerate(texts):
@@ -67,7 +67,7 @@ def read_dates(texts: Sequence[str], options: CsvOptions, param: str) -> DateCol
         except (ValueError, OverflowError):
             raise DateError(row) from None
     seconds, changed = _localise(moments, zone)
-    return DateColumn(seconds, [*how, *told, *changed])
+    return DateColumn(seconds, [*how, *read_as, *changed])
 
 
 def _choose(texts: Sequence[str], options: CsvOptions, param: str) -> tuple[Parser, list[str]]:
@@ -170,6 +170,6 @@ def _localise(moments: Sequence[datetime | float], zone: tzinfo) -> tuple[list[f
             seconds.append(require_in_calendar(late if second else early))
         except ValueError:
             raise DateError(len(seconds)) from None
-    told = [f"{doubled} times of an hour that comes twice, taken in the order of the rows"] if doubled else []
-    told += [f"{lost} times of an hour that the clock left out, taken as an hour later"] if lost else []
-    return seconds, told
+    read_as = [f"{doubled} times of an hour that comes twice, taken in the order of the rows"] if doubled else []
+    read_as += [f"{lost} times of an hour that the clock left out, taken as an hour later"] if lost else []
+    return seconds, read_as

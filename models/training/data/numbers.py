@@ -50,8 +50,8 @@ class NumberFormat:
     @property
     def read_as(self) -> list[str]:
         """What a report tells of it."""
-        told = ["decimal comma"] if self.decimal == "," else []
-        return told + ([f"{_MARK_NAMES[self.thousands]} between thousands"] if self.thousands else [])
+        read_as = ["decimal comma"] if self.decimal == "," else []
+        return read_as + ([f"{_MARK_NAMES[self.thousands]} between thousands"] if self.thousands else [])
 
     @property
     def missing_numbers(self) -> list[float]:

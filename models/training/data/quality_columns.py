@@ -48,7 +48,7 @@ def is_good(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     return ~np.array(bad, dtype=np.bool_)
 
 
-def tell_quality(columns: Collection[str], rows: int) -> str:
+def describe_left_out(columns: Collection[str], rows: int) -> str:
     """What to say of the columns of quality that were used, and of the number of readings that they refuse."""
     return f"{rows} readings left out that are not good by {shorten(', '.join(map(quote, columns)))}"
 

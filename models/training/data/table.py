@@ -19,7 +19,7 @@ from models.training.data.file_limits import MAX_ROWS
 from models.training.data.file_reader import FileColumns, FileReader
 from models.training.data.header import require_header
 from models.training.data.numbers import NumberFormat, cast_plain, find_number_format
-from models.training.data.quality_columns import find_quality, is_good, tell_quality
+from models.training.data.quality_columns import describe_left_out, find_quality, is_good
 from models.training.data.suspicious_values import is_counter, is_empty, never_falls, require_no_sentinels
 from models.training.data.time_column import find_clock
 from models.training.errors import TrainingDataError, data_error, quote
@@ -134,7 +134,7 @@ class _TableParser:
         if not 1 <= len(columns) <= MOST_COLUMNS:
             raise data_error(self.param, "wrong_columns", f"1 to {MOST_COLUMNS} columns of readings", str(len(columns)))
         self.cells.numbers = self._find_numbers(columns)
-        told = [*self.file.read_as, *self.cells.numbers.read_as]
+        read_as = [*self.file.read_as, *self.cells.numbers.read_as]
         columns, left_out = (columns, []) if roles.columns else self._without_counters(columns)
         readings = self._matrix(columns)
         left_out += self._without_bad(columns, readings)
@@ -148,7 +148,7 @@ class _TableParser:
             None if dates is None else np.array(dates.seconds, dtype=np.float64),
             None if roles.group is None else self.cells.groups(roles.group),
             None if roles.label is None else self.cells.labels(roles.label),
-            (*told, *([] if dates is None else dates.read_as), *left_out),
+            (*read_as, *([] if dates is None else dates.read_as), *left_out),
             roles.csv.timezone,
         )
 
@@ -183,11 +183,11 @@ class _TableParser:
     def _without_counters(self, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
         """The columns that are no counters, and what to tell of those that are."""
         counters = [name for name in columns if self._may_count(name) and is_counter(self._numbers_or_none(name))]
-        told = [f"left out {quote(name)}, which is empty" for name in self._empty if name]
+        left_out = [f"left out {quote(name)}, which is empty" for name in self._empty if name]
         if len(counters) == len(columns):
-            return columns, told
-        told += [f"left out {quote(name)}, which only counts up" for name in counters]
-        return tuple(name for name in columns if name not in counters), told
+            return columns, left_out
+        left_out += [f"left out {quote(name)}, which only counts up" for name in counters]
+        return tuple(name for name in columns if name not in counters), left_out
 
     def _without_bad(self, columns: tuple[str, ...], readings: Doubles) -> list[str]:
         """Take readings out that are not good, and what to tell of them."""
@@ -195,7 +195,7 @@ class _TableParser:
         bad = {name: ~is_good(self.file.table.column(quality)) for name, quality in used.items()}
         for name, rows in bad.items():
             readings[rows, columns.index(name)] = np.nan
-        return [tell_quality(used.values(), int(sum(rows.sum() for rows in bad.values())))] if used else []
+        return [describe_left_out(used.values(), int(sum(rows.sum() for rows in bad.values())))] if used else []
 
     def _may_count(self, name: str) -> bool:
         """Whether the first cells never fall, where they are numbers: few columns are then read twice."""

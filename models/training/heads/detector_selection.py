@@ -18,9 +18,9 @@ from models.text.detectors.serialization import TextDetector
 from models.text.heads import LinearHead
 from models.training import metrics
 from models.training.errors import TrainingDataError
-from models.training.events import Events, emit
 from models.training.heads.linear_head import Examples, Floats, Ints, fit_plain
 from models.training.hyperparameters import Auto, DetectorKind
+from models.training.job_events import Events, emit
 from models.training.report import Finding
 
 ALPHAS = (0.05, 0.01)

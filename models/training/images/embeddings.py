@@ -10,7 +10,7 @@ from models.images.model import ImageModel
 from models.images.pixels import Pixels
 from models.text.tokenization import Tokens
 from models.training.embeddings import CachedEmbedder, EmbeddingCache
-from models.training.events import Events
+from models.training.job_events import Events
 
 _BATCH_IMAGES = 16
 

@@ -26,7 +26,6 @@ from models.training.data.dataset import LabelledParts, ReadRows, read_bound
 from models.training.data.segments import Segments
 from models.training.embeddings import CachedEmbedder
 from models.training.errors import TrainingError
-from models.training.events import emit
 from models.training.job import (
     BoundFile,
     BoundMetrics,
@@ -36,6 +35,7 @@ from models.training.job import (
     TextContext,
     TrainingJob,
 )
+from models.training.job_events import emit
 from models.training.metrics import in_words
 from models.training.recipes.classification import head_metrics
 from models.training.recipes.image_anomaly import image_detector_metrics
@@ -165,7 +165,7 @@ def _measure(context: JobContext, measure: Callable[[Path], Metrics], rows: int,
         theirs, other = _try(measure, job.incumbent, "the version in service")
         objection = objection or other
     measured = BoundMetrics(job.bound.sha256, rows, left_out, ours, theirs, objection)
-    _tell(context, measured)
+    _report(context, measured)
     return measured
 
 
@@ -189,11 +189,11 @@ def _refuse_other_task(context: JobContext) -> BoundMetrics | None:
         return None
     why = "the rows bound to this name are for another task or kind of readings: give the job another suffix"
     measured = BoundMetrics(bound.sha256, 0, 0, objection=why)
-    _tell(context, measured)
+    _report(context, measured)
     return measured
 
 
-def _tell(context: JobContext, measured: BoundMetrics) -> None:
+def _report(context: JobContext, measured: BoundMetrics) -> None:
     """Write the metrics to the job's events and its report."""
     parts = [f"{measured.rows} rows are bound to the name"]
     if measured.left_out:

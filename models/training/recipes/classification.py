@@ -15,10 +15,10 @@ from models.training.checks.outcome import check_frozen, check_outcome
 from models.training.confusion import Confusion
 from models.training.data.dataset import DataSplit
 from models.training.embeddings import CachedEmbedder, Embed
-from models.training.events import emit
 from models.training.heads import detector_selection
 from models.training.hyperparameters import ClassificationHyperparameters
 from models.training.job import EncoderContext, Outcome, TextContext, golden_texts
+from models.training.job_events import emit
 from models.training.metrics import calibration_curve
 from models.training.recipes.candidate import Candidate, held_out_metrics
 from models.training.recipes.encoder_comparison import ComparisonResult, EncoderComparison
@@ -76,7 +76,7 @@ def compete(
         emit(context.events, f"the published model is fitted to all {rows} rows; its metrics are from held-out rows")
     _write(context, winner, published)
     context.report.choices.append(_detector_choice(settings, data, winner, frozen))
-    context.report.extend(_judge(context, parts, data, winner, won))
+    context.report.extend(_outcome_findings(context, parts, data, winner, won))
     return Contest(winner, published, won)
 
 
@@ -133,7 +133,7 @@ def _save(candidate: Candidate, directory: Path) -> None:
         candidate.directory.rename(directory / ENCODER)
 
 
-def _judge(
+def _outcome_findings(
     context: EncoderContext, parts: DataSplit, data: TextDataset, winner: Candidate, won: ComparisonResult | None
 ) -> Iterator[Finding]:
     """Judge the outcome: against the trivial baseline and the frozen head, and what tuning did to the space."""

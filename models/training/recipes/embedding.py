@@ -17,9 +17,9 @@ from models.training.data.dataset import DataSplit
 from models.training.data.rows import TextRows
 from models.training.embeddings import Embed, Embedder
 from models.training.errors import HyperparameterError, TrainingDataError
-from models.training.events import emit
 from models.training.hyperparameters import PARAM, EmbeddingHyperparameters
 from models.training.job import Outcome, TextContext, golden_texts
+from models.training.job_events import emit
 from models.training.metrics import in_words
 from models.training.recipes.incumbents import incumbent_encoder
 from models.training.recipes.retrieval_metrics import RetrievalMetrics, evaluate, sanity, sanity_texts

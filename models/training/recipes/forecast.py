@@ -16,9 +16,9 @@ from models.training.checks.gradient import GradientMonitor
 from models.training.checks.sensor_data import check_table
 from models.training.data.baselines import repeat_last, repeat_season
 from models.training.data.forecast_split import SeriesParts, divide_series
-from models.training.events import emit, set_phase
 from models.training.hyperparameters import ForecastHyperparameters
 from models.training.job import JobContext, Outcome, golden_readings
+from models.training.job_events import emit, set_phase
 from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_checks import check_after_training, check_before_training

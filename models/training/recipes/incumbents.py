@@ -12,8 +12,8 @@ from models.sensors.model import AnomalyModel, Forecaster
 from models.sensors.serialization import load_sensor
 from models.source import locate, parse_spec
 from models.training.embeddings import CachedEmbedder, Embedder
-from models.training.events import Events, emit
 from models.training.job import EncoderContext, JobContext, TextContext, TrainingJob
+from models.training.job_events import Events, emit
 from models.training.tuning.encoder_tuning import open_encoder
 
 log = logging.getLogger(__name__)

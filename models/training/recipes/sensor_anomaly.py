@@ -16,9 +16,9 @@ from models.training.checks.power import check_power, power_share
 from models.training.checks.sensor_data import check_table
 from models.training.data.job_readings import JobReadings, read_readings
 from models.training.data.segments import Segments
-from models.training.events import emit, set_phase
 from models.training.hyperparameters import SensorAnomalyHyperparameters
 from models.training.job import JobContext, Outcome, golden_readings
+from models.training.job_events import emit, set_phase
 from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import JUDGED, emit_incomparable, load_incumbent_sensor
 from models.training.recipes.sensor_candidates import SensorCandidates

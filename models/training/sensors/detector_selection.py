@@ -107,32 +107,32 @@ def _label_metrics(found: HeldOutScores, anomalous: NDArray[np.bool_]) -> dict[s
     return known | dict(zip(("precision", "recall", "f1"), map(float, values), strict=True))
 
 
-def choose(judged: Sequence[DetectorResult]) -> tuple[DetectorResult, str]:
-    """The best detector and the reason; `judged` begins with the simplest.
+def choose(results: Sequence[DetectorResult]) -> tuple[DetectorResult, str]:
+    """The best detector and the reason; `results` begins with the simplest.
 
     A detector that cannot raise an alarm is chosen only where none can.
     """
-    if len(judged) == 1:
-        return judged[0], "it was asked for"
-    judged = [result for result in judged if result.can_alarm] or judged
-    if all("auroc" in result.metrics for result in judged):
-        best = _simplest_best(judged, [result.metrics["auroc"] for result in judged])
+    if len(results) == 1:
+        return results[0], "it was asked for"
+    results = [result for result in results if result.can_alarm] or results
+    if all("auroc" in result.metrics for result in results):
+        best = _simplest_best(results, [result.metrics["auroc"] for result in results])
         return best, "it ranks the labelled anomalies best (AUROC)"
-    for result in judged:
+    for result in results:
         if result.name == UNLABELLED_CHOICE:
             return result, "without labelled anomalies to compare by, it finds the most kinds of faults"
-    return choose_by_faults(judged)
+    return choose_by_faults(results)
 
 
-def choose_by_faults(judged: Sequence[DetectorResult]) -> tuple[DetectorResult, str]:
+def choose_by_faults(results: Sequence[DetectorResult]) -> tuple[DetectorResult, str]:
     """The best detector without labels, by injected faults, of those that keep their false-alarm rate."""
-    least = min(result.miscalibration for result in judged)
-    calibrated = [result for result in judged if result.miscalibration <= least + _CALIBRATED]
+    least = min(result.miscalibration for result in results)
+    calibrated = [result for result in results if result.miscalibration <= least + _CALIBRATED]
     best = _simplest_best(calibrated, [result.faults for result in calibrated])
     reason = "it ranks injected faults best (AUROC) of those that keep their false-alarm rate on later readings"
     return best, reason
 
 
-def _simplest_best(judged: Sequence[DetectorResult], values: Sequence[float]) -> DetectorResult:
+def _simplest_best(results: Sequence[DetectorResult], values: Sequence[float]) -> DetectorResult:
     """The first detector whose value is within `_MIN_GAIN` of the best."""
-    return next(result for result, value in zip(judged, values, strict=True) if value >= max(values) - _MIN_GAIN)
+    return next(result for result, value in zip(results, values, strict=True) if value >= max(values) - _MIN_GAIN)

@@ -48,7 +48,7 @@ Rows = NDArray[np.int64]
 
 def detector_plots(
     chosen: DetectorResult,
-    judged: Sequence[DetectorResult],
+    results: Sequence[DetectorResult],
     held_out: Segments,
     runs: Sequence[ExplainedRun],
     events: Sequence[HeldOutEvent],
@@ -61,7 +61,7 @@ def detector_plots(
         "series": _series(chosen, held_out, points, mean, events),
         "contributions": dict(zip(held_out.columns, mean.tolist(), strict=True)),
         "training": {"loss": list(losses)} if losses else None,
-        "candidates": [_candidate(result, chosen) for result in judged],
+        "candidates": [_candidate(result, chosen) for result in results],
     }
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.filesystem import sync
-from models.training.events import Events, emit
+from models.training.job_events import Events, emit
 
 _FORMAT = 1
 _WEIGHTS, _STATE = "weights.safetensors", "state.json"

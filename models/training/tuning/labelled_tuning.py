@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.training.errors import TrainingDataError
-from models.training.events import Events
+from models.training.job_events import Events
 from models.training.report import Report
 from models.training.tuning import losses
 from models.training.tuning.batch_plan import Epoch, by_label, in_order, plan, shuffled

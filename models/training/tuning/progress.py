@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from statistics import fmean
 
-from models.training.events import Events
+from models.training.job_events import Events
 from models.training.tuning.batches import Batch
 
 # The most metric events of a run; each has the mean loss since the last.

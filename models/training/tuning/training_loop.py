@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from models.runtime.placement import Placement
 from models.training.errors import TrainingError
-from models.training.events import Events, emit
 from models.training.hyperparameters import PARAM
+from models.training.job_events import Events, emit
 from models.training.report import Report
 from models.training.tuning.batches import Batch, Batches, load_batches
 from models.training.tuning.checkpoint import RunCheckpoints

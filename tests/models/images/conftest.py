@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.images.scaling import Scaling
+from models.images.resizing import Scaling
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def test_callbacks_are_called_once_before_and_after_the_end(caplog: pytest.LogCa
     one.fail(ValueError("again"))
     one.future.add_done_callback(told.append)
     assert told == [one.future] * 3
-    assert "a request's caller could not be told" in caplog.text
+    assert "a request's callback failed" in caplog.text
     assert str(one.future.exception()) == "broken"
 
 

@@ -80,14 +80,14 @@ class FakeProcess:
 
     def __init__(self) -> None:
         self.make: Callable[[], asyncio.Protocol] = lambda: asyncio.Protocol()
-        self.told: list[str] = []
+        self.states: list[str] = []
         self.closings = 0
 
     def take_connections(self, make: Callable[[], asyncio.Protocol]) -> None:
         self.make = make
 
-    def tell(self, state: str) -> None:
-        self.told.append(state)
+    def send_state(self, state: str) -> None:
+        self.states.append(state)
 
     def closed(self) -> None:
         self.closings += 1
@@ -463,7 +463,7 @@ def test_a_draining_engine_answers_what_it_has_and_the_front_leaves_it() -> None
         await rows(inside)
         await until(lambda: not bench.server._fronts)
         await until(bench.server._ended.is_set)
-        assert bench.process.told == ["ready", "draining"]
+        assert bench.process.states == ["ready", "draining"]
 
     run(test, fake)
 

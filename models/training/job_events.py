@@ -40,7 +40,7 @@ class Heartbeat:
 
     def __init__(self, events: Events, *, silence_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._events, self._silence_s, self._clock = events, silence_s, clock
-        self._last = self._said = clock()
+        self._last = self._message_at = clock()
         self._doing = "the start"
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
@@ -51,7 +51,7 @@ class Heartbeat:
             self._events(event)
             self._last = self._clock()
             if event["type"] == "message":
-                self._doing, self._said = str(event["message"]), self._last
+                self._doing, self._message_at = str(event["message"]), self._last
 
     def beat(self) -> None:
         """Emit a message if nothing came for too long."""
@@ -59,7 +59,7 @@ class Heartbeat:
             now = self._clock()
             if now - self._last >= self._silence_s:
                 self._last = now
-                emit(self._events, f"still at work, {now - self._said:.0f} s after: {self._doing}")
+                emit(self._events, f"still at work, {now - self._message_at:.0f} s after: {self._doing}")
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from service import logs
-from service.console import ConsoleFormatter
+from service.console_log import ConsoleFormatter
 
 REQUEST: dict[str, Any] = {
     "request_id": "r1",

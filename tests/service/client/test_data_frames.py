@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from service.client.answers import Forecast, Scores
+from service.client.data_frames import forecast_frame, readings_of, scores_frame
 from service.client.errors import BadInput
-from service.client.frames import forecast_frame, readings_of, scores_frame
 
 
 def frame() -> pd.DataFrame:

@@ -15,7 +15,7 @@ from transformers.models.detr.image_processing_pil_detr import DetrImageProcesso
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from models.images.processor import ImageProcessor
-from models.images.scaling import Scaling
+from models.images.resizing import Scaling
 from tests.support.images import picture
 
 # The last one is so large that Pillow keeps it in two blocks of memory.

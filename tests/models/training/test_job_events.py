@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from models.training.events import Heartbeat, ProgressEvents, emit, json_lines, set_phase
+from models.training.job_events import Heartbeat, ProgressEvents, emit, json_lines, set_phase
 from tests.support.server import wait_until
 
 
