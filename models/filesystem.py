@@ -59,10 +59,14 @@ def commit(temporary: Path, target: Path, permit: Permit = permit_always) -> Non
     os.replace(temporary, target)  # noqa: PTH105  # the step that tests make fail
 
 
-def replace_file(path: Path, content: bytes, permit: Permit = permit_always) -> None:
-    """Replace a file's content in one step: readers see the old or the new content. `permit` is as in `commit`."""
+def replace_file(path: Path, content: bytes, permit: Permit = permit_always, *, mode: int = 0o666) -> None:
+    """Replace a file's content in one step: readers see the old or the new content.
+
+    `permit` is as in `commit`. `mode` are the permissions, from which the umask takes.
+    """
     temporary = temporary_in(path.parent)
     try:
+        temporary.touch(mode)
         temporary.write_bytes(content)
         sync(temporary)
         commit(temporary, path, permit)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from models.filesystem import replace_file
 from service.errors import ConfigError, ExpiredKey, MissingKey
 
 log = logging.getLogger(__name__)
@@ -205,16 +206,7 @@ class Keyring:
 
     def _write(self, keys: list[Key]) -> None:
         """Replace the file in one step; only its owner can read it."""
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump([asdict(key) for key in keys], stream, indent=2)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(self._path, json.dumps([asdict(key) for key in keys], indent=2).encode(), mode=0o600)
 
     def _read_stamp(self) -> tuple[int, int] | None:
         try:

@@ -114,7 +114,7 @@ def config(parsed: argparse.Namespace) -> int:
 
 def score(parsed: argparse.Namespace) -> int:
     """Score the rows of a CSV with a sensor model; draw or write the result."""
-    from service.score import run
+    from service.score_file import run
 
     return run(parsed, require_home_directory(Settings.read({"home": parsed.home})))
 

@@ -25,7 +25,7 @@ EXPLAINED = {
     ("B615", "models/text/sequence_classifier.py"): "reads a directory that was checked, never the Hub",
     ("B608", "models/training/embeddings.py"): "the text has question marks alone; the values are bound",
     ("B104", "service/api/server.py"): "compares with the address for all interfaces, and never binds it",
-    ("B310", "service/score.py"): "the operator of the command names the address",
+    ("B310", "service/score_file.py"): "the operator of the command names the address",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -57,8 +58,13 @@ def test_both_run_a_dead_worker_is_started_again_and_both_end(tmp_path: Path) ->
     harness.close()
 
 
-def test_when_serve_ends_so_does_the_worker(tmp_path: Path) -> None:
+def test_a_first_start_logs_no_migration_and_when_serve_ends_so_does_the_worker(tmp_path: Path) -> None:
+    log = tmp_path / "up.log"
     with sonde_up(tmp_path) as (process, _):
+        wait_until(lambda: "worker ready" in log.read_text(), 30)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [line for line in lines if line["logger"].partition(".")[0] not in {"sonde", "service", "models"}] == []
+        assert [line["message"] for line in lines if "migrat" in line["message"].lower()] == []
         both = children(process.pid)
         os.kill(both["serve"], signal.SIGTERM)
         assert process.wait(40) == 0

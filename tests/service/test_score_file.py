@@ -52,7 +52,7 @@ def connect_by(answer: Callable[[httpx.Request], httpx.Response], monkeypatch: p
         http = httpx.Client(base_url="http://localhost", transport=httpx.MockTransport(answer))
         return Client(*arguments, **options, http=http)
 
-    monkeypatch.setattr("service.score.Client", connect)
+    monkeypatch.setattr("service.score_file.Client", connect)
 
 
 @pytest.fixture
