@@ -96,6 +96,6 @@ class Archive:
             raise self.error(f"{entry.filename[:80]}: expected a part that is stored uncompressed and unencrypted")
         name = entry.filename.partition("/")[2]
         if name.startswith(_NATIVE):
-            remedy = "use torch.export.save, or --trust-native NAME if you trust whoever built it"
+            remedy = "use torch.export.save, or --trust-native NAME if you trust its source"
             raise self.unsafe(f"it has compiled code in {name[:80]!r}, which is not run: {remedy}")
         return name

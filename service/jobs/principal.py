@@ -38,7 +38,7 @@ class Principal:
         return cls(key, sees_all=key is None)
 
 
-# Workers act on nobody's behalf.
+# Workers act for no key.
 WORKER = Principal(None, sees_all=True)
 
 

@@ -15,7 +15,7 @@ BACKLOG = 4096
 def open_sockets(
     host: str, port: int, *, listening: bool = True, flag: str = "--port"
 ) -> Iterator[list[socket.socket]]:
-    """Bind each address of `host` to one port; 0 is a free one. Connections are refused where nobody listens yet.
+    """Bind each address of `host` to one port; 0 is a free one. Connections are refused where no process listens yet.
 
     Raises CannotListen.
     """

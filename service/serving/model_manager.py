@@ -100,7 +100,7 @@ class ModelManager:
     def _open_for(self, opening: Future[None]) -> None:
         try:
             self.open()
-        except Exception as error:  # whoever waits gets it
+        except Exception as error:  # the caller that waits gets it
             opening.set_exception(error)
         else:
             opening.set_result(None)

@@ -169,7 +169,7 @@ def _measure(context: JobContext, measure: Callable[[Path], Metrics], rows: int,
     return measured
 
 
-def _try(measure: Callable[[Path], Metrics], artifact: Path, who: str) -> tuple[Metrics | None, str | None]:
+def _try(measure: Callable[[Path], Metrics], artifact: Path, what: str) -> tuple[Metrics | None, str | None]:
     """The metrics, or why there are none."""
     try:
         return measure(artifact), None
@@ -177,9 +177,9 @@ def _try(measure: Callable[[Path], Metrics], artifact: Path, who: str) -> tuple[
         reason = error.message
     except SondeError as error:
         # The message may name a path of this machine, so it stays out of the job.
-        log.warning("cannot measure %s on the bound rows: %s", who, error.message)
+        log.warning("cannot measure %s on the bound rows: %s", what, error.message)
         reason = "its files or its encoder cannot be opened here"
-    return None, f"{who} cannot be measured on the rows bound to this name: {reason}"
+    return None, f"{what} cannot be measured on the rows bound to this name: {reason}"
 
 
 def _refuse_other_task(context: JobContext) -> BoundMetrics | None:
