@@ -201,6 +201,13 @@ def test_pages_are_short() -> None:
     assert len(text("README.md").splitlines()) <= 150
 
 
+def test_every_guide_begins_with_its_task_and_shows_commands_or_code() -> None:
+    guides = [page for page in (ROOT / "docs/guides").glob("*.md") if page.name != "index.md"]
+    contents = {page.name: page.read_text(encoding="utf-8") for page in guides}
+    assert [name for name, text in contents.items() if not re.match(r"# .+\n\n\*\*Task\.\*\* ", text)] == []
+    assert [name for name, text in contents.items() if not re.search(r"^```(bash|python|console)$", text, re.M)] == []
+
+
 def test_every_top_level_folder_is_in_the_readme() -> None:
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
