@@ -18,6 +18,7 @@ from models.training.data.file_format import find_format
 from models.training.data.file_limits import MAX_ROWS
 from models.training.data.file_reader import FileColumns, FileReader
 from models.training.data.header import require_header
+from models.training.data.no_readings import leave_out_no_readings
 from models.training.data.numbers import NumberFormat, cast_plain, find_number_format
 from models.training.data.quality_columns import find_quality, is_good, tell_quality
 from models.training.data.suspicious_values import is_counter, is_empty, never_falls, require_no_sentinels
@@ -103,6 +104,13 @@ def _read_columns(path: Path, csv: CsvOptions, param: str, max_rows: int = MAX_R
         return replace(reader.columns(), read_as=file.read_as)
 
 
+def _with_bare_names(file: FileColumns, roles: ColumnRoles) -> FileColumns:
+    """The file without spaces around names, but those that a role is given with; as it is where two become one."""
+    given = {*roles.columns, *roles.others}
+    names = [name if name in given else name.strip() for name in file.table.column_names]
+    return replace(file, table=file.table.rename_columns(names)) if len(set(names)) == len(names) else file
+
+
 def _with_index(roles: ColumnRoles, columns: Sequence[str]) -> ColumnRoles:
     """The roles, in which the first column may have the name that pandas gives it where it has none."""
     if not columns or columns[0] or _INDEX in columns:
@@ -121,7 +129,9 @@ class _TableParser:
     quality: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.file = _with_bare_names(self.file, self.roles)
         self.roles = _with_index(self.roles, self.file.table.column_names)
+        self.file = leave_out_no_readings(self.file, self.roles.timestamp)
         self.cells = ColumnParser(self.file, self.roles.csv, self.param)
         self.quality = find_quality(self.file.table, (*self.roles.others, self._clock()), self.roles.columns)
 
