@@ -217,13 +217,18 @@ def _find_header(rows: Sequence[str], delimiter: str) -> int:
     """The index of the header: the rows above it have other numbers of cells than all later ones."""
     if ends := [at + 1 for at, line in enumerate(rows) if line.startswith(_LABVIEW)]:
         return min(ends[-1], len(rows) - 1)
-    counts = [len(_cells(line, delimiter)) for line in rows]
-    for start, count in enumerate(counts[:50]):
-        later = counts[start:]
-        if count > 1 and len(later) > _LEAST_ROWS and all(one in (count, count + 1) for one in later):
-            named = not any(map(_is_number, _cells(rows[start], delimiter)))
-            return start if named and count not in counts[:start] else 0
+    cells = [_cells(line, delimiter) for line in rows]
+    for start, names in enumerate(cells[:50]):
+        count, later = len(names), cells[start:]
+        if count > 1 and len(later) > _LEAST_ROWS and all(_fits(row, count) for row in later):
+            named = not any(map(_is_number, names))
+            return start if named and count not in map(len, cells[:start]) else 0
     return 0
+
+
+def _fits(row: Sequence[str], count: int) -> bool:
+    """Whether a row has so many cells, and beyond them empty ones alone."""
+    return len(row) >= count and not any(map(str.strip, row[count:]))
 
 
 def _count_units(body: Sequence[Sequence[str]]) -> int:
@@ -247,7 +252,7 @@ def _find_width(body: Sequence[Sequence[str]]) -> int | None:
     widest = max(map(len, body))
     if not width or widest == width or (widest == len(header) == width + 1):
         return None
-    return width if all(len(row) >= width and not any(map(str.strip, row[width:])) for row in body[1:]) else None
+    return width if all(_fits(row, width) for row in body[1:]) else None
 
 
 def _has_remark(body: Sequence[Sequence[str]]) -> bool:

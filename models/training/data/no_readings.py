@@ -56,7 +56,7 @@ def _repeats_header(table: pa.Table) -> NDArray[np.bool_]:
 def _is_empty_end(table: pa.Table) -> NDArray[np.bool_]:
     """Of each row [n], whether it and all below it have empty cells alone."""
     last = table.slice(max(len(table) - 1, 0))
-    if not all(is_text(column) and _equals(column, "").all() for column in last.columns):
+    if not table.num_columns or not all(is_text(column) and _equals(column, "").all() for column in last.columns):
         return np.zeros(len(table), dtype=np.bool_)
     filled = np.flatnonzero(~reduce(np.logical_and, (_equals(column, "") for column in table.columns)))
     end = filled[-1] + 1 if len(filled) else 0
@@ -66,7 +66,7 @@ def _is_empty_end(table: pa.Table) -> NDArray[np.bool_]:
 def _is_totals(times: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Of each row [n], whether it is one of the last few, whose times have no digit."""
     rows = np.arange(len(times))
-    if not is_text(times):
+    if len(times) <= _MOST_TOTALS or not is_text(times):
         return rows < 0
     digits = pc.fill_null(pc.match_substring_regex(times.slice(max(len(times) - _MOST_TOTALS - 1, 0)), "[0-9]"), False)
     timed = np.flatnonzero(np.array(digits))
