@@ -45,8 +45,11 @@ def _is_utf8(file: BinaryIO) -> bool:
 
 def has_lone_returns(path: Path) -> bool:
     """Whether a carriage return ends a line by itself."""
+    held = b""  # a return at the end of a part: the next one may begin with its line feed
     with path.open("rb") as file:
-        while part := file.read(1 << 20) + file.readline():
-            if b"\r" in part and part.count(b"\r") != part.count(b"\r\n"):
+        while part := file.read(1 << 20):
+            part = held + part
+            held = b"\r" if part.endswith(b"\r") else b""
+            if part.count(b"\r") - len(held) != part.count(b"\r\n"):
                 return True
-    return False
+    return bool(held)
