@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,13 +22,15 @@ from models.training.data.dates import DateColumn, DateError, read_dates
 from models.training.data.file_reader import FileColumns
 from models.training.data.numbers import MISSING, NumberFormat, cast_plain
 from models.training.data.time_column import join
-from models.training.errors import TrainingDataError, data_error, quote
+from models.training.errors import TrainingDataError, data_error, quote, shorten
 
 _NORMAL = ("0", "0.0", "false", "no", "normal", "ok", *MISSING)
 _ANOMALOUS = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "fault")
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _NUMBER = "a number"
+_WITH_UNIT = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?\s*[a-zA-Z%°µΩ][a-zA-Z%°µΩ/²³ ]{0,9}")
 _FIRST_CELLS = 256
+_MOST_TEXTS = 10
 _LONGEST_NUMBER = 1000  # bytes, with spaces around it
 _Value = TypeVar("_Value")
 
@@ -139,17 +142,25 @@ def is_text(column: pa.ChunkedArray) -> bool:
 
 
 def _number_hint(got: str, column: Sequence[object]) -> str:
-    """What to do about a cell that is no number, by the first cells of its column."""
+    """What to do about a cell that is no number, by the other cells of its column."""
     text = got.strip("'\"")
     if text.replace(",", "", 1).replace(".", "").lstrip("-+").isdigit():
         return " (write numbers with a decimal point, without separators)"
+    if _WITH_UNIT.fullmatch(text):
+        return " (write numbers without their unit)"
     if any(map(_is_number, column[:_FIRST_CELLS])):
-        missing = json.dumps([text], ensure_ascii=False)
+        missing = json.dumps(_texts(column), ensure_ascii=False)
         return f" (if it means that there is no reading, add it to `na_values` in `csv`: {missing})"
     roles = "those with times, groups or labels in `timestamp`, `group` and `label`"
     seen = column[:_FIRST_CELLS]
     long = "; where each row has the value of one sensor, make a column of each sensor first" if _repeats(seen) else ""
     return f" (name the columns to use in `columns`, and {roles}{long})"
+
+
+def _texts(column: Sequence[object]) -> list[str]:
+    """The first few different cells that are no finite numbers."""
+    found = dict.fromkeys(shorten(str(cell)) for cell in dict.fromkeys(column) if _is_other(cell))
+    return list(found)[:_MOST_TEXTS]
 
 
 def _repeats(cells: Sequence[object]) -> bool:
@@ -162,6 +173,14 @@ def _is_number(value: object) -> bool:
         return math.isfinite(_parse_number(value))
     except ValueError:
         return False
+
+
+def _is_other(value: object) -> bool:
+    """Whether a cell is neither a finite number nor one that is missing."""
+    try:
+        return math.isinf(_parse_number(value))
+    except ValueError:
+        return True
 
 
 def _parse_number(value: object) -> float:

@@ -5,7 +5,6 @@ A file that is plain CSV in UTF-8 is read where it is. Another one is copied: as
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
@@ -15,21 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.training.csv_options import CsvOptions
+from models.training.data.csv_encoding import find_encoding, has_lone_returns
 from models.training.data.file_format import BOM
-from models.training.errors import data_error, shorten
+from models.training.errors import data_error, quote, shorten
 
 # In the order in which they are preferred: numbers and texts have commas, too.
 DELIMITERS = "\t;|,"
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-# Of Western Europe, which is what spreadsheets there write.
-_FALLBACK = "cp1252"
 _SAMPLE_LINES = 200
 _SAMPLE_BYTES = 1 << 20
 _COMMENT = "#"
@@ -40,6 +36,12 @@ _QUOTED = re.compile(r'"[^"]*"')
 _ERRORS = frozenset(("#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?", "#num!"))
 # Lines above the header are recognised where so many later lines agree.
 _LEAST_ROWS = 3
+# What LabVIEW writes below each part of its header; the names of columns follow the last one.
+_LABVIEW = "***End_of_Header***"
+# A column that loggers name and leave without cells.
+_REMARK = re.compile(r"comments?|remarks?|notes?|bemerkung(en)?|kommentare?", re.IGNORECASE)
+# Loggers write a row of units, and one of how each value was made, such as Avg.
+_MOST_UNIT_ROWS = 2
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,' \u00a0\u202f]*(?:[eE][+-]?[0-9]+)?%?")
 # Units have digits, too: m3/h.
 _DATE_LIKE = re.compile(r"[0-9]{4}|[0-9]{1,2}[-./:][0-9]")
@@ -71,12 +73,12 @@ def plain(path: Path, options: CsvOptions, param: str) -> Iterator[PlainFile]:
 
     Raises TrainingDataError for bytes that are not of the encoding asked for.
     """
-    encoding, read_as = _find_encoding(path, options)
+    encoding, read_as = find_encoding(path, options)
     with path.open("rb") as file:
         sample = _decode_sample(file.read(_SAMPLE_BYTES), encoding)
     layout = _Layout.find(sample, options)
     read_as = [*read_as, *layout.read_as]
-    if encoding == "utf-8" and layout.is_plain:
+    if encoding == "utf-8" and layout.is_plain and not has_lone_returns(path):
         yield PlainFile(path, layout.delimiter, (), tuple(read_as))
         return
     with tempfile.TemporaryDirectory(prefix="sonde-csv-") as folder:
@@ -87,18 +89,23 @@ def plain(path: Path, options: CsvOptions, param: str) -> Iterator[PlainFile]:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Lines above the header, whether a line of units follows it, and which lines are comments."""
+    """The number of lines above the header and of those of units below it, and which lines are comments.
+
+    `width` is the number of cells where lines have separators beyond it, and None where they have none. `remark` says
+    that the header's last column has no cells.
+    """
 
     delimiter: str
     comments: _Comments
     skipped: int = 0
-    units: bool = False
-    trailing: bool = False
+    units: int = 0
+    width: int | None = None
+    remark: bool = False
     read_as: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
-        return not (self.skipped or self.units or self.comments.mark or self.trailing)
+        return not (self.skipped or self.units or self.comments.mark or self.width or self.remark)
 
     @classmethod
     def find(cls, sample: Sequence[str], options: CsvOptions) -> _Layout:
@@ -116,15 +123,15 @@ class _Layout:
         header = 0 if options.skip_rows is not None else first + _find_header(rows[first:], delimiter)
         skipped = numbered[header][0] if header or options.skip_rows else 0
         body = [_cells(line, delimiter) for line in rows[header:]]
-        units = options.units_row if options.units_row is not None else _has_units(body)
-        trailing = len(body) > _LEAST_ROWS and all(len(row) == len(body[0]) + 1 and not row[-1] for row in body[1:])
+        units = _count_units(body) if options.units_row is None else int(options.units_row)
+        width, remark = _find_width(body), _has_remark(body)
         read_as = [] if delimiter == "," else [_NAMES.get(delimiter, repr(delimiter))]
         read_as += [f"{skipped} lines above the header left out"] if skipped else []
         read_as += [f"lines that begin with {comments.mark} left out"] if comments.mark else []
-        if units and body[1:]:
-            read_as.append(f"a row of units left out ({shorten(', '.join(filter(None, body[1])))})")
-        read_as += ["a separator at the end of each row"] if trailing else []
-        return cls(delimiter, comments, skipped, units, trailing, tuple(read_as))
+        read_as += [f"a row of units left out ({shorten(', '.join(filter(None, row)))})" for row in body[1 : 1 + units]]
+        read_as += ["a separator at the end of each row"] if width else []
+        read_as += [f"left out {quote(body[0][-1].strip())}, which has no cells"] if remark else []
+        return cls(delimiter, comments, skipped, units, width, remark, tuple(read_as))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,31 +170,6 @@ class _Comments:
         separators = _count(line, self.delimiter)
         is_row = separators > 0 and separators in self.widths
         return not is_row and line.split(self.delimiter)[0].strip().strip('"').lower() not in _ERRORS
-
-
-def _find_encoding(path: Path, options: CsvOptions) -> tuple[str, list[str]]:
-    """A codec, and what to tell of it."""
-    with path.open("rb") as file:
-        start = file.read(4)
-        if options.encoding is not None:
-            return options.encoding, [options.encoding] if options.encoding != "utf-8" else []
-        if start.startswith(_UTF_16):
-            return "utf-16", ["UTF-16"]
-        file.seek(0)
-        if b"\0" in start or _is_utf8(file):  # a NUL byte is refused where rows are read
-            return "utf-8", []
-    return _FALLBACK, [f"{_FALLBACK}, since it is not UTF-8"]
-
-
-def _is_utf8(file: BinaryIO) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        while part := file.read(1 << 20):
-            decoder.decode(part)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _decode_sample(content: bytes, encoding: str) -> list[str]:
@@ -232,14 +214,52 @@ def _find_delimiter(rows: Sequence[str]) -> str:
 
 
 def _find_header(rows: Sequence[str], delimiter: str) -> int:
-    """The index of the header: the rows above it have fewer cells than all later ones."""
-    counts = [len(_cells(line, delimiter)) for line in rows]
-    for start, count in enumerate(counts[:50]):
-        later = counts[start:]
-        if count > 1 and len(later) > _LEAST_ROWS and all(one in (count, count + 1) for one in later):
-            named = not any(map(_is_number, _cells(rows[start], delimiter)))
-            return start if named and all(one < count for one in counts[:start]) else 0
+    """The index of the header: the rows above it have other numbers of cells than all later ones."""
+    if ends := [at + 1 for at, line in enumerate(rows) if line.startswith(_LABVIEW)]:
+        return min(ends[-1], len(rows) - 1)
+    cells = [_cells(line, delimiter) for line in rows]
+    for start, names in enumerate(cells[:50]):
+        count, later = len(names), cells[start:]
+        if count > 1 and len(later) > _LEAST_ROWS and all(_fits(row, count) for row in later):
+            named = not any(map(_is_number, names))
+            return start if named and count not in map(len, cells[:start]) else 0
     return 0
+
+
+def _fits(row: Sequence[str], count: int) -> bool:
+    """Whether a row has so many cells, and beyond them empty ones alone."""
+    return len(row) >= count and not any(map(str.strip, row[count:]))
+
+
+def _count_units(body: Sequence[Sequence[str]]) -> int:
+    """The number of rows of units below the header."""
+    for count in range(_MOST_UNIT_ROWS, 0, -1):
+        below = [body[0], *body[1 + count :]] if body else []
+        if all(_has_units([*below[:1], row, *below[1:]]) for row in body[1 : 1 + count]):
+            return count
+    return 0
+
+
+def _find_width(body: Sequence[Sequence[str]]) -> int | None:
+    """The number of cells up to the last name, where only empty ones follow in each row; None where none do.
+
+    One empty name is a column without a name.
+    """
+    if len(body) <= _LEAST_ROWS:
+        return None
+    header = [cell.strip() for cell in body[0]]
+    width = max((at + 1 for at, name in enumerate(header) if name), default=0)
+    widest = max(map(len, body))
+    if not width or widest == width or (widest == len(header) == width + 1):
+        return None
+    return width if all(_fits(row, width) for row in body[1:]) else None
+
+
+def _has_remark(body: Sequence[Sequence[str]]) -> bool:
+    """Whether the last name is one of remarks, which no row has a cell for."""
+    if len(body) <= _LEAST_ROWS or not _REMARK.fullmatch(body[0][-1].strip()):
+        return False
+    return all(len(row) == len(body[0]) - 1 for row in body[1:])
 
 
 def _has_units(body: Sequence[Sequence[str]]) -> bool:
@@ -278,10 +298,10 @@ def _write_plain(path: Path, copy: Path, encoding: str, layout: _Layout, param: 
                 comment = layout.comments.include(number, text)
                 is_row = number > layout.skipped and not comment and bool(text.strip())
                 kept += is_row
-                if number <= layout.skipped or comment or (layout.units and is_row and kept == 2):
+                if number <= layout.skipped or comment or (is_row and 1 < kept <= 1 + layout.units):
                     dropped.append(number)
                 else:
-                    target.write(_without_last(text, layout.delimiter) if layout.trailing and kept > 1 else text)
+                    target.write(_plain_line(text, layout, is_header=is_row and kept == 1))
         except UnicodeError as error:  # UTF-16 without a byte order mark gives no byte
             byte = f"the byte 0x{error.object[error.start]:02x}" if isinstance(error, UnicodeDecodeError) else error
             got = f"{byte}; name its encoding in `csv`"
@@ -289,7 +309,12 @@ def _write_plain(path: Path, copy: Path, encoding: str, layout: _Layout, param: 
     return dropped
 
 
-def _without_last(line: str, delimiter: str) -> str:
-    """The line without the separator at its end."""
+def _plain_line(line: str, layout: _Layout, *, is_header: bool) -> str:
+    """The line without separators beyond the last column; one that ends with a return alone ends with a line feed."""
     body = line.rstrip("\r\n")
-    return body.removesuffix(delimiter) + line[len(body) :]
+    if layout.remark and is_header:
+        body = body.rpartition(layout.delimiter)[0]
+    if layout.width:
+        while body.endswith(layout.delimiter) and _count(body, layout.delimiter) >= layout.width:
+            body = body.removesuffix(layout.delimiter)
+    return body + ("\n" if len(line) > len(line.rstrip("\r\n")) else "")

@@ -21,12 +21,12 @@ _LEAST_SERIAL = 3
 # Days need four digits for a minute. Seconds since a start, such as 30000.5, rarely have as many.
 _FINE_SERIAL = re.compile(r"[0-9]{5}[.,][0-9]{4,}")
 _PARTS = re.compile(
-    r"(?P<a>[0-9]{1,4})(?P<mark>[./-])(?P<b>[0-9]{1,2}|[A-Za-z]{3})(?P=mark)(?P<c>[0-9]{4}|[0-9]{2})"
+    r"(?P<a>[0-9]{1,4})(?P<mark>[ ./-])(?P<b>[0-9]{1,2}|[A-Za-z]{3})(?P=mark)(?P<c>[0-9]{4}|[0-9]{2})"
     r"(?:[ T,]+(?P<hour>[0-9]{1,2})[:.](?P<minute>[0-9]{2})"
     r"(?:[:.](?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]{1,9}))?)?"
     r"(?:\s*(?P<half>[AaPp])\.?[Mm]\.?)?)?"
 )
-_MONTHS, _NOON = 12, 12
+_MONTHS, _NOON, _END_OF_DAY = 12, 12, 24
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 # Two-digit years from here on are of the last century.
 _PIVOT = 70
@@ -79,6 +79,8 @@ def _choose(texts: Sequence[str], options: CsvOptions, param: str) -> tuple[Pars
     serial = len(filled) >= _LEAST_SERIAL and all(map(_SERIAL.fullmatch, filled))
     if options.date_format == EXCEL or (serial and any(map(_FINE_SERIAL.fullmatch, filled))):
         return _from_serial, ["a spreadsheet's serial dates"]
+    if serial:
+        return parser_of(texts), ["numbers as seconds (for days of a spreadsheet, set `date_format` to excel)"]
     found = [_PARTS.fullmatch(text) for text in filled[:1]]
     if not found or found[0] is None or len(found[0]["a"]) > 2:
         return (_read_iso if options.timezone else parser_of(texts)), []
@@ -132,7 +134,9 @@ def _from_parts(text: str, *, day_first: bool) -> datetime:
         hour = hour % _NOON + (_NOON if match["half"] in "pP" else 0)
     micros = int((match["fraction"] or "0").ljust(6, "0")[:6])
     minute, second = int(match["minute"] or 0), int(match["second"] or 0)
-    return datetime(year, int(month), int(day), hour, minute, second, micros)  # noqa: DTZ001  (a local time)
+    at_end = hour == _END_OF_DAY and not (minute or second or micros)
+    moment = datetime(year, int(month), int(day), 0 if at_end else hour, minute, second, micros)  # noqa: DTZ001  (local)
+    return moment + timedelta(days=int(at_end))
 
 
 def _month(text: str) -> int:

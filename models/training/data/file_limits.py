@@ -68,6 +68,7 @@ class FileLimits:
     def require_names(self, names: list[str]) -> list[str]:
         """The names of a CSV header. Raises TrainingDataError for too many, or one that is there twice."""
         self.require_width(len(names))
+        names = name_unnamed(names)
         self.require_unique(names, line=1)
         return names
 
@@ -83,3 +84,10 @@ class FileLimits:
             if name in seen:
                 raise self.error("duplicate_key", "each column once", "it twice", line=line, column=name)
             seen.add(name)
+
+
+def name_unnamed(names: list[str]) -> list[str]:
+    """The names, with those of pandas for empty ones, where several are empty: spreadsheets have such columns."""
+    if names.count("") < 2:
+        return names
+    return [name or f"Unnamed: {at}" for at, name in enumerate(names)]

@@ -11,13 +11,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.training.data.column_parser import is_text
 from models.training.errors import quote, shorten
 
 # The last word of a name, such as `TT101.Quality` or `flow (status)`.
-_WORD = re.compile("quality|qualität|qual|qc|q|validity|status", re.IGNORECASE)
+_WORD = re.compile("quality|qualität|qual|qc|q|validity|status(?: ?code)?", re.IGNORECASE)
 _NAME = re.compile(rf"(?:.*[^a-z])?(?:{_WORD.pattern})[)\]]?", re.IGNORECASE)
-_GOOD = ("good", "valid")
-_OTHERS = ("bad", "uncertain", "questionable", "substituted", "stale", "invalid", "not good")
+_OTHERS = "bad|uncertain|questionable|substituted|stale|invalid|not good"
+# A detail may follow a word: ", Sensor Failure" or " (0x00C0)".
+_WORDS = re.compile(rf"(?:(?P<good>good|valid)|{_OTHERS})(?:[^a-z].*)?", re.DOTALL)
+# OPC's qualities, less the two bits of limits: up to 32 are bad, 64 to 88 uncertain, from 192 on good.
+_OPC_CODES, _OPC_GOOD = frozenset((*range(0, 36, 4), 64, 68, 80, 84, 88, 192, 216)), 192
+_OPC_LIMITS = 3
+# OPC UA's status codes: the two highest bits are 0 for good ones.
+_STATUS_CODE = re.compile("0x(?:(?P<good>[0-3])|[4-9a-f])[0-9a-f]{7}")
+# A column of quality repeats a few cells.
+_MOST_CELLS = 256
 
 
 def is_quality_name(name: str) -> bool:
@@ -29,23 +38,24 @@ def find_quality(table: pa.Table, taken: Collection[str | None], used: Collectio
     """The column of quality directly after a column of readings, by the name of the latter; none of those `taken`.
 
     A name such as `status` alone could be that of a label, unless it comes after the first column that is `used`, by
-    default the first one that is not taken.
+    default the first one that is not taken. What is used itself is a column of readings.
     """
     first = next((name for name in table.column_names if name not in taken and (not used or name in used)), None)
     return {
         before: name
         for before, name in pairwise(table.column_names)
         if not {before, name} & set(taken)
+        and name not in used
         and is_quality_name(name)
         and (before == first or not _WORD.fullmatch(name.strip()))
-        and _has_words(table.column(name))
+        and _read_quality(table.column(name)) is not None
     }
 
 
 def is_good(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Of each row, whether nothing is said against its reading [n]."""
-    bad = pc.is_in(_words(column), value_set=pa.array(_OTHERS))
-    return ~np.array(bad, dtype=np.bool_)
+    found = _read_quality(column)
+    return np.ones(len(column), dtype=np.bool_) if found is None else found
 
 
 def describe_left_out(columns: Collection[str], rows: int) -> str:
@@ -53,13 +63,34 @@ def describe_left_out(columns: Collection[str], rows: int) -> str:
     return f"{rows} readings left out that are not good by {shorten(', '.join(map(quote, columns)))}"
 
 
-def _has_words(column: pa.ChunkedArray) -> bool:
-    """Whether all cells are words of quality, and one of them is good."""
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return False
-    found = set(pc.unique(_words(column)).to_pylist()) - {None, ""}
-    return found <= {*_GOOD, *_OTHERS} and not found.isdisjoint(_GOOD)
+def _read_quality(column: pa.ChunkedArray) -> NDArray[np.bool_] | None:
+    """Of each row, whether it is not bad [n]; None where a cell is neither of quality nor empty, or none is good."""
+    if not is_text(column) and not pa.types.is_integer(column.type):
+        return None
+    encoded = pc.dictionary_encode(pc.fill_null(pc.cast(column, pa.string()), "")).combine_chunks()
+    if len(encoded.dictionary) > _MOST_CELLS:
+        return None
+    cells = [cell.strip().lower() for cell in encoded.dictionary.to_pylist()]
+    for reader in (_is_good_word, _is_good_opc, _is_good_status):
+        good = {cell: reader(cell) for cell in cells if cell}
+        if None not in good.values() and any(good.values()):
+            verdicts = np.array([good.get(cell, True) for cell in cells], dtype=np.bool_)
+            return np.asarray(verdicts[np.array(encoded.indices)])
+    return None
 
 
-def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.utf8_lower(pc.utf8_trim_whitespace(column))
+def _is_good_word(cell: str) -> bool | None:
+    found = _WORDS.fullmatch(cell)
+    return None if found is None else found["good"] is not None
+
+
+def _is_good_opc(cell: str) -> bool | None:
+    if not cell.isascii() or not cell.isdigit():
+        return None
+    code = int(cell) & ~_OPC_LIMITS
+    return code >= _OPC_GOOD if code in _OPC_CODES else None
+
+
+def _is_good_status(cell: str) -> bool | None:
+    found = _STATUS_CODE.fullmatch(cell)
+    return None if found is None else found["good"] is not None

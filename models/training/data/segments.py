@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sensors.missing import MAX_MISSING, carry_forward
+from models.sensors.missing import carry_forward
 from models.sensors.model import Doubles, SensorKind
 from models.sensors.steps import recognise
 from models.sensors.timestamps import to_iso
 from models.training.data.table import Table
+from models.training.data.table_faults import find_backwards, find_mostly_missing, order_by_group, raise_all
 from models.training.errors import data_error
 
 Rows = NDArray[np.int64]
@@ -116,11 +117,11 @@ def to_segments(table: Table, kind: SensorKind, *, param: str = "training_file")
     Raises TrainingDataError for timestamps that go backwards within a group, and for columns that are mostly missing.
     """
     imputation = Imputation(read_as=table.read_as)
-    order, firsts = _order_by_group(table)
+    _require_no_faults(table, param)
+    order, firsts = order_by_group(table.groups, len(table))
     if table.times is not None:
-        order, firsts = _cut_at_gaps(table, table.times, order, firsts, imputation, param)
+        order, firsts = _cut_at_gaps(table, table.times, order, firsts, imputation)
     readings = table.readings[order]
-    _require_mostly_present(table, readings, param)
     missing = np.isnan(readings)
     counts = zip(table.columns, missing.sum(axis=0), strict=True)
     imputation.missing = {name: int(count) for name, count in counts if count}
@@ -166,22 +167,17 @@ def join_small(groups: Sequence[Rows], least: int = LEAST_ROWS) -> list[Rows]:
     return [rows for rows in found if len(rows)]
 
 
-def _order_by_group(table: Table) -> tuple[Rows, NDArray[np.bool_]]:
-    """Rows by group, in the order of the file, and a mask of each group's first row."""
-    if table.groups is None:
-        return np.arange(len(table)), np.arange(len(table)) == 0
-    _, place = np.unique(np.array(table.groups), return_inverse=True)
-    order = np.argsort(place, kind="stable").astype(np.int64)
-    return order, np.concatenate([[True], np.diff(place[order]) != 0])
+def _require_no_faults(table: Table, param: str) -> None:
+    backwards = () if table.times is None else find_backwards(table.times, table.groups, table.lines, param)
+    raise_all([*backwards, *find_mostly_missing(table.columns, table.readings, param)])
 
 
 def _cut_at_gaps(
-    table: Table, times: Doubles, order: Rows, firsts: NDArray[np.bool_], imputation: Imputation, param: str
+    table: Table, times: Doubles, order: Rows, firsts: NDArray[np.bool_], imputation: Imputation
 ) -> tuple[Rows, NDArray[np.bool_]]:
     """Rows without repeated timestamps, and a mask of the first row of each segment."""
     steps = np.diff(times[order], prepend=times[order[:1]])
     inside = ~firsts
-    _require_forwards(table, order, steps, inside, param)
     repeated = inside & (steps == 0)
     imputation.repeated = table.lines[order[repeated]].tolist()
     order, firsts, steps, inside = order[~repeated], firsts[~repeated], steps[~repeated], inside[~repeated]
@@ -196,24 +192,6 @@ def _cut_at_gaps(
     else:
         imputation.jitter = float(np.mean(np.abs(steps[inside & ~gaps] - period) > 0.5 * period))
     return order, firsts | gaps
-
-
-def _require_forwards(table: Table, order: Rows, steps: Doubles, inside: NDArray[np.bool_], param: str) -> None:
-    backwards = np.flatnonzero(inside & (steps < 0))
-    if len(backwards):
-        line, step = int(table.lines[order[backwards[0]]]), -steps[backwards[0]]
-        advice = "sort the rows by time, or name the column of the group in `group`"
-        got = f"one {step:g} s earlier; {advice}"
-        expected = "a timestamp after that of the row before"
-        raise data_error(param, "timestamps_backwards", expected, got, line=line)
-
-
-def _require_mostly_present(table: Table, readings: Doubles, param: str) -> None:
-    share = np.isnan(readings).mean(axis=0)
-    worst = int(share.argmax())
-    if share[worst] > MAX_MISSING:
-        got = f"none in {share[worst]:.0%}; leave it out of `columns`"
-        raise data_error(param, "mostly_missing", "numbers in most rows", got, column=table.columns[worst])
 
 
 def _impute(readings: Doubles, starts: Rows | None) -> Doubles:

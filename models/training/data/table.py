@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +20,22 @@ from models.training.data.file_format import find_format
 from models.training.data.file_limits import MAX_ROWS
 from models.training.data.file_reader import FileColumns, FileReader
 from models.training.data.header import require_header
+from models.training.data.no_readings import leave_out_no_readings
 from models.training.data.numbers import NumberFormat, cast_plain, find_number_format
 from models.training.data.quality_columns import describe_left_out, find_quality, is_good
 from models.training.data.suspicious_values import is_counter, is_empty, never_falls, require_no_sentinels
+from models.training.data.table_faults import find_backwards, find_mostly_missing, raise_all
 from models.training.data.time_column import find_clock
 from models.training.errors import TrainingDataError, data_error, quote
 from models.training.hyperparameters import ForecastHyperparameters, SensorAnomalyHyperparameters
 
 MOST_COLUMNS = 512
 _FIRST_ROWS = 256
+# The reading of a file ends with so many rows that cannot be read.
+_MOST_BROKEN = 100
 # What pandas calls a first column without a name: the index of a frame that it wrote.
 _INDEX = "Unnamed: 0"
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,8 @@ def read_table(path: Path, roles: ColumnRoles, *, param: str = "training_file", 
     Raises TrainingDataError for the first cell, line or column that cannot be used; it names the other columns' first
     faults, too.
     """
-    parser = _TableParser(_read_columns(path, roles.csv, param, max_rows), roles, param)
+    broken: list[TrainingDataError] = []
+    parser = _TableParser(_read_columns(path, roles.csv, param, broken, max_rows), roles, param, broken)
     try:
         return parser.parse()
     except TrainingDataError as first:
@@ -90,17 +98,39 @@ def read_table(path: Path, roles: ColumnRoles, *, param: str = "training_file", 
 
 def find_faults(path: Path, roles: ColumnRoles) -> list[TrainingDataError]:
     """The first fault of each column; none where all can be read. Raises TrainingDataError for the file as a whole."""
-    param = "training_file"
-    return list(_TableParser(_read_columns(path, roles.csv, param), roles, param).faults())
+    param, broken = "training_file", list[TrainingDataError]()
+    return list(_TableParser(_read_columns(path, roles.csv, param, broken), roles, param, broken).faults())
 
 
-def _read_columns(path: Path, csv: CsvOptions, param: str, max_rows: int = MAX_ROWS) -> FileColumns:
+def _read_columns(
+    path: Path, csv: CsvOptions, param: str, broken: list[TrainingDataError], max_rows: int = MAX_ROWS
+) -> FileColumns:
+    """The columns of the rows that can be read; the errors of the others go to `broken`."""
     kind = find_format(path, None, param, utf_16=True)
-    if kind != "csv":
-        return FileReader(path, kind, param, max_rows).columns()
-    with plain(path, csv, param) as file:
-        reader = FileReader(file.path, kind, param, max_rows, delimiter=file.delimiter, original=file.original)
-        return replace(reader.columns(), read_as=file.read_as)
+
+    def keep(fault: TrainingDataError) -> None:
+        broken.append(fault)
+        if len(broken) == _MOST_BROKEN:
+            raise_all(broken)
+
+    reader = FileReader(path, kind, param, max_rows, on_fault=keep)
+    try:
+        if kind != "csv":
+            return reader.columns()
+        with plain(path, csv, param) as file:
+            reader = replace(reader, path=file.path, delimiter=file.delimiter, original=file.original)
+            return replace(reader.columns(), read_as=file.read_as)
+    except TrainingDataError as error:
+        if error.code == "no_rows":
+            raise_all(broken[:1])
+        raise
+
+
+def _with_bare_names(file: FileColumns, roles: ColumnRoles) -> FileColumns:
+    """The file without spaces around names, but those that a role is given with; as it is where two become one."""
+    given = {*roles.columns, *roles.others}
+    names = [name if name in given else name.strip() for name in file.table.column_names]
+    return replace(file, table=file.table.rename_columns(names)) if len(set(names)) == len(names) else file
 
 
 def _with_index(roles: ColumnRoles, columns: Sequence[str]) -> ColumnRoles:
@@ -111,22 +141,34 @@ def _with_index(roles: ColumnRoles, columns: Sequence[str]) -> ColumnRoles:
     return replace(roles, **named)  # type: ignore[arg-type]  # they are texts
 
 
+@contextmanager
+def _collecting(faults: list[TrainingDataError]) -> Iterator[None]:
+    try:
+        yield
+    except TrainingDataError as error:
+        faults.append(error)
+
+
 @dataclass(slots=True)
 class _TableParser:
     file: FileColumns
     roles: ColumnRoles
     param: str
+    broken: Sequence[TrainingDataError] = ()  # of rows that the file lacks
     cells: ColumnParser = field(init=False)
     # The column of quality of a column of readings.
     quality: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.file = _with_bare_names(self.file, self.roles)
         self.roles = _with_index(self.roles, self.file.table.column_names)
+        self.file = leave_out_no_readings(self.file, self.roles.timestamp)
         self.cells = ColumnParser(self.file, self.roles.csv, self.param)
         self.quality = find_quality(self.file.table, (*self.roles.others, self._clock()), self.roles.columns)
 
     def parse(self) -> Table:
         roles = self.roles
+        raise_all(self.broken[:1])
         self._require_header()
         columns = roles.columns or self._without_role()
         for name in (*columns, *roles.others):
@@ -138,8 +180,7 @@ class _TableParser:
         columns, left_out = (columns, []) if roles.columns else self._without_counters(columns)
         readings = self._matrix(columns)
         left_out += self._without_bad(columns, readings)
-        if roles.csv.na_values != () and not self.cells.numbers.missing_numbers:
-            require_no_sentinels(columns, readings, self.file.lines, self.param)
+        self._require_no_sentinels(columns, readings)
         dates = None if roles.timestamp is None else self.cells.times(roles.timestamp, self._clock())
         return Table(
             columns,
@@ -197,6 +238,10 @@ class _TableParser:
             readings[rows, columns.index(name)] = np.nan
         return [describe_left_out(used.values(), int(sum(rows.sum() for rows in bad.values())))] if used else []
 
+    def _require_no_sentinels(self, columns: tuple[str, ...], readings: Doubles) -> None:
+        if self.roles.csv.na_values != () and not self.cells.numbers.missing_numbers:
+            require_no_sentinels(columns, readings, self.file.lines, self.param)
+
     def _may_count(self, name: str) -> bool:
         """Whether the first cells never fall, where they are numbers: few columns are then read twice."""
         first = self.file.table.column(name).slice(0, _FIRST_ROWS)
@@ -210,30 +255,44 @@ class _TableParser:
             return None  # named with its line where the readings are read
 
     def faults(self) -> Iterator[TrainingDataError]:
-        """The first fault of each column."""
+        """The faults of rows that cannot be read, the first one of each column, and then those of the table."""
         roles = self.roles
+        yield from self.broken
         missing = [fault for name in (*roles.columns, *roles.others) if (fault := self._missing_column(name))]
         if missing:  # without them, other columns would be taken for what they are not
             yield from missing
             return
-        names = roles.columns or self._without_role()
-        try:
+        names, found = roles.columns or self._without_role(), list[TrainingDataError]()
+        with _collecting(found):
             self._require_header()
             self.cells.numbers = self._find_numbers(names)
-        except TrainingDataError as error:
-            yield error
-        readers: list[tuple[str | None, Callable[[str], object]]] = [
-            *((name, self.cells.readings) for name in names),
-            (roles.timestamp, partial(self.cells.times, clock=self._clock())),
-            (roles.group, self.cells.groups),
-            (roles.label, self.cells.labels),
-        ]
-        for name, read in readers:
-            if name is not None:
-                try:
-                    read(name)
-                except TrainingDataError as error:
-                    yield error
+        readings = {name: self._read(self.cells.readings, name, found) for name in names}
+        dates = self._read(partial(self.cells.times, clock=self._clock()), roles.timestamp, found)
+        groups = self._read(self.cells.groups, roles.group, found)
+        self._read(self.cells.labels, roles.label, found)
+        yield from found
+        yield from self._table_faults({name: values for name, values in readings.items() if values is not None})
+        if dates is not None and (groups is None) == (roles.group is None):
+            yield from find_backwards(np.array(dates.seconds), groups, self.file.lines, self.param)
+
+    @staticmethod
+    def _read(read: Callable[[str], _Read], name: str | None, found: list[TrainingDataError]) -> _Read | None:
+        """What a column is read as; None for no column, and for one with a fault, which is `found`."""
+        with _collecting(found):
+            return None if name is None else read(name)
+        return None
+
+    def _table_faults(self, columns: dict[str, Doubles]) -> Iterator[TrainingDataError]:
+        """The faults of columns that can be read: sentinels, and values that are mostly missing."""
+        if not self.roles.columns:
+            columns = {name: values for name, values in columns.items() if not is_counter(values)}
+        if not columns:
+            return
+        names, readings, found = tuple(columns), np.column_stack(list(columns.values())), list[TrainingDataError]()
+        self._without_bad(names, readings)
+        with _collecting(found):
+            self._require_no_sentinels(names, readings)
+        yield from [*found, *find_mostly_missing(names, readings, self.param)]
 
     def _require_column(self, name: str) -> None:
         if fault := self._missing_column(name):

@@ -16,7 +16,7 @@ import openpyxl
 import pyarrow as pa
 from openpyxl.worksheet._reader import WorkSheetParser
 
-from models.training.data.file_limits import FileLimits
+from models.training.data.file_limits import FileLimits, name_unnamed
 from models.training.errors import data_error
 
 # Of all parts of the workbook, unpacked: the archive states it, and unpacking a part stops there.
@@ -103,7 +103,7 @@ def _to_table(rows_from: Callable[[int, int], _Rows], limits: FileLimits) -> tup
     width = max((at + 1 for at, cell in enumerate(header) if cell is not None), default=0)
     if not 1 <= width <= _MOST_COLUMNS:
         raise limits.error("wrong_columns", f"1 to {_MOST_COLUMNS:,} columns", f"{width:,}")
-    names = [_text(cell) or "" for cell in header[:width]]
+    names = name_unnamed([_text(cell) or "" for cell in header[:width]])
     limits.require_unique(names)
     schema, batches, lines = pa.schema([(name, pa.string()) for name in names]), [], list[int]()
     rows = rows_from(first + 1, width)

@@ -96,7 +96,6 @@ def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
         ("\na,b\n1,2\n", "no_rows", None, None, "empty first line"),
         ("a,b\n1,x\n3,\0\n", "nul", 3, None, "NUL byte"),
         ('a,b\n1,2\n3,"4\n', "invalid_csv", 3, None, "is a quote left open?"),
-        ("a,b\n1,2\n\r,4\n", "invalid_csv", 3, None, "cannot be read"),
     ],
 )
 def test_what_is_no_number_is_named(
