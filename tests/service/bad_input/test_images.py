@@ -4,52 +4,19 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
 import pytest
 
-from tests.support.described_programs import described
+from tests.service.bad_input.running import MOST_KEPT_MB, Answer, Running
 from tests.support.images import encoded, hostile, picture
-from tests.support.processes import peak_mb, reset_peak, resident_mb
-from tests.support.server import free_port, serving
-from tests.support.tiny_image_models import (
-    image_classifier,
-    image_encoder,
-    object_detector,
-    text_image_encoder,
-    text_recognizer,
-)
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 GOOD = encoded(picture(80, 60))
-# Of processor time, because other tests use the machine, too.
-MOST_S = 1.0
-# An image that is refused by its header may cost its body a few times over; one that were decoded, a gigabyte.
-MOST_PEAK_MB = 200.0
-# Python and the C library keep some room for the next request.
-MOST_KEPT_MB = 48.0
 _HEADER = "inference-header-content-length"
-Answer = tuple[int, str]
-
-
-@dataclass(frozen=True)
-class Running:
-    """A service of one model of each kind, and its process."""
-
-    http: httpx.Client
-    grpc_port: int
-    pid: int
-
-    @property
-    def cpu_s(self) -> float:
-        times = psutil.Process(self.pid).cpu_times()
-        return float(times.user + times.system)
 
 
 @dataclass(frozen=True)
@@ -60,25 +27,6 @@ class Route:
     param: str
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("models")
-    made = {
-        "vit": image_classifier,
-        "dino": image_encoder,
-        "clip": text_image_encoder,
-        "detr": object_detector,
-        "trocr": text_recognizer,
-    }
-    specs = [f"{name}={make(folder / name)}" for name, make in made.items()]  # type: ignore[operator]
-    specs += [described(folder, name) for name in ("pictures", "defects")]
-    port = free_port()
-    flags = [flag for spec in specs for flag in ("--model", spec)]
-    with serving(folder, "--cache-mb", "0", "--device", "cpu", "--grpc-port", str(port), *flags) as served:
-        with httpx.Client(base_url=served.url, timeout=60) as http:
-            yield Running(http, port, served.process.pid)
-
-
 def _text(data: bytes) -> str:
     return b64encode(data).decode()
 
@@ -87,19 +35,15 @@ def _uri(data: bytes) -> str:
     return f"data:image/png;base64,{_text(data)}"
 
 
-def _answer(response: httpx.Response) -> Answer:
-    return response.status_code, response.text
-
-
 def _json(path: str, param: str, body: Callable[[bytes], dict[str, Any]]) -> Route:
     """An image in a body of JSON."""
-    return Route(lambda running, data: _answer(running.http.post(path, json=body(data))), param)
+    return Route(lambda running, data: running.post(path, json=body(data)), param)
 
 
 def _raw(path: str, param: str) -> Route:
     """The image as the body."""
     headers = {"content-type": "application/octet-stream"}
-    return Route(lambda running, data: _answer(running.http.post(path, content=data, headers=headers)), param)
+    return Route(lambda running, data: running.post(path, content=data, headers=headers), param)
 
 
 def _form(path: str, param: str, **fields: str) -> Route:
@@ -107,7 +51,7 @@ def _form(path: str, param: str, **fields: str) -> Route:
 
     def send(running: Running, data: bytes) -> Answer:
         files = [("images", ("a.png", GOOD)), ("images", ("b.png", data))]
-        return _answer(running.http.post(path, data=fields, files=files))
+        return running.post(path, data=fields, files=files)
 
     return Route(send, param)
 
@@ -122,7 +66,7 @@ def _tensor(model: str, *, raw: bool) -> Route:
         head = json.dumps({"inputs": [one | more]}).encode()
         headers = {_HEADER: str(len(head))} if raw else {}
         body = head + values if raw else head
-        return _answer(running.http.post(f"/v2/models/{model}/infer", content=body, headers=headers))
+        return running.post(f"/v2/models/{model}/infer", content=body, headers=headers)
 
     return Route(send, "image[0]")
 
@@ -131,20 +75,11 @@ def _message(model: str, *, raw: bool) -> Route:
     """The image as BYTES over gRPC, in raw values or in the message's contents."""
 
     def send(running: Running, data: bytes) -> Answer:
-        grpc = pytest.importorskip("grpc")
-        from service.inference_messages import SERVICE, message
-
         one: dict[str, Any] = {"name": "image", "datatype": "BYTES", "shape": [1]}
-        values = {"raw_input_contents": [len(data).to_bytes(4, "little") + data]} if raw else {}
-        inputs = [one if raw else one | {"contents": {"bytes_contents": [data]}}]
-        request = message("ModelInferRequest")(model_name=model, inputs=inputs, **values)
-        with grpc.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
-            try:
-                channel.unary_unary(f"/{SERVICE}/ModelInfer")(request.SerializeToString(), timeout=60)
-            except grpc.RpcError as error:
-                caller = error.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
-                return 422 if caller else 500, error.details()
-        return 200, ""
+        if raw:
+            values = len(data).to_bytes(4, "little") + data
+            return running.infer_rpc(model_name=model, inputs=[one], raw_input_contents=[values])
+        return running.infer_rpc(model_name=model, inputs=[one | {"contents": {"bytes_contents": [data]}}])
 
     return Route(send, "image[0]")
 
@@ -231,16 +166,10 @@ def test_hostile_images_are_refused_at_once_and_forgotten(name: str, running: Ru
     route = ROUTES[name]
     for data in (GOOD, hostile()["EXIF bomb"]):  # so that what a first request loads does not count
         route.send(running, data)
-    before = resident_mb(running.pid)
-    findings = []
-    for kind, data in hostile().items():
-        reset_peak(running.pid)
-        peak, cpu_s = peak_mb(running.pid), running.cpu_s
-        status, said = route.send(running, data)
-        seconds, more = running.cpu_s - cpu_s, peak_mb(running.pid) - peak
-        is_named = route.param in said or kind == "empty"
-        if not (400 <= status < 500 and is_named and seconds < MOST_S and more < MOST_PEAK_MB):
-            findings.append(f"{kind}: {status} {said[:200]}, {seconds:.2f} s, {more:.0f} MB")
-    kept = resident_mb(running.pid) - before
-    assert findings == []
-    assert kept < MOST_KEPT_MB
+    before = running.resident_mb
+    faults = {
+        kind: running.fault(lambda data=data: route.send(running, data), route.param if data else "")  # type: ignore[misc]
+        for kind, data in hostile().items()
+    }
+    assert not any(faults.values()), faults
+    assert running.resident_mb - before < MOST_KEPT_MB
