@@ -225,7 +225,10 @@ def _spread(network: torch.nn.Module) -> None:
 
 
 def _fit_statistics(network: torch.nn.Module) -> None:
-    """Weights, and statistics of batch normalisation, that keep values of some size through many layers."""
+    """Batch normalisation that keeps values of some size through many layers."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
     _spread(network)
     with torch.no_grad():
         network.train()(torch.randn(16, 3, SIDE, SIDE))
