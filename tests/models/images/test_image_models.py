@@ -153,7 +153,7 @@ def test_a_model_whose_rows_depend_on_the_batch_computes_one_by_one(tmp_path: Pa
     )
 
 
-class BrighterProcessor(ViTImageProcessorPil):
+class BrighterProcessor(ViTImageProcessorPil):  # type: ignore[misc]  # it is Any
     """A processor that does more than it says."""
 
     def normalize(self, *arguments: Any, **options: Any) -> NDArray[np.float32]:
@@ -162,7 +162,7 @@ class BrighterProcessor(ViTImageProcessorPil):
 
 
 def test_a_processor_that_does_more_is_refused() -> None:
-    with pytest.raises(ModelSourceError, match="vit: expected a processor .*, got BrighterProcessor, which does more"):
+    with pytest.raises(ModelSourceError, match=r"vit: expected a processor .*, got BrighterProcessor, which does more"):
         ImageProcessor(BrighterProcessor(size={"height": 32, "width": 32}), "vit")
 
 
