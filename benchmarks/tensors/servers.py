@@ -58,7 +58,7 @@ def sonde(*flags: str, name: str = "sonde") -> Iterator[list[Endpoint]]:
         command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--grpc-port", str(rpc)]
         command += ["--home", home, "--model", f"{MODEL}={program}", "--log-level", "warning", *flags]
         url = f"http://127.0.0.1:{port}"
-        with _started(command, f"{url}{_V2}", {"inputs": [_ROW]}):
+        with started(command, f"{url}{_V2}", {"inputs": [_ROW]}):
             yield [
                 Endpoint(f"{name}, JSON", url, "json"),
                 Endpoint(f"{name}, raw values", url, "raw"),
@@ -72,7 +72,7 @@ def constant() -> Iterator[list[Endpoint]]:
     port, rpc = free_port(), free_port()
     command = [sys.executable, "-m", "benchmarks.tensors.constant_server", str(port), str(rpc)]
     url = f"http://127.0.0.1:{port}"
-    with _started(command, f"{url}{_V2}", {"inputs": [_ROW]}):
+    with started(command, f"{url}{_V2}", {"inputs": [_ROW]}):
         yield [
             Endpoint("a constant by uvicorn, JSON", url, "json"),
             Endpoint("a constant by grpc.aio, gRPC", f"http://127.0.0.1:{rpc}", "grpc"),
@@ -92,7 +92,7 @@ def mlserver(workers: int, most: int = 0) -> Iterator[list[Endpoint]]:
         command = [str(VENVS / "mlserver" / "bin" / "mlserver"), "start", directory]
         name = f"mlserver ({workers} workers{f', batches of {most}' if most else ''})"
         url = f"http://127.0.0.1:{http}"
-        with _started(command, f"{url}{_V2}", {"inputs": [_ROW]}):
+        with started(command, f"{url}{_V2}", {"inputs": [_ROW]}):
             yield [Endpoint(f"{name}, JSON", url, "json"), Endpoint(f"{name}, gRPC", f"http://127.0.0.1:{rpc}", "grpc")]
 
 
@@ -103,14 +103,14 @@ def litserve(most: int, wait_s: float) -> Iterator[list[Endpoint]]:
     python = str(VENVS / "litserve" / "bin" / "python")
     command = [python, "-m", "benchmarks.tensors.litserve_server", str(port), str(most), str(wait_s)]
     url = f"http://127.0.0.1:{port}"
-    with _started(command, f"{url}/predict", {"input": _ROW["data"]}):
+    with started(command, f"{url}/predict", {"input": _ROW["data"]}):
         yield [Endpoint(f"litserve (batches of {most})", url, "list")]
 
 
 @contextmanager
-def _started(command: Sequence[str], url: str, body: Mapping[str, Any]) -> Iterator[None]:
-    """Run a server until the end of the block, and then end it with all its children."""
-    variables = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+def started(command: Sequence[str], url: str, body: Mapping[str, Any], threads: int = 1) -> Iterator[None]:
+    """Run a server with a number of PyTorch's threads until the end of the block; then end it with all its children."""
+    variables = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": str(threads)}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables) as process:
         try:
             _wait(url, body, process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,7 @@ class ImageProcessor:
     def __init__(self, processor: Any, name: str, *, whole_size: bool = False) -> None:
         self.processor = processor
         self._whole_size = whole_size
-        mean = processor.image_mean if processor.do_normalize else (0.0, 0.0, 0.0)
-        std = processor.image_std if processor.do_normalize else (1.0, 1.0, 1.0)
-        scale = processor.rescale_factor if processor.do_rescale else 1.0
+        mean, std, scale = _normalization(processor)
         self._factor = torch.tensor([scale / one for one in std]).view(3, 1, 1)
         self._offset = torch.tensor([part / one for part, one in zip(mean, std, strict=True)]).view(3, 1, 1)
         self._scaling: Scaling | None = None
@@ -90,7 +89,8 @@ class ImageProcessor:
             return _normalize(values, self._factor, self._offset, dtype)
 
     def _by_processor(self, image: Image.Image) -> NDArray[np.uint8]:
-        values = self.processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
+        more = {"include_top": False} if hasattr(self.processor, "include_top") else {}
+        values = self.processor(image, do_rescale=False, do_normalize=False, **more)["pixel_values"][0]
         return np.ascontiguousarray(values, dtype=np.uint8)
 
     def _find_scaling(self) -> Scaling | None:
@@ -116,6 +116,21 @@ class ImageProcessor:
                 f"{name}: expected a processor that scales, crops and normalizes, got {kind}, which does more",
                 param="model",
             )
+
+
+def _normalization(processor: Any) -> tuple[Sequence[float], Sequence[float], float]:
+    """Mean, deviation and scale of a processor: values are (pixel * scale - mean) / deviation.
+
+    EfficientNet's may also subtract 1 (`rescale_offset`), and divide by the deviation once more (`include_top`).
+    """
+    mean = processor.image_mean if processor.do_normalize else (0.0, 0.0, 0.0)
+    std = processor.image_std if processor.do_normalize else (1.0, 1.0, 1.0)
+    scale = processor.rescale_factor if processor.do_rescale else 1.0
+    if processor.do_rescale and getattr(processor, "rescale_offset", False):
+        mean = [one + 1.0 for one in mean]
+    if getattr(processor, "include_top", False):
+        std = [first * second for first, second in zip(std, processor.image_std, strict=True)]
+    return mean, std, scale
 
 
 @script

@@ -9,12 +9,14 @@ from typing import Annotated, TypeVar
 import typer
 
 from service.client.answers import Answer, Box
+from service.client.errors import ClientError, Refused
 from service.commands.connection import DEFAULT_URL, Json, Key, Model, Url, choose_model, connect
 from service.commands.screen import Screen
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="images: JPEG, PNG, WebP, GIF, BMP or TIFF")]
-
+# What the service calls the image of a request that has no other.
+_ONLY_IMAGE = "images[0]"
 
 app = typer.Typer()
 
@@ -73,12 +75,22 @@ def _print_each(
     """Print what the service finds in each file: a line of JSON, or the parts of all in a table."""
     screen, rows = Screen(as_json=as_json), list[tuple[object, ...]]()
     for file in files:
-        [answer] = ask(file)
+        [answer] = _ask(ask, file)
         if as_json:
             screen.json({"file": str(file)} | answer.model_dump(mode="json", exclude={"index", "object"}))
         rows += [(file, name, f"{number:.3f}", *_corners(box)) for name, number, box in parts_of(answer)]
     if not as_json:
         screen.table(("file", *headers, *Box.model_fields), rows)
+
+
+def _ask(ask: Callable[[Path], Sequence[AnswerT]], file: Path) -> Sequence[AnswerT]:
+    """What the service finds in a file. Raises ClientError, which names the file and not its place in the request."""
+    try:
+        return ask(file)
+    except Refused as error:
+        if error.param != _ONLY_IMAGE:
+            raise
+        raise ClientError(f"{file}: {error.message.removeprefix(f'{_ONLY_IMAGE}: ')}") from error
 
 
 def _corners(box: Box) -> list[str]:

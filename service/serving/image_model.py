@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ImageTooLarge
+from models.errors import ImageError, ImageTooLarge
 from models.images.detectors.detector import CalibratedImageDetector, Patches
 from models.images.model import DescribedImageModel, ImageItem
 from models.images.patches import PatchFeatures
@@ -63,7 +63,11 @@ class ReadsImages(Servable):
         """
         with self._admit_images(len(images), name):
             items, decoded_s = await self._queueable(images, caller, task, name)
-            values, queue_s, inference_s = await self._compute_rows(items, caller)
+            try:
+                values, queue_s, inference_s = await self._compute_rows(items, caller)
+            except (ImageError, InvalidRequest):
+                await self._require_readable(items, caller)  # runners read images in no order
+                raise
         decoded_s += sum(item.seconds for item in items if isinstance(item, UnreadImage))
         return ImageOutput(
             inputs=len(items),
@@ -134,6 +138,12 @@ class ReadsImages(Servable):
         cost = self.images.tokens
         return [UnreadImage(encoded, self._reader(name(at)), cost) for at, encoded in enumerate(images)], 0.0
 
+    async def _require_readable(self, items: Sequence[Pixels | UnreadImage], caller: Caller) -> None:
+        """Read images that no runner has read yet, in their order. Raises the error of the first broken one."""
+        for item in items:
+            if isinstance(item, UnreadImage) and not item.seconds and not caller.is_late():
+                await self.run_in_pool(item.prepared)
+
     def _reader(self, name: str) -> ReadImage:
         return lambda data, key: self.images.read(data, self.image_limits, name, key)
 
@@ -161,9 +171,13 @@ class ReadsImages(Servable):
             yield await self.run_in_pool(lambda data=encoded, at=index: read(data, name(at)))  # type: ignore[misc]
 
     def _require_few_pixels(self, images: Sequence[Encoded], name: Callable[[int], str]) -> None:
+        """Raise ImageTooLarge for too many pixels in the images before the first one with a broken header."""
         most, pixels = self.image_limits.max_request_pixels, 0
         for index, encoded in enumerate(images):
-            pixels += count_pixels(encoded(), self.image_limits, name(index))
+            try:
+                pixels += count_pixels(encoded(), self.image_limits, name(index))
+            except (ImageError, InvalidRequest):
+                return  # reading it raises this again, unless an earlier image cannot be decoded
             if pixels > most:
                 expected = f"expected at most {most:,} pixels in all images of a request"
                 raise ImageTooLarge(f"{name(index)}: {expected}, got more up to here; scale them", param=name(index))

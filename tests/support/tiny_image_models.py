@@ -16,6 +16,7 @@ from transformers import (
     ConvNextConfig,
     DetrConfig,
     Dinov2Config,
+    EfficientNetConfig,
     GenerationConfig,
     ResNetConfig,
     RTDetrConfig,
@@ -30,6 +31,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
+from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -41,7 +43,7 @@ from models.images.lite_encoder import WEIGHTS
 from models.lite_weights import ARCHITECTURE
 from tests.support.tiny_models import tokenizer
 
-ImageArchitecture = Literal["vit", "convnext", "resnet", "dinov2"]
+ImageArchitecture = Literal["vit", "convnext", "resnet", "dinov2", "efficientnet"]
 Detector = Literal["detr", "rt-detr", "yolos"]
 LABELS = ("cat", "dog", "tile")
 SIDE = 32
@@ -55,6 +57,8 @@ def image_config(architecture: ImageArchitecture, **more: Any) -> Any:
         return ViTConfig(**_VIT, intermediate_size=64, initializer_range=0.3, **more)
     if architecture == "dinov2":
         return Dinov2Config(**_VIT, initializer_range=0.3, **more)
+    if architecture == "efficientnet":
+        return EfficientNetConfig(image_size=SIDE, width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=128, **more)
     stages = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
     if architecture == "convnext":
         return ConvNextConfig(**stages, initializer_range=0.3, **more)
@@ -67,6 +71,8 @@ def processor(architecture: str) -> Any:
         return ConvNextImageProcessorPil(size={"shortest_edge": SIDE})
     if architecture == "clip":
         return CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=_SMALL)
+    if architecture == "efficientnet":
+        return EfficientNetImageProcessorPil(size=_SMALL)
     return (SiglipImageProcessorPil if architecture == "siglip" else ViTImageProcessorPil)(size=_SMALL)
 
 
@@ -74,7 +80,10 @@ def image_classifier(path: Path, architecture: ImageArchitecture = "vit", **more
     """A `…ForImageClassification` directory."""
     torch.manual_seed(0)
     config = image_config(architecture, **_labels(), **more)
-    AutoModelForImageClassification.from_config(config).save_pretrained(path)
+    network = AutoModelForImageClassification.from_config(config)
+    if architecture == "efficientnet":
+        _fit_statistics(network)
+    network.save_pretrained(path)
     processor(architecture).save_pretrained(path)
     return path
 
@@ -129,7 +138,10 @@ def _detector_config(architecture: Detector) -> Any:
 def image_encoder(path: Path, architecture: ImageArchitecture = "dinov2") -> Path:
     """A directory with the body alone."""
     torch.manual_seed(0)
-    AutoModel.from_config(image_config(architecture)).save_pretrained(path)
+    network = AutoModel.from_config(image_config(architecture))
+    if architecture == "efficientnet":
+        _fit_statistics(network)
+    network.save_pretrained(path)
     processor(architecture).save_pretrained(path)
     return path
 
@@ -210,3 +222,14 @@ def _spread(network: torch.nn.Module) -> None:
     for weight in network.parameters():
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=0.2)
+
+
+def _fit_statistics(network: torch.nn.Module) -> None:
+    """Batch normalisation that keeps values of some size through many layers."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
+    _spread(network)
+    with torch.no_grad():
+        network.train()(torch.randn(16, 3, SIDE, SIDE))
+    network.eval()

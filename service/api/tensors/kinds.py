@@ -15,6 +15,7 @@ from service.api.tensors.images import (
 from service.api.tensors.model import TensorModel
 from service.api.tensors.programs import ProgramTensors
 from service.api.tensors.readings import ForecastTensors, RecordTensors, SeriesTensors
+from service.api.tensors.text_images import TextImageTensors
 from service.api.tensors.texts import ClassifierTensors, EmbeddingTensors, RerankTensors, TextAnomalyTensors
 from service.config import Settings
 from service.errors import WrongTask
@@ -27,7 +28,7 @@ _KINDS: dict[tuple[str, str], Callable[[Any, Settings], TensorModel[Any]]] = {
     ("texts", "classification"): ClassifierTensors,
     ("texts", "anomaly"): TextAnomalyTensors,
     ("texts", "rerank"): RerankTensors,
-    ("texts and images", "embedding"): EmbeddingTensors,
+    ("texts and images", "embedding"): TextImageTensors,
     ("images", "embedding"): ImageEmbeddingTensors,
     ("images", "classification"): ImageClassifierTensors,
     ("images", "detection"): ImageDetectorTensors,

@@ -11,11 +11,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from models.errors import ModelError, ModelSourceError
 from models.images.batch_check import OneImageByOne, check_image_batches
 from models.images.encoder import ImageEncoder
 from models.images.model import ImageItem, ImageModel
+from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
 from models.images.text_image_encoder import TextImageEncoder
 from models.kinds import image_kind, require_served_kind
@@ -35,7 +37,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("scaled_by_pillow")]
 
 CPU = place("cpu", "float32")
 PICTURES = [picture(80, 60, seed) for seed in range(3)]
-ARCHITECTURES: tuple[ImageArchitecture, ...] = ("vit", "convnext", "resnet", "dinov2")
+ARCHITECTURES: tuple[ImageArchitecture, ...] = ("vit", "convnext", "resnet", "dinov2", "efficientnet")
 
 
 def opened(path: Path) -> ImageModel:
@@ -151,13 +153,29 @@ def test_a_model_whose_rows_depend_on_the_batch_computes_one_by_one(tmp_path: Pa
     )
 
 
-def test_a_processor_that_does_more_is_refused(tmp_path: Path) -> None:
-    image_classifier(tmp_path)
-    path = tmp_path / "preprocessor_config.json"
-    more = {"image_processor_type": "EfficientNetImageProcessor", "include_top": True, "rescale_offset": True}
-    path.write_text(json.dumps(json.loads(path.read_text()) | more))
-    with pytest.raises(ModelSourceError, match="which does more"):
-        opened(tmp_path)
+class BrighterProcessor(ViTImageProcessorPil):  # type: ignore[misc]  # it is Any
+    """A processor that does more than it says."""
+
+    def normalize(self, *arguments: Any, **options: Any) -> NDArray[np.float32]:
+        brighter: NDArray[np.float32] = super().normalize(*arguments, **options) + 1
+        return brighter
+
+
+def test_a_processor_that_does_more_is_refused() -> None:
+    with pytest.raises(ModelSourceError, match=r"vit: expected a processor .*, got BrighterProcessor, which does more"):
+        ImageProcessor(BrighterProcessor(size={"height": 32, "width": 32}), "vit")
+
+
+def test_the_offset_of_efficientnets_processor_is_followed(tmp_path: Path) -> None:
+    image_classifier(tmp_path, "efficientnet")
+    settings = tmp_path / "preprocessor_config.json"
+    about = json.loads(settings.read_text()) | {"rescale_factor": 1 / 127.5, "rescale_offset": True}
+    settings.write_text(json.dumps(about))
+    model = opened(tmp_path)
+    network, inputs = of_transformers(tmp_path, AutoModelForImageClassification)
+    assert inputs["pixel_values"].min() < -1
+    with torch.inference_mode():
+        np.testing.assert_allclose(rows(model), network(**inputs).logits.numpy(), atol=1e-4)
 
 
 def test_other_kinds_are_named(tmp_path: Path) -> None:

@@ -107,6 +107,13 @@ def test_objects_and_texts_of_images_are_shown(images: str, capsys: pytest.Captu
     assert out.splitlines()[1].endswith("\t0.500\t0\t0\t600\t300")
 
 
+@pytest.mark.parametrize("command", ["detect", "ocr"])
+def test_a_file_that_is_no_image_is_named(images: str, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, _, err = run(capsys, command, "cat.png", "rows.csv", "--url", images)
+    assert code == 1
+    assert err.startswith("sonde: rows.csv: expected JPEG, PNG, WebP, GIF, BMP or TIFF, got bytes that begin with")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -14,6 +14,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from models.errors import SondeError
+from models.training.errors import HyperparameterError
+from service.api.error_responses import STATUS
 from service.auth import Keyring
 from service.errors import BodyTooLarge, CannotListen, ConfigError, InvalidRequest, MalformedBody
 from tests.fakes.model import FakeModel
@@ -27,6 +30,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # noqa: E402
 
 from service.inference_messages import SERVICE, message  # noqa: E402
+from service.rpc.errors import status_and_message  # noqa: E402
 from service.rpc.fields import parse  # noqa: E402
 from service.rpc.server import RpcServer  # noqa: E402
 from service.rpc.tensors import raw_values  # noqa: E402
@@ -389,3 +393,11 @@ def test_a_message_of_other_letters_fits_a_header(make_app: MakeApp) -> None:
     assert error.details().startswith("no model '漢")
     error = refused(make_app(FakeModel()), "ModelReady", name="a" * 100_000)
     assert error.details() == f"no model '{'a' * 80}'…, a name of 100000 characters, here"
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind, status in STATUS.items() if 400 <= status < 500 and kind is not HyperparameterError]
+)
+def test_faults_of_the_caller_have_a_status_that_says_so(kind: type[SondeError]) -> None:
+    _, code, _ = status_and_message(kind("no"))
+    assert code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from base64 import b64encode
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from fastapi.testclient import TestClient
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits
+from service.serving.image_model import ReadsImages
+from service.serving.servable import Caller
+from service.serving.unread_image import UnreadImage
 from tests.fakes.image import FakeDetector, FakeImages
 from tests.support.app import MakeApp
 from tests.support.images import encoded, picture
@@ -91,3 +95,61 @@ def test_an_error_names_the_image_that_a_runner_could_not_read(
         (status, "images[0]"),
         (status, "images[1]"),
     ]
+
+
+CUT_OFF = b64encode(encoded(picture(40, 30))[:200]).decode()
+NO_IMAGE = b64encode(b"no image").decode()
+
+
+@pytest.mark.parametrize("model", [FakeImages(), FakeDetector()], ids=["in runners", "in the pool"])
+@pytest.mark.parametrize(
+    ("images", "first"),
+    [
+        ([RED, CUT_OFF, NO_IMAGE], "images[1]"),
+        ([CUT_OFF, "no-base64!", RED], "images[0]"),
+        ([RED, NO_IMAGE, CUT_OFF], "images[1]"),
+        ([RED, BLUE, "no-base64!"], "images[2]"),
+    ],
+)
+def test_of_several_broken_images_the_first_is_named(
+    model: FakeImages, images: list[str], first: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    app = make_app()
+    app.state.manager.add_images(model)
+    path = "/v1/detect" if isinstance(model, FakeDetector) else "/v1/embeddings"
+    with TestClient(app) as client:
+        answer = client.post(path, json={"images": images})
+    assert answer.json()["error"]["param"] == first
+
+
+def test_the_first_broken_image_is_named_where_runners_read_a_later_one_first(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_from_the_end(self: ReadsImages, items: Sequence[UnreadImage], caller: Caller) -> None:
+        for item in reversed(items):
+            item.prepared()
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(ReadsImages, "_compute_rows", read_from_the_end)
+    app = make_app()
+    app.state.manager.add_images(FakeImages())
+    with TestClient(app) as client:
+        answer = client.post("/v1/embeddings", json={"images": [RED, CUT_OFF, BLUE, CUT_OFF, RED]})
+    assert answer.json()["error"]["param"] == "images[1]"
+
+
+def test_base64_is_decoded_once(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+
+    def count(text: str, **options: bool) -> bytes:
+        decoded.append(text)
+        return b64decode(text)
+
+    monkeypatch.setattr("service.api.schemas.images.b64decode", count)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    app = make_app()
+    app.state.manager.add_images(FakeImages())
+    with TestClient(app) as client:
+        client.post("/v1/embeddings", json={"images": [RED, BLUE]}).raise_for_status()
+    assert decoded == [RED, BLUE]

@@ -336,9 +336,35 @@ def test_the_open_inference_protocol_takes_image_files(client: TestClient, loade
     label, scores = answer(infer("vit", DATA))["outputs"]
     assert label["data"] == [LABELS[int(np.argmax(scores["data"]))]]
     assert sum(scores["data"]) == pytest.approx(1)
+    [of_clip] = answer(infer("clip", DATA, OTHER))["outputs"]
+    np.testing.assert_allclose(
+        np.reshape(of_clip["data"], of_clip["shape"]), rows(loaded["clip"], DATA, OTHER), rtol=1e-4, atol=1e-5
+    )
     broken = infer("vit", DATA, DATA[:50])
     assert broken.status_code == 422
     assert broken.json()["error"].startswith("image[1]")
+
+
+@pytest.mark.parametrize(
+    ("names", "parameters", "message"),
+    [
+        (["text", "image"], {}, "image: expected text or image, got both: send them in two requests"),
+        (["image"], {"truncate": False}, "parameters.truncate: clip has no such parameter; those of its kind: none"),
+        (["picture"], {}, "inputs: no input 'picture'; the model has: text, image"),
+    ],
+)
+def test_a_model_of_texts_and_images_takes_one_of_them(
+    client: TestClient, names: list[str], parameters: dict[str, object], message: str
+) -> None:
+    inputs = [{"name": name, "datatype": "BYTES", "shape": [1], "data": ["a cat"]} for name in names]
+    refused = client.post("/v2/models/clip/infer", json={"inputs": inputs, "parameters": parameters})
+    assert (refused.status_code, refused.json()) == (422, {"error": message})
+
+
+def test_the_protocol_describes_both_inputs_of_a_model_of_texts_and_images(client: TestClient) -> None:
+    config = answer(client.get("/v2/models/clip/config"))
+    assert [(one["name"], one.get("optional", False)) for one in config["input"]] == [("text", False), ("image", True)]
+    assert [one["name"] for one in answer(client.get("/v2/models/clip"))["inputs"]] == ["text"]
 
 
 def test_pixels_of_a_request_are_counted_before_any_is_decoded(
