@@ -18,6 +18,7 @@ from models.training.errors import TrainingDataError
 _MIB = 1 << 20
 _LINE_BYTES = 500 * _MIB
 _MAX_GROWTH_BYTES = 300 * _MIB
+Endless = tuple[Path, set[str]]  # a file, and the codes of the errors that it may end in
 
 
 def _write(path: Path, *parts: bytes) -> Path:
@@ -76,8 +77,8 @@ def _bits(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=FILES)
-def endless(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, set[str]]]:
-    """A file for both readers, and the codes of the errors that it may end in. To write it takes longest."""
+def endless(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endless]:
+    """A file for both readers: to write it takes longest."""
     make, codes = FILES[request.param]
     path = make(tmp_path_factory.mktemp("endless"))
     yield path, codes
@@ -86,7 +87,7 @@ def endless(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", ["rows", "table"])
-def test_an_endless_line_is_refused_within_bounds(endless: tuple[Path, set[str]], reader: str) -> None:
+def test_an_endless_line_is_refused_within_bounds(endless: Endless, reader: str) -> None:
     path, codes = endless
     code = _measure(lambda: read_rows(path) if reader == "rows" else read_table(path, ColumnRoles()))
     assert code in codes
