@@ -30,9 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files that start processes first: they take longest, and two workers should end with a short file."""
-    real = {item.path for item in items if item.get_closest_marker("real")}
-    items.sort(key=lambda item: item.path not in real)
+    """Run files that start processes first, then those with slow tests: no process should end alone with a long one."""
+    real, slow = ({item.path for item in items if item.get_closest_marker(name)} for name in ("real", "slow"))
+    items.sort(key=lambda item: (item.path not in real, item.path not in slow))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -149,7 +149,7 @@ def compile_and_call(node: Path, directory: Path, *options: str) -> str:
 
 def test_openapi_typescript_writes_types_that_compile(document: Path, node: Path, tmp_path: Path) -> None:
     run(node / "openapi-typescript", document, "-o", tmp_path / "sonde.ts", cwd=tmp_path)
-    run(node / "tsc", "--noEmit", "--strict", "--lib", "es2022,dom", "sonde.ts", cwd=tmp_path)
+    run(node / "tsc", "--noEmit", "--strict", "--skipLibCheck", "--lib", "es2022,dom", "sonde.ts", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

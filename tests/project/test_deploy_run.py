@@ -22,7 +22,7 @@ from tests.project.test_deploy import PROMETHEUS, ROOT, SERVICES
 from tests.support.databases import PasswordPostgres, postgres, program
 from tests.support.server import free_port, wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("executed_programs")]
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 PASSWORD = "of-a-test"
 SONDE = [sys.executable, "-m", "service.cli"]

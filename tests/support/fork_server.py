@@ -40,6 +40,7 @@ _FORKED = {
     "service.jobs.golden_check",
     "service.jobs.held_out_check",
     "service.processes.parent_death",
+    "tests.support.failing_trainer",
     "tests.support.on_terminal",
     "tests.support.worker_process",
 }

@@ -20,7 +20,8 @@ from tests.support.jobs import JobHarness, exists
 from tests.support.processes import sonde_up
 from tests.support.server import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("executed_programs")]
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+executed = pytest.mark.usefixtures("executed_program")  # as `children` finds them
 
 
 def children(pid: int) -> dict[str, int]:
@@ -41,6 +42,7 @@ def worker_of(harness: JobHarness) -> frozenset[str]:
         return frozenset()
 
 
+@executed
 def test_both_run_a_dead_worker_is_started_again_and_both_end(tmp_path: Path) -> None:
     harness = JobHarness(tmp_path)
     with sonde_up(tmp_path) as (process, url):
@@ -58,6 +60,7 @@ def test_both_run_a_dead_worker_is_started_again_and_both_end(tmp_path: Path) ->
     harness.close()
 
 
+@executed
 def test_a_first_start_logs_no_migration_and_when_serve_ends_so_does_the_worker(tmp_path: Path) -> None:
     log = tmp_path / "up.log"
     with sonde_up(tmp_path) as (process, _):
@@ -71,6 +74,7 @@ def test_a_first_start_logs_no_migration_and_when_serve_ends_so_does_the_worker(
         wait_until(lambda: not exists(both["worker"]), 5)
 
 
+@executed
 def test_nothing_is_left_when_up_is_killed(tmp_path: Path) -> None:
     with sonde_up(tmp_path) as (process, _):
         both = children(process.pid)

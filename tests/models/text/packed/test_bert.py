@@ -226,7 +226,7 @@ def test_a_flag_that_goes_up_during_a_pass_is_seen() -> None:
     """
     model = load(locate(DEFAULT_MODEL), CPU32)
     assert isinstance(model, PackedEncoder)
-    batch = texts([120] * 8, 0, model.metadata.vocabulary)
+    batch = texts([120] * 4, 0, model.metadata.vocabulary)
     model.forward(batch)
     began = time.perf_counter()
     model.forward(batch)

@@ -18,6 +18,7 @@ from models.training.errors import TrainingDataError
 _MIB = 1 << 20
 _LINE_BYTES = 500 * _MIB
 _MAX_GROWTH_BYTES = 300 * _MIB
+Endless = tuple[Path, set[str]]  # a file, and the codes of the errors that it may end in
 
 
 def _write(path: Path, *parts: bytes) -> Path:
@@ -32,8 +33,11 @@ def _endless(path: Path, start: bytes, item: bytes, end: bytes = b"") -> Path:
     return _write(path, start, *[part] * (_LINE_BYTES // len(part)), end)
 
 
-def _parquet(path: Path, **columns: list[str]) -> Path:
-    pq.write_table(pa.table({name: pa.array(texts).dictionary_encode() for name, texts in columns.items()}), path)
+def _parquet(path: Path, rows: int, **cells: str) -> Path:
+    """A file whose rows are alike, so that it takes no room."""
+    indices = pa.array([0] * rows, pa.int32())
+    columns = {name: pa.DictionaryArray.from_arrays(indices, [cell]) for name, cell in cells.items()}
+    pq.write_table(pa.table(columns), path)
     return path
 
 
@@ -48,7 +52,7 @@ FILES: dict[str, tuple[Callable[[Path], Path], set[str]]] = {
     "a row of JSONL": (lambda at: _endless(at / "a.jsonl", b'{"text": "', b"x", b'"}\n'), {"line_too_long"}),
     "a list in JSONL": (lambda at: _endless(at / "a.jsonl", b'{"text": [', b"1,", b"1]}\n"), {"line_too_long"}),
     "a cell of Parquet": (
-        lambda at: _parquet(at / "a.parquet", text=["x" * (16 * _MIB)] * 100, label=["a"] * 100),
+        lambda at: _parquet(at / "a.parquet", 100, text="x" * (16 * _MIB), label="a"),
         {"line_too_long", "text_too_long"},
     ),
     "members of gzip": (lambda at: _write(at / "a.jsonl", *[gzip.compress(b"\0" * _MIB)] * 1000), {"wrong_format"}),
@@ -72,12 +76,19 @@ def _bits(path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module", params=FILES)
+def endless(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endless]:
+    """A file for both readers: to write it takes longest."""
+    make, codes = FILES[request.param]
+    path = make(tmp_path_factory.mktemp("endless"))
+    yield path, codes
+    path.unlink()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", ["rows", "table"])
-@pytest.mark.parametrize("name", FILES)
-def test_an_endless_line_is_refused_within_bounds(tmp_path: Path, name: str, reader: str) -> None:
-    make, codes = FILES[name]
-    path = make(tmp_path)
+def test_an_endless_line_is_refused_within_bounds(endless: Endless, reader: str) -> None:
+    path, codes = endless
     code = _measure(lambda: read_rows(path) if reader == "rows" else read_table(path, ColumnRoles()))
     assert code in codes
 

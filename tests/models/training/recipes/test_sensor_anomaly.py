@@ -299,7 +299,7 @@ def test_a_series_whose_state_no_service_takes_is_refused(tmp_path: Path, detect
 
 
 def test_auto_leaves_out_what_no_service_takes_and_says_so(tmp_path: Path) -> None:
-    directory, said = wide(tmp_path, 400), list[str]()
+    directory, said = wide(tmp_path, 357), list[str]()
     assert run(directory, lambda event: said.append(str(event.get("message")))) == 0
     assert read(directory / "result.json")["mode"] in {"level", "statistics"}
     assert (
