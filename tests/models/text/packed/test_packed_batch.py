@@ -10,16 +10,25 @@ from hypothesis import strategies as st
 
 from models.runtime.placement import has_amx
 from models.text.packed import packed_batch
-from models.text.packed.packed_batch import AMX_TILE, ONE_SIZE, SHARED, TILE, AttentionBlocks, pad_rows, tile_of
+from models.text.packed.packed_batch import (
+    AMX_TILE,
+    ONE_SIZE,
+    SHARED,
+    TILE,
+    AttentionBlocks,
+    masks_in,
+    pad_rows,
+    tile_of,
+)
 
 CPU = torch.device("cpu")
 TILES = [TILE, AMX_TILE, ONE_SIZE]
 LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, 80), min_size=1, max_size=14)
 
 
-def lay_out(*lengths: int, fillers: int = 0, tile: int = TILE, dtype: torch.dtype = torch.float32) -> AttentionBlocks:
+def lay_out(*lengths: int, fillers: int = 0, tile: int = TILE) -> AttentionBlocks:
     """Blocks of texts of so many tokens."""
-    return AttentionBlocks.of(np.array(lengths, dtype=np.int64), fillers, tile, CPU, dtype)
+    return AttentionBlocks.of(np.array(lengths, dtype=np.int64), fillers, tile, CPU)
 
 
 def owners(one: AttentionBlocks, *lengths: int) -> list[torch.Tensor]:
@@ -120,10 +129,11 @@ def test_attention_stays_within_a_text(lengths: list[int], tile: int) -> None:
         assert bool(same.any(dim=-1).all()), "a slot that sees nothing would give NaN"
 
 
-def test_the_mask_has_the_dtype_of_the_weights() -> None:
-    [mask] = lay_out(2, 3, dtype=torch.bfloat16).masks
+def test_a_pass_gets_masks_in_its_dtype() -> None:
+    one = masks_in(lay_out(2, 3, 64), torch.bfloat16)
+    mask, none = one.masks
     assert mask is not None
-    assert mask.dtype == torch.bfloat16
+    assert (mask.dtype, none, one.sizes, one.counts) == (torch.bfloat16, None, [32, 64], [1, 1])
 
 
 @pytest.mark.parametrize(
