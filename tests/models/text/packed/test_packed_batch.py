@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.runtime.placement import has_amx
 from models.text.packed import packed_batch
@@ -16,10 +19,12 @@ from models.text.packed.packed_batch import (
     SHARED,
     TILE,
     AttentionBlocks,
+    PackedBatch,
     masks_in,
     pad_rows,
     tile_of,
 )
+from models.text.tokenization import Tokens
 
 CPU = torch.device("cpu")
 TILES = [TILE, AMX_TILE, ONE_SIZE]
@@ -134,6 +139,26 @@ def test_a_pass_gets_masks_in_its_dtype() -> None:
     mask, none = one.masks
     assert mask is not None
     assert (mask.dtype, none, one.sizes, one.counts) == (torch.bfloat16, None, [32, 64], [1, 1])
+
+
+def test_a_layout_for_a_cpu_needs_no_operation_of_pytorch() -> None:
+    batch = [Tokens(np.full(length, 7, dtype=np.int32), length) for length in (2, 3, 12, 40, 33)]
+    with _Operations() as operations:
+        layout = PackedBatch.of(batch, CPU, range(1, 2**62))
+    assert operations.seen == {"aten.lift_fresh.default"}, "others let go of Python's lock; this is `from_numpy`"
+    assert layout.blocks.masks[0] is not None
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has no types here
+    """Notes each operation of PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
