@@ -20,7 +20,16 @@ from models.preemption import NO_PREEMPTION, Preemption
 from models.text.packed.architectures import ARCHITECTURES, BertShape, read_shape, read_weights
 from models.text.packed.attention import Attention
 from models.text.packed.linear import Linear, prepare_for_cpu
-from models.text.packed.packed_batch import SHARED, AttentionBlocks, PackedBatch, block_of_one, pad_rows
+from models.text.packed.packed_batch import (
+    SHARED,
+    AttentionBlocks,
+    PackedBatch,
+    block_of_one,
+    masks_in,
+    pad_rows,
+    pool,
+    pool_one,
+)
 from models.text.packed.relative_positions import add_relative_bias
 from models.text.packed.torchscript import as_written, script_in_one
 from models.text.tokenization import Tokens
@@ -52,12 +61,22 @@ class PackedBert(nn.Module):
 
         Calls `preempt` between steps while one of its flags is up.
         """
-        stack, first = self._stack[0], self.shape.first_position
-        positions = layout.positions if first == 0 else layout.positions_from(first)
-        blocks = layout.blocks if self.relative_bias is None else add_relative_bias(self.relative_bias, layout.blocks)
+        inputs = self._inputs(layout)
         with as_written():
-            started = stack(layout.ids, positions, blocks, _flags(preempt))
-            return self._finish(started, blocks, preempt)
+            started, _ = self._stack[0](*inputs, "mean", _flags(preempt))
+            return self._finish(started, inputs[-1], preempt)
+
+    def embed(self, layout: PackedBatch, pooling: str, preempt: Preemption = NO_PREEMPTION) -> Tensor:
+        """Vectors float32 [texts, d] of a batch, each `pooling` its tokens: mean, first ("cls") or last.
+
+        One call does both, so that the thread wins Python's lock back once.
+        """
+        inputs = self._inputs(layout)
+        with as_written():
+            started, vectors = self._stack[0](*inputs, pooling, _flags(preempt))
+            if self._is_done(started):
+                return vectors[: layout.texts]  # type: ignore[no-any-return]  # a module's call is Any
+            return layout.pool(self._finish(started, inputs[-1], preempt), pooling)
 
     def takes_alone(self, batch: Sequence[Tokens]) -> bool:
         """Whether the batch is one text for `embed_one`: a short one without padding tokens, on a CPU."""
@@ -75,17 +94,28 @@ class PackedBert(nn.Module):
         filled = np.zeros(pad_rows(count, self.onednn_rows), dtype=np.int64)
         filled[:count] = ids
         with as_written():
-            started = stack.start_one(torch.from_numpy(filled), count, self.shape.first_position, _flags(preempt))
-            rows = self._finish(started, block_of_one(count), preempt)
-            return stack.pool_one(rows, count, pooling)
+            first = self.shape.first_position
+            started, vector = stack.embed_one(torch.from_numpy(filled), count, first, pooling, _flags(preempt))
+            if self._is_done(started):
+                return vector
+            return pool_one(self._finish(started, block_of_one(count), preempt), count, pooling)
+
+    def _inputs(self, layout: PackedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, AttentionBlocks]:
+        """What a pass starts from: ids, positions and owners of tokens, lengths of texts, and blocks."""
+        first, bias = self.shape.first_position, self.relative_bias
+        positions = layout.positions if first == 0 else layout.positions_from(first)
+        blocks = layout.blocks if bias is None else add_relative_bias(bias, layout.blocks)
+        return layout.ids, positions, layout.owner, layout.lengths, blocks
+
+    def _is_done(self, progress: _Progress) -> bool:
+        return progress[2] == _STEPS_PER_LAYER * self.shape.layers
 
     def _finish(self, started: _Progress, blocks: AttentionBlocks, preempt: Preemption) -> Tensor:
         """Run the steps that a started pass has left; more urgent work comes before them."""
-        rows, intermediate, done = started
-        while done < _STEPS_PER_LAYER * self.shape.layers:
+        while not self._is_done(started):
             preempt()
-            rows, intermediate, done = self._stack[0].resume(rows, intermediate, done, blocks, _flags(preempt))
-        return rows
+            started = self._stack[0].resume(*started, blocks, _flags(preempt))
+        return started[0]
 
     def placed(self, device: torch.device, dtype: torch.dtype, *, may_round: bool = False) -> Self:
         """Move to a device and dtype, in the form that computes fastest there.
@@ -98,7 +128,7 @@ class PackedBert(nn.Module):
             self.onednn_rows = prepare_for_cpu(linear, may_round=may_round)
         self.float16_max_rows = max((layer.float16_max_rows for layer in linear), default=0)
         if device.type == "cpu":
-            self._stack = [script_in_one(self._stack[0].eval(), "start_one", "resume", "pool_one")]
+            self._stack = [script_in_one(self._stack[0].eval(), "embed_one", "resume")]
             room = self.shape.positions - self.shape.first_position
             self._max_alone = SHARED if self.relative_bias is None and room >= SHARED else 0
         return self
@@ -142,28 +172,29 @@ class _EncoderStack(nn.Module):
         self.steps_per_layer = _STEPS_PER_LAYER  # TorchScript reads no globals
 
     def forward(
-        self, ids: Tensor, positions: Tensor, blocks: AttentionBlocks, flags: list[Tensor]
-    ) -> tuple[Tensor, Tensor, int]:
-        """Start a pass: ids and positions int64 [tokens]. Returns what `resume` does."""
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        owner: Tensor,
+        lengths: Tensor,
+        blocks: AttentionBlocks,
+        pooling: str,
+        flags: list[Tensor],
+    ) -> tuple[tuple[Tensor, Tensor, int], Tensor]:
+        """Start a pass of a PackedBatch. Returns what `resume` does, and the vectors once all steps are done."""
         rows: Tensor = self.norm(self.word_embeddings(ids) + self.position_embeddings(positions))
-        return self.resume(rows, rows, 0, blocks, flags)
+        started = self.resume(rows, rows, 0, masks_in(blocks, rows.dtype), flags)
+        return started, pool(started[0], owner, lengths, pooling)
 
     @torch.jit.export
-    def start_one(
-        self, ids: Tensor, count: int, first_position: int, flags: list[Tensor]
-    ) -> tuple[Tensor, Tensor, int]:
-        """Start a pass of one text: ids int64 [rows], its `count` tokens and fillers. Returns what `resume` does."""
+    def embed_one(
+        self, ids: Tensor, count: int, first_position: int, pooling: str, flags: list[Tensor]
+    ) -> tuple[tuple[Tensor, Tensor, int], Tensor]:
+        """The same for one text: ids int64 [rows], its `count` tokens and fillers."""
         positions = self.position_embeddings.weight[first_position : first_position + len(ids)]
         rows: Tensor = self.norm(self.word_embeddings(ids) + positions)
-        return self.resume(rows, rows, 0, block_of_one(count), flags)
-
-    @torch.jit.export
-    def pool_one(self, rows: Tensor, count: int, pooling: str) -> Tensor:
-        """As `PackedBatch.pool`, for one text of `count` tokens."""
-        if pooling == "mean":
-            return rows[:count].float().mean(0, keepdim=True)
-        chosen = 0 if pooling == "cls" else count - 1
-        return rows[chosen : chosen + 1].float()
+        started = self.resume(rows, rows, 0, block_of_one(count), flags)
+        return started, pool_one(started[0], count, pooling)
 
     @torch.jit.export
     def resume(

@@ -90,8 +90,8 @@ class PackedEncoder:
             if network.takes_alone(batch):
                 vectors = network.embed_one(batch[0].ids, self._pooling, preempt)
             else:
-                layout = PackedBatch.of(batch, placement.device, placement.dtype, network.onednn_rows)
-                vectors = layout.pool(network(layout, preempt), self._pooling).cpu()
+                layout = PackedBatch.of(batch, placement.device, network.onednn_rows)
+                vectors = network.embed(layout, self._pooling, preempt).cpu()
             rows: NDArray[np.float32] = vectors.numpy()
             return rows
 
@@ -169,10 +169,10 @@ def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:
     """
     cpu, other = torch.device("cpu"), place("cpu").dtype
     exact = copy.deepcopy(network.requires_grad_(False)).placed(cpu, other)
-    before = _forward_seconds(exact, PackedBatch.of(batch, cpu, other, exact.onednn_rows))
-    quantise(network, PackedBatch.of(batch, cpu, torch.float32))
+    before = _forward_seconds(exact, PackedBatch.of(batch, cpu, exact.onednn_rows))
+    quantise(network, PackedBatch.of(batch, cpu))
     network.placed(cpu, torch.float32)
-    share = _forward_seconds(network, PackedBatch.of(batch, cpu, torch.float32, network.onednn_rows)) / before
+    share = _forward_seconds(network, PackedBatch.of(batch, cpu, network.onednn_rows)) / before
     name, tokens = str(other).removeprefix("torch."), sum(item.count for item in batch)
     note = f"int8 takes {share:.2f} of the time of {name} for {tokens} tokens, timed at load"
     if share >= 1:

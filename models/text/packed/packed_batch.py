@@ -6,9 +6,11 @@ Attention works on blocks of a few sizes, with few empty slots.
 # No `from __future__ import annotations`: TorchScript cannot read a NamedTuple whose types are strings
 # (pytorch/pytorch#95858).
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from functools import partial
+from itertools import accumulate, groupby
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -29,6 +31,8 @@ SHARED = 32
 TILE, AMX_TILE = 32, 16
 # On a GPU one more kernel costs more than empty slots do: all blocks of a batch are as long as its longest text.
 ONE_SIZE = 0
+# What a mask adds to the score of two tokens.
+_WITHIN, _BETWEEN = np.float32(0), np.float32(-np.inf)
 
 
 class AttentionBlocks(NamedTuple):
@@ -36,8 +40,8 @@ class AttentionBlocks(NamedTuple):
 
     A block has `size` slots and holds one long text or several short ones. `row_of_slot` int64 [slots] is the row that
     each slot reads (row 0 for empty slots); `slot_of_row` int64 [rows] is its inverse. Both are None where slots are
-    rows already. `masks` has for each size [blocks, 1, size, size], which is added to the scores: 0 within a text,
-    -inf between texts. It is None where each block is one text that fills it.
+    rows already. `masks` has for each size float32 [blocks, 1, size, size], which is added to the scores: 0 within a
+    text, -inf between texts. It is None where each block is one text that fills it.
     """
 
     sizes: list[int]
@@ -47,43 +51,48 @@ class AttentionBlocks(NamedTuple):
     slot_of_row: Tensor | None
 
     @classmethod
-    def of(
-        cls, lengths: NDArray[np.int64], fillers: int, tile: int, device: torch.device, dtype: torch.dtype
-    ) -> "AttentionBlocks":
+    def of(cls, lengths: NDArray[np.int64], fillers: int, tile: int, device: torch.device) -> "AttentionBlocks":
         """Blocks of texts in row order.
 
-        The `fillers` rows after them have the first row's slot, or none where slots are rows.
+        The `fillers` rows after them have the first row's slot, or none where slots are rows. On a CPU NumPy computes
+        them: each operation of PyTorch would let go of Python's lock, and wait for the event loop to win it back.
         """
         block_sizes = _block_sizes(lengths, tile)
         if len(lengths) == 1 and block_sizes[0] == lengths[0]:  # as below, in a tenth of the time
             return block_of_one(int(lengths[0]))
-        starts, blocks = _assign_slots(lengths, block_sizes)
+        starts, sizes, counts = _assign_slots(lengths.tolist(), block_sizes.tolist())
         rows, owner = np.arange(lengths.sum()), np.repeat(np.arange(len(lengths)), lengths)
         slots = rows + (starts - (lengths.cumsum() - lengths))[owner]
-        owners = np.full(blocks.sum(), -1)
+        ends = list(accumulate(size * count for size, count in zip(sizes, counts, strict=True)))
+        owners = np.full(ends[-1], -1)
         owners[slots] = owner
-
-        def on_device(array: NDArray[Any]) -> Tensor:
-            return torch.from_numpy(array).to(device)
 
         row_of_slot = slot_of_row = None
         if len(owners) != len(rows) or (slots != rows).any():
             inverse = np.zeros_like(owners)
             inverse[slots] = rows
-            row_of_slot, slot_of_row = on_device(inverse), on_device(np.pad(slots, (0, fillers)))
-        sizes, counts = np.unique(blocks, return_counts=True)
-        ends = (sizes * counts).cumsum()
+            filled = np.zeros(len(rows) + fillers, dtype=np.int64)
+            filled[: len(rows)] = slots
+            row_of_slot, slot_of_row = _on_device(inverse, device), _on_device(filled, device)
         masks = [
-            _mask(owners[end - size * count : end].reshape(-1, 1, size), dtype, on_device)
-            for size, count, end in zip(sizes.tolist(), counts.tolist(), ends.tolist(), strict=True)
+            _mask(owners[end - size * count : end].reshape(count, 1, size), device)
+            for size, count, end in zip(sizes, counts, ends, strict=True)
         ]
-        return cls(sizes.tolist(), counts.tolist(), masks, row_of_slot, slot_of_row)
+        return cls(sizes, counts, masks, row_of_slot, slot_of_row)
 
 
 def block_of_one(count: int) -> AttentionBlocks:
     """One text of `count` tokens, whose slots are its rows."""
     masks: list[Tensor | None] = [None]
     return AttentionBlocks([count], [1], masks, None, None)
+
+
+def masks_in(blocks: AttentionBlocks, dtype: torch.dtype) -> AttentionBlocks:
+    """The blocks with masks in the dtype of a pass."""
+    masks: list[Tensor | None] = []
+    for mask in blocks.masks:
+        masks.append(mask if mask is None else mask.to(dtype))  # noqa: PERF401  # TorchScript loses the type
+    return AttentionBlocks(blocks.sizes, blocks.counts, masks, blocks.row_of_slot, blocks.slot_of_row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +114,18 @@ class PackedBatch:
     blocks: AttentionBlocks
 
     @classmethod
-    def of(
-        cls, batch: Sequence[Tokens], device: torch.device, dtype: torch.dtype, onednn_rows: range = range(0)
-    ) -> Self:
+    def of(cls, batch: Sequence[Tokens], device: torch.device, onednn_rows: range = range(0)) -> Self:
         """Lay a batch out; oneDNN multiplies numbers of rows in `onednn_rows`."""
-        lengths = np.array([item.count for item in batch], dtype=np.int64)
-        rows = int(lengths.sum())
+        counts = [item.count for item in batch]
+        rows = sum(counts)
         fillers = pad_rows(rows, onednn_rows) - rows
         ids = np.zeros(rows + fillers, dtype=np.int64)
         np.concatenate([item.ids for item in batch], out=ids[:rows])
-        padded = np.append(lengths, np.ones(fillers, dtype=np.int64))
+        padded = np.array(counts + [1] * fillers, dtype=np.int64)
         owner = np.repeat(np.arange(len(padded)), padded)
         positions = np.arange(len(ids)) - (padded.cumsum() - padded)[owner]
-
-        def on_device(array: NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(array).to(device)
-
-        blocks = AttentionBlocks.of(lengths, fillers, tile_of(device), device, dtype)
+        blocks = AttentionBlocks.of(padded[: len(batch)], fillers, tile_of(device), device)
+        on_device = partial(_on_device, device=device)
         return cls(len(batch), on_device(ids), on_device(positions), on_device(owner), on_device(padded), blocks)
 
     def positions_from(self, first: int) -> Tensor:
@@ -135,16 +139,25 @@ class PackedBatch:
         return (counted - (counted - real)[starts][self.owner]) * real + first - 1
 
     def pool(self, rows: Tensor, mode: str) -> Tensor:
-        """Token vectors [tokens, d] → text vectors float32 [texts, d]: mean, first or last."""
-        fillers = len(self.lengths) - self.texts
-        if mode == "mean" and self.texts == 1:  # as below, in a fifth of the time
-            return rows[: len(rows) - fillers].float().mean(0, keepdim=True)
-        if mode == "mean":
-            sums = torch.zeros(len(self.lengths), rows.shape[1], device=rows.device)
-            return (sums.index_add_(0, self.owner, rows.float()) / self.lengths[:, None])[: self.texts]
-        ends = self.lengths.cumsum(0)
-        chosen = ends - self.lengths if mode == "cls" else ends - 1
-        return rows[chosen[: self.texts]].float()
+        """Token vectors [tokens, d] → vectors float32 [texts, d] of its own texts."""
+        return pool(rows, self.owner, self.lengths, mode)[: self.texts]
+
+
+def pool(rows: Tensor, owner: Tensor, lengths: Tensor, mode: str) -> Tensor:
+    """Token vectors [tokens, d] → vectors float32 [texts, d]: each text's mean, first ("cls") or last."""
+    if mode == "mean":
+        sums = torch.zeros(len(lengths), rows.shape[1], device=rows.device)
+        return sums.index_add_(0, owner, rows.float()) / lengths[:, None]
+    ends = lengths.cumsum(0)
+    return rows[ends - lengths if mode == "cls" else ends - 1].float()
+
+
+def pool_one(rows: Tensor, count: int, mode: str) -> Tensor:
+    """The same for one text of `count` tokens, in a fifth of the time."""
+    if mode == "mean":
+        return rows[:count].float().mean(0, keepdim=True)
+    chosen = 0 if mode == "cls" else count - 1
+    return rows[chosen : chosen + 1].float()
 
 
 def pad_rows(rows: int, onednn_rows: range) -> int:
@@ -171,26 +184,35 @@ def _block_sizes(lengths: NDArray[np.int64], tile: int) -> NDArray[np.int64]:
     return np.maximum(-(-lengths // tile) * tile, SHARED)
 
 
-def _assign_slots(lengths: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first slot of each text over all blocks, and the size of each block."""
-    starts = np.empty_like(lengths)
+def _assign_slots(lengths: list[int], sizes: list[int]) -> tuple[NDArray[np.int64], list[int], list[int]]:
+    """The first slot of each text over all blocks, and the sizes of blocks with their counts."""
+    starts = np.empty(len(lengths), dtype=np.int64)
     blocks: list[int] = []
     begin = used = 0
-    for text in np.argsort(sizes, kind="stable").tolist():
-        length, size = int(lengths[text]), int(sizes[text])
+    for text in sorted(range(len(sizes)), key=sizes.__getitem__):
+        length, size = lengths[text], sizes[text]
         if not blocks or blocks[-1] != size or used + length > size:
             begin += blocks[-1] if blocks else 0
             blocks.append(size)
             used = 0
         starts[text] = begin + used
         used += length
-    return starts, np.array(blocks)
+    counts = {size: len(list(same)) for size, same in groupby(blocks)}
+    return starts, list(counts), list(counts.values())
 
 
-def _mask(owners: NDArray[np.int64], dtype: torch.dtype, on_device: Callable[[NDArray[Any]], Tensor]) -> Tensor | None:
+def _mask(owners: NDArray[np.int64], device: torch.device) -> Tensor | None:
     """The mask of blocks by their slots' texts `owners` [blocks, 1, size], or None."""
     if (owners == owners[:, :, :1]).all():
         return None
-    owned = on_device(owners)
-    mask = torch.zeros(len(owners), 1, owners.shape[2], owners.shape[2], dtype=dtype, device=owned.device)
+    if device.type == "cpu":
+        same = owners[:, :, :, None] == owners[:, :, None, :]
+        return torch.from_numpy(np.where(same, _WITHIN, _BETWEEN))
+    owned = _on_device(owners, device)
+    mask = torch.zeros(len(owners), 1, owners.shape[2], owners.shape[2], device=device)
     return mask.masked_fill_(owned.unsqueeze(-1) != owned.unsqueeze(-2), -torch.inf)
+
+
+def _on_device(array: NDArray[np.int64], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.to(device)

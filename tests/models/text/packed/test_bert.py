@@ -45,7 +45,7 @@ LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, LONGEST), min_size=1,
 def layout(*lengths: int, onednn_rows: range = range(0)) -> PackedBatch:
     """The layout of texts of so many tokens."""
     batch = [Tokens(np.full(length, number, dtype=np.int32), length) for number, length in enumerate(lengths)]
-    return PackedBatch.of(batch, torch.device("cpu"), torch.float32, onednn_rows)
+    return PackedBatch.of(batch, torch.device("cpu"), onednn_rows)
 
 
 def test_tokens_are_counted_within_each_text() -> None:
@@ -260,7 +260,7 @@ def test_one_short_text_gets_the_vector_that_a_layout_gives(
     network, calls = packed._network, list[None]()
     monkeypatch.setattr(network, "onednn_rows", onednn_rows)
     for batch in (texts([count], count, packed.metadata.vocabulary) for count in (1, 6, 13, SHARED)):
-        one = PackedBatch.of(batch, torch.device("cpu"), torch.float32, onednn_rows)
+        one = PackedBatch.of(batch, torch.device("cpu"), onednn_rows)
         by_layout = one.pool(network(one), pooling)
         if not network.takes_alone(batch):
             assert packed.metadata.architecture == "mpnet"  # its relative positions need a layout

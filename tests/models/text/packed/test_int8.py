@@ -276,6 +276,6 @@ def test_minilm_keeps_its_directions() -> None:
 
 def test_the_float32_weights_are_given_up(rough: ModelSource) -> None:
     network = PackedBert.load(rough.path, json.loads((rough.path / "config.json").read_text()))
-    quantise(network, PackedBatch.of(texts([5, 9], 90), torch.device("cpu"), torch.float32))
+    quantise(network, PackedBatch.of(texts([5, 9], 90), torch.device("cpu")))
     left = {name for layer in network.layers for name, _ in layer.named_parameters()}
     assert left == {"attention_norm.weight", "attention_norm.bias", "norm.weight", "norm.bias"}

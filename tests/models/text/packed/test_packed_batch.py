@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.runtime.placement import has_amx
 from models.text.packed import packed_batch
-from models.text.packed.packed_batch import AMX_TILE, ONE_SIZE, SHARED, TILE, AttentionBlocks, pad_rows, tile_of
+from models.text.packed.packed_batch import (
+    AMX_TILE,
+    ONE_SIZE,
+    SHARED,
+    TILE,
+    AttentionBlocks,
+    PackedBatch,
+    masks_in,
+    pad_rows,
+    tile_of,
+)
+from models.text.tokenization import Tokens
 
 CPU = torch.device("cpu")
 TILES = [TILE, AMX_TILE, ONE_SIZE]
 LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, 80), min_size=1, max_size=14)
 
 
-def lay_out(*lengths: int, fillers: int = 0, tile: int = TILE, dtype: torch.dtype = torch.float32) -> AttentionBlocks:
+def lay_out(*lengths: int, fillers: int = 0, tile: int = TILE) -> AttentionBlocks:
     """Blocks of texts of so many tokens."""
-    return AttentionBlocks.of(np.array(lengths, dtype=np.int64), fillers, tile, CPU, dtype)
+    return AttentionBlocks.of(np.array(lengths, dtype=np.int64), fillers, tile, CPU)
 
 
 def owners(one: AttentionBlocks, *lengths: int) -> list[torch.Tensor]:
@@ -120,10 +134,31 @@ def test_attention_stays_within_a_text(lengths: list[int], tile: int) -> None:
         assert bool(same.any(dim=-1).all()), "a slot that sees nothing would give NaN"
 
 
-def test_the_mask_has_the_dtype_of_the_weights() -> None:
-    [mask] = lay_out(2, 3, dtype=torch.bfloat16).masks
+def test_a_pass_gets_masks_in_its_dtype() -> None:
+    one = masks_in(lay_out(2, 3, 64), torch.bfloat16)
+    mask, none = one.masks
     assert mask is not None
-    assert mask.dtype == torch.bfloat16
+    assert (mask.dtype, none, one.sizes, one.counts) == (torch.bfloat16, None, [32, 64], [1, 1])
+
+
+def test_a_layout_for_a_cpu_needs_no_operation_of_pytorch() -> None:
+    batch = [Tokens(np.full(length, 7, dtype=np.int32), length) for length in (2, 3, 12, 40, 33)]
+    with _Operations() as operations:
+        layout = PackedBatch.of(batch, CPU, range(1, 2**62))
+    assert operations.seen == {"aten.lift_fresh.default"}, "others let go of Python's lock; this is `from_numpy`"
+    assert layout.blocks.masks[0] is not None
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has no types here
+    """Notes each operation of PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
