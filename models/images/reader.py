@@ -31,8 +31,9 @@ _MOST_READS = 200_000
 _MOST_STRIPS = 65_536
 # What a file that is also a document or a program has somewhere.
 _OTHER_CONTENT = {b"%PDF-": "a PDF", b"<script": "HTML", b"<?php": "PHP"}
-# A file is searched by so many bytes at a time, and by Python where as many places look like the beginning of a mark.
-_SEARCHED_BYTES, _MOST_PLACES = 64 * 1024, 1_000
+# A larger file is searched by NumPy, so many bytes at a time; by Python where as many places look like the beginning of
+# a mark.
+_LARGE_BYTES, _SEARCHED_BYTES, _MOST_PLACES = 512 * 1024, 64 * 1024, 1_000
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
 _MORE_BITS = {"I", "F"}
 
@@ -167,7 +168,12 @@ def _require_one_content(data: bytes, param: str) -> None:
 
 
 def _holds(data: bytes, mark: bytes) -> bool:
-    """Whether bytes hold a mark. NumPy takes half the time of `in`, and gives Python's lock back meanwhile."""
+    """Whether bytes hold a mark.
+
+    NumPy takes half the time of `in`, and gives Python's lock back, for which the threads of small images would queue.
+    """
+    if len(data) < _LARGE_BYTES:
+        return mark in data
     values = np.frombuffer(data, dtype=np.uint8)
     for start in range(0, len(data), _SEARCHED_BYTES):
         part = values[start : start + _SEARCHED_BYTES + 1]

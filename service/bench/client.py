@@ -43,12 +43,18 @@ class Target:
 
     @classmethod
     def of(
-        cls, url: str, path: str = "/v1/embeddings", key: str | None = None, *, sends_embeddings: bool = True
+        cls,
+        url: str,
+        path: str = "/v1/embeddings",
+        key: str | None = None,
+        *,
+        sends_embeddings: bool = True,
+        content_type: str = "application/json",
     ) -> Target:
         """Parse a URL and a path. The URL's credentials are for a proxy. Raises ConfigError."""
         parts, name, port = split_url(url)
         host, full = parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + path
-        lines = [f"POST {full} HTTP/1.1", f"host: {host}", "content-type: application/json"]
+        lines = [f"POST {full} HTTP/1.1", f"host: {host}", f"content-type: {content_type}"]
         if key:
             lines.append(f"authorization: Bearer {key}")
         elif parts.username:

@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from models.errors import ImageError, ImageTooLarge, UnsupportedImage
+from models.images import reader
 from models.images.data_uri import from_data_uri, to_kept_data_uri
 from models.images.reader import _SEARCHED_BYTES, ImageLimits, read_image
 from models.images.tiff_strips import count_strips
@@ -112,7 +113,11 @@ def test_the_reason_names_the_limit() -> None:
 
 @pytest.mark.parametrize("mark", [b"%PDF-", b"<script", b"<?php"])
 @pytest.mark.parametrize("before", [0, _SEARCHED_BYTES - 1, _SEARCHED_BYTES, 2 * _SEARCHED_BYTES - 3])
-def test_another_content_is_found_wherever_it_begins(mark: bytes, before: int) -> None:
+@pytest.mark.parametrize("large", [0, 2**40])
+def test_another_content_is_found_wherever_it_begins(
+    mark: bytes, before: int, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_LARGE_BYTES", large)
     image = encoded(picture(), "JPEG")
     padded = image + bytes(max(before - len(image), 0))
     with pytest.raises(UnsupportedImage, match="also holds"):
