@@ -37,30 +37,42 @@ def _keep_threads(threads: int, *, alone: bool) -> AbstractContextManager[object
 class ComputeDevice:
     """Room for `runners` batches. On a CPU they share its threads, `share` each; one alone has them all.
 
+    With `admits_short`, a short batch that finds no room runs beside the others, one at a time: short texts do not wait
+    for the images of another engine.
+
     More threads than processors would wait for each other at every operation, a time slice each time. The same thread
     should always be the one that runs alone: after several threads have computed with more than one OpenMP thread,
     OpenMP has more threads than processors, stops spinning between operations, and takes twice as long for one short
     text.
     """
 
-    def __init__(self, runners: int = 1, threads: int = 1, compute_threads: ComputeThreads = _keep_threads) -> None:
+    def __init__(
+        self,
+        runners: int = 1,
+        threads: int = 1,
+        compute_threads: ComputeThreads = _keep_threads,
+        *,
+        admits_short: bool = False,
+    ) -> None:
         self.runners = runners
         self.share = max(threads // runners, 1)
         self.busy = 0
         self._threads = threads
         self._compute_threads = compute_threads
+        self._active = 0
         self._room = threading.Semaphore(runners)
+        self._short_room = threading.Semaphore(1 if admits_short else 0)
         self._lock = threading.Lock()
         self._solo: _SoloBatch | None = None
 
     @contextmanager
-    def computing(self, *, alone: bool = True) -> Iterator[Preemption]:
-        """Hold room for a batch. `alone`: the engine is about to compute nothing else.
+    def computing(self, *, alone: bool = True, short: bool = False) -> Iterator[Preemption]:
+        """Hold room for a batch. `alone`: the engine is about to compute nothing else. `short`: it takes milliseconds.
 
         The batch calls the yielded preemption between its layers. Once other batches run too, the call lowers the
         threads to a share. Where that cannot happen it is NO_PREEMPTION.
         """
-        with self._room, self._counted(alone=alone) as solo:
+        with self._room_for(short=short), self._counted(alone=alone) as solo:
             if solo is None:
                 with self.sharing():
                     yield NO_PREEMPTION
@@ -73,11 +85,36 @@ class ComputeDevice:
         return self._compute_threads(self.share, alone=False)
 
     @contextmanager
-    def _counted(self, *, alone: bool) -> Iterator[_SoloBatch | None]:
+    def preparing(self) -> Iterator[None]:
+        """Prepare a batch with a share of the threads, without room: no batch runs alone meanwhile."""
+        with self._counted(alone=False, computes=False), self.sharing():
+            yield
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether more than one batch computes or is prepared."""
+        return self._active > 1
+
+    @contextmanager
+    def _room_for(self, *, short: bool) -> Iterator[None]:
+        room = self._room
+        if not room.acquire(blocking=False):
+            if short and self._short_room.acquire(blocking=False):
+                room = self._short_room
+            else:
+                room.acquire()
+        try:
+            yield
+        finally:
+            room.release()
+
+    @contextmanager
+    def _counted(self, *, alone: bool, computes: bool = True) -> Iterator[_SoloBatch | None]:
         """Count a batch as running: as the solo batch, or one that raises the solo batch's flag."""
         with self._lock:
-            self.busy += 1
-            solo = _SoloBatch(self) if alone and self.busy == 1 else None
+            self.busy += computes
+            self._active += 1
+            solo = _SoloBatch(self) if alone and self._active == 1 else None
             if solo is not None:
                 self._solo = solo
             elif self._solo is not None:
@@ -86,7 +123,8 @@ class ComputeDevice:
             yield solo
         finally:
             with self._lock:
-                self.busy -= 1
+                self.busy -= computes
+                self._active -= 1
                 if solo is not None:
                     self._solo = None
 
@@ -102,7 +140,7 @@ class _SoloBatch:
 
     def __call__(self) -> None:
         self.others_began[0] = False  # lowered first, so that a batch that begins now raises it again
-        if self.flags and self._device.busy > 1:
+        if self.flags and self._device.is_shared:
             self.flags = ()
             self.lowered_threads.enter_context(self._device.sharing())
 

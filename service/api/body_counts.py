@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.errors import BodyTooLarge
 
 # Counted at a time, so that other threads get the interpreter's lock in between.
 _WINDOW_BYTES = 256 * 1024
-# From here on NumPy counts a character in a quarter of the time.
+# From here on a character is searched for, and counted by NumPy once it is found so often. Images in base64 hold few.
 _LONG_BYTES = 16 * 1024
+_FEW = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,16 @@ class BodyCounts:
 
 def _most_counts(body: bytes) -> BodyCounts:
     """Upper bounds of the counts, which include what is within strings."""
-    count = body.count if len(body) < _LONG_BYTES else partial(_count_vectorised, np.frombuffer(body, dtype=np.uint8))
+    count = body.count if len(body) < _LONG_BYTES else partial(_count_in_long, body)
     return BodyCounts(count(b'"') // 2, count(b"[") + count(b"{"), count(b","))
 
 
-def _count_vectorised(body: NDArray[np.uint8], character: bytes) -> int:
-    return int(np.count_nonzero(body == character[0]))
+def _count_in_long(body: bytes, character: bytes) -> int:
+    """Searching takes a tenth of counting's time where a character is rare, NumPy a quarter where it is not."""
+    found, at = 0, body.find(character)
+    while at >= 0 and found < _FEW:
+        found, at = found + 1, body.find(character, at + 1)
+    return found if at < 0 else int(np.count_nonzero(np.frombuffer(body, dtype=np.uint8) == character[0]))
 
 
 def _count(body: bytes) -> tuple[BodyCounts, bool]:

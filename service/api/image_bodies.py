@@ -26,6 +26,11 @@ def is_image_body(headers: Mapping[str, str]) -> bool:
     return kind.startswith("image/") or kind in _RAW or kind == _FORM
 
 
+def is_form(headers: Mapping[str, str]) -> bool:
+    """Whether the content type is a form's."""
+    return _media_type(headers) == _FORM
+
+
 def begins_like_image(raw: bytes) -> bool:
     """Whether bytes of no stated type are an image; Hugging Face's client states none."""
     return raw.startswith(_BEGINNINGS)
@@ -37,7 +42,7 @@ def read_image_body(raw: bytes, headers: Mapping[str, str], query: bytes, field:
     Raises InvalidRequest for a form that cannot be read, or has more than `most` images.
     """
     fields = {name: _value(name, value) for name, value in parse_qsl(query.decode("latin-1"))[:_MAX_OTHER_FIELDS]}
-    if _media_type(headers) == _FORM:
+    if is_form(headers):
         return fields | _read_form(raw, headers, field, most)
     return fields | {field: raw}
 

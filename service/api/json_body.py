@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope
 
 from service.api.body_counts import BodyCounts
 from service.api.error_responses import path_of
-from service.api.image_bodies import begins_like_image, is_image_body, read_image_body
+from service.api.image_bodies import begins_like_image, is_form, is_image_body, read_image_body
 from service.api.readings_parts import READINGS, cut_readings
 from service.api.schemas.requests import require_count, shorten_name
 from service.config import Settings
@@ -90,8 +90,8 @@ async def read_json(
     raw = await read_bytes(receive, headers, settings.max_body_bytes)
     if image_field is not None and (is_image or ("content-type" not in headers and begins_like_image(raw))):
         sent = raw, headers, scope.get("query_string", b""), image_field, settings.max_inputs
-        is_large = len(raw) > _INLINE_BYTES
-        fields = await _run_in_parse_thread(read_image_body, *sent) if is_large else read_image_body(*sent)
+        is_large_form = len(raw) > _INLINE_BYTES and is_form(headers)
+        fields = await _run_in_parse_thread(read_image_body, *sent) if is_large_form else read_image_body(*sent)
         return JsonRequest(_as_json(scope), receive, raw, fields)
     parsed = _cut_fields(await _parse(raw, with_readings, settings))
     if len(raw) > 2 * settings.max_inputs:  # a shorter body cannot have too many items

@@ -43,12 +43,18 @@ class Target:
 
     @classmethod
     def of(
-        cls, url: str, path: str = "/v1/embeddings", key: str | None = None, *, sends_embeddings: bool = True
+        cls,
+        url: str,
+        path: str = "/v1/embeddings",
+        key: str | None = None,
+        *,
+        sends_embeddings: bool = True,
+        content_type: str = "application/json",
     ) -> Target:
         """Parse a URL and a path. The URL's credentials are for a proxy. Raises ConfigError."""
         parts, name, port = split_url(url)
         host, full = parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + path
-        lines = [f"POST {full} HTTP/1.1", f"host: {host}", "content-type: application/json"]
+        lines = [f"POST {full} HTTP/1.1", f"host: {host}", f"content-type: {content_type}"]
         if key:
             lines.append(f"authorization: Bearer {key}")
         elif parts.username:
@@ -139,7 +145,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:  # closed between two awaits
             self._end(CONNECTION)
         else:
-            self._transport.write(b"%b%d\r\n%b\r\n%b" % (self._target.head, len(body), headers, body))
+            self._transport.writelines([b"%b%d\r\n%b\r\n" % (self._target.head, len(body), headers), body])
         return self._waiting
 
     def _end(self, status: str) -> None:

@@ -30,6 +30,8 @@ _SMOOTHING = 0.1
 # Interactive requests that take less to compute, on average, leave a processor to the HTTP threads, which take about as
 # long.
 _WORTH_ALL_THREADS_S = 0.002
+# An interactive batch that takes no longer does not wait for room on the device, where it may.
+_SHORT_S = 0.01
 
 
 class Backend(Protocol[ItemT_contra]):
@@ -46,8 +48,12 @@ class Device(Protocol):
     runners: int
     busy: int
 
-    def computing(self, *, alone: bool = True) -> AbstractContextManager[Preemption]:
-        """Hold room for a batch, which calls the preemption between its layers."""
+    def computing(self, *, alone: bool = True, short: bool = False) -> AbstractContextManager[Preemption]:
+        """Hold room for a batch, which calls the preemption between its layers. A short one may need none."""
+        ...
+
+    def preparing(self) -> AbstractContextManager[object]:
+        """Prepare a batch with one runner's share of the threads, without holding room."""
         ...
 
     def sharing(self) -> AbstractContextManager[object]:
@@ -99,8 +105,8 @@ class RunnerContext(Generic[ItemT]):
 class Runner(Generic[ItemT]):
     """One of an engine's threads. Its loop is: take a batch, run it, complete its requests.
 
-    Interactive requests overtake a bulk batch between two of its layers, so they never wait for all of it. A batch is
-    overtaken by no more tokens than it has itself.
+    Interactive requests overtake a bulk batch between two of its layers, and between two of its items while these are
+    prepared, so they never wait for all of it. A batch is overtaken by no more tokens than it has itself, each time.
     """
 
     def __init__(
@@ -137,16 +143,23 @@ class Runner(Generic[ItemT]):
         return bool(batch)
 
     def _loop(self) -> None:
-        queue, device = self._context.queue, self._context.device
+        queue = self._context.queue
         try:
             while (batch := queue.take(first=self._is_primary)) is not None:
-                if not (batch := self._prepared(batch)):
-                    continue
-                with device.computing(alone=self._wants_all_threads()) as yield_threads:
-                    outcomes = self._run(batch, yield_threads)
-                self._complete(batch, outcomes)
+                if batch := self._prepared(batch):
+                    self._compute(batch, alone=self._wants_all_threads())
         except Exception as error:  # the thread's edge: a dead runner must fail the engine, or its requests hang
             self._on_failure(error, [request for request, _ in self._in_hand])
+
+    def _compute(self, batch: list[QueuedItem], *, alone: bool) -> None:
+        """Run a batch once there is room for it, and complete its requests."""
+        with self._context.device.computing(alone=alone, short=self._is_short(batch)) as yield_threads:
+            outcomes = self._run(batch, yield_threads)
+        self._complete(batch, outcomes)
+
+    def _is_short(self, batch: list[QueuedItem]) -> bool:
+        seconds = _tokens(batch) * self._context.queue.token_s
+        return batch[0][0].interactive and 0 < seconds <= _SHORT_S
 
     def _prepared(self, batch: list[QueuedItem]) -> list[QueuedItem]:
         """The items that are left to compute, ready for it; others have their row or their error.
@@ -155,7 +168,15 @@ class Runner(Generic[ItemT]):
         """
         if not any(request.is_unprepared for request, _ in batch):
             return batch
-        ready = [queued for queued in batch if not queued[0].is_unprepared or self._prepare(*queued)]
+        preempt = self._preemption(batch, NO_PREEMPTION, self._overtake_preparing)
+        ready: list[QueuedItem] = []
+        self._in_hand.extend(batch)
+        for queued in batch:
+            preempt()
+            with self._context.device.preparing():
+                if not queued[0].is_unprepared or self._prepare(*queued):
+                    ready.append(queued)
+        self._release(batch)
         return [queued for queued in ready if not queued[0].finished]  # a later item may have failed its request
 
     def _prepare(self, request: Request, index: int) -> bool:
@@ -200,9 +221,7 @@ class Runner(Generic[ItemT]):
     ) -> list[Row | SondeError]:
         """Compute unique items and record the time, without that of overtaking requests."""
         context, interactive = self._context, batch[0][0].interactive
-        preempt = yield_threads
-        if not interactive and (room := sum(item.count for item in unique)):
-            preempt = _BatchPreemption(yield_threads, context.queue.urgent, self._overtake, room)
+        preempt = self._preemption(batch, yield_threads, self._overtake)
         overtaking_s, began = self._overtaking_s, context.clock()
         results = self._forward(unique, preempt)
         seconds = context.clock() - began - (self._overtaking_s - overtaking_s)
@@ -214,13 +233,27 @@ class Runner(Generic[ItemT]):
             context.request_s = _smoothed(context.request_s, seconds / len(requests))
         return results
 
+    def _preemption(
+        self, batch: list[QueuedItem], yield_threads: Preemption, overtake: Callable[[Preemption], int]
+    ) -> Preemption:
+        """What a batch calls between its steps."""
+        if batch[0][0].interactive:
+            return yield_threads
+        return _BatchPreemption(yield_threads, self._context.queue.urgent, overtake, _tokens(batch))
+
+    def _overtake_preparing(self, _: Preemption) -> int:
+        """Run waiting interactive requests before the next item of a bulk batch is prepared; return their tokens."""
+        if batch := self._prepared(self._context.queue.take_urgent()):
+            self._compute(batch, alone=False)
+        return _tokens(batch)
+
     def _overtake(self, yield_threads: Preemption) -> int:
         """Run waiting interactive requests in the middle of a bulk batch; return their tokens."""
         began = self._context.clock()
         if batch := self._prepared(self._context.queue.take_urgent()):
             self._complete(batch, self._run(batch, yield_threads))
         self._overtaking_s += self._context.clock() - began
-        return sum(request.items[index].count for request, index in batch)
+        return _tokens(batch)
 
     def _forward(self, items: list[ItemT], preempt: Preemption) -> list[Row | SondeError]:
         """Run items through the backend; after a failure, halve until only the faulty item fails."""
@@ -250,13 +283,17 @@ class Runner(Generic[ItemT]):
 
     def _complete(self, batch: list[QueuedItem], outcomes: list[Row | SondeError]) -> None:
         """Give each request its row or its error."""
-        del self._in_hand[len(self._in_hand) - len(batch) :]
+        self._release(batch)
         for (request, index), outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, SondeError):
                 self._context.queue.remove(request)
                 request.fail(outcome)
             else:
                 request.fill(index, outcome)
+
+    def _release(self, batch: list[QueuedItem]) -> None:
+        """Forget the newest items in hand, which are those of a batch."""
+        del self._in_hand[len(self._in_hand) - len(batch) :]
 
     def _count_fault(self, kind: str) -> None:
         self._context.metrics.batch_faults.labels(self._context.name, kind).inc()
@@ -275,6 +312,10 @@ class Runner(Generic[ItemT]):
             tokens_per_s = tokens / seconds * max(context.device.busy, 1)
             context.tokens_per_s = _smoothed(context.tokens_per_s, tokens_per_s)
             context.queue.token_s = _smoothed(context.queue.token_s, seconds / max(tokens, 1))
+
+
+def _tokens(batch: list[QueuedItem]) -> int:
+    return sum(request.items[index].count for request, index in batch)
 
 
 def _smoothed(estimate: float, newest: float) -> float:

@@ -134,7 +134,8 @@ class EngineFactory:
     def _cpu(self) -> ComputeDevice:
         threads = torch.get_num_threads()
         runners = self._settings.runners or min(threads, _MAX_DEFAULT_RUNNERS)
-        return ComputeDevice(runners, threads, compute_threads)
+        # With threads of its own, a short batch would take them from all runners, which wait for each of theirs.
+        return ComputeDevice(runners, threads, compute_threads, admits_short=runners >= threads)
 
 
 def _default_tokens(metadata: ModelMetadata) -> int:

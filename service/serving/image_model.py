@@ -105,8 +105,10 @@ class ReadsImages(Servable):
         self, inputs: Sequence[str | Encoded], caller: Caller, task: str, options: TokenizeOptions
     ) -> ImageOutput:
         """The rows of images and texts in the order of the request. Raises as `image_rows` and `ServedText.rows` do."""
-        texts = [index for index, item in enumerate(inputs) if isinstance(item, str)]
         images = [(index, item) for index, item in enumerate(inputs) if not isinstance(item, str)]
+        if len(images) == len(inputs):
+            return await self.image_rows([item for _, item in images], caller, task, options.named)
+        texts = [index for index, item in enumerate(inputs) if isinstance(item, str)]
         parts: list[ImageOutput | ModelOutput] = []
         if texts:
             of_texts = replace(options, name=lambda at: options.named(texts[at]))

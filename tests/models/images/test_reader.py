@@ -13,8 +13,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from models.errors import ImageError, ImageTooLarge, UnsupportedImage
+from models.images import reader
 from models.images.data_uri import from_data_uri, to_kept_data_uri
-from models.images.reader import ImageLimits, read_image
+from models.images.reader import _SEARCHED_BYTES, ImageLimits, read_image
 from models.images.tiff_strips import count_strips
 from tests.support.images import MANY_PARTS, encoded, hostile, long_gif, picture, png_header
 
@@ -108,6 +109,29 @@ def test_the_reason_names_the_limit() -> None:
         with pytest.raises(error, match=words):
             read_image(data, LIMITS, "image")
     assert len(png_header(40_000, 40_000)) < 2048
+
+
+@pytest.mark.parametrize("mark", [b"%PDF-", b"<script", b"<?php"])
+@pytest.mark.parametrize("before", [0, _SEARCHED_BYTES - 1, _SEARCHED_BYTES, 2 * _SEARCHED_BYTES - 3])
+@pytest.mark.parametrize("large", [0, 2**40])
+def test_another_content_is_found_wherever_it_begins(
+    mark: bytes, before: int, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_LARGE_BYTES", large)
+    image = encoded(picture(), "JPEG")
+    padded = image + bytes(max(before - len(image), 0))
+    with pytest.raises(UnsupportedImage, match="also holds"):
+        read_image(padded + mark, LIMITS, "image")
+    assert read_image(padded + mark[:-1], LIMITS, "image").size == picture().size
+
+
+def test_a_file_of_many_beginnings_of_marks_is_searched_at_once() -> None:
+    data = encoded(picture(), "JPEG") + b"<s" * 10_000_000
+    began = time.thread_time()
+    assert read_image(data, LIMITS, "image").size == picture().size
+    assert time.thread_time() - began < 1
+    with pytest.raises(UnsupportedImage, match="HTML"):
+        read_image(data + b"cript", LIMITS, "image")
 
 
 def test_a_gif_within_the_limit_is_read() -> None:

@@ -181,6 +181,59 @@ def test_a_device_has_room_for_its_number_of_batches_and_no_more() -> None:
     assert device.busy == 0
 
 
+def entering(device: ComputeDevice) -> tuple[threading.Thread, threading.Event, threading.Event]:
+    """A thread that computes a short batch: itself, whether it has begun, and what ends it."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        with device.computing(alone=False, short=True):
+            begun.set()
+            assert ended.wait(WAIT_S)
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    return thread, begun, ended
+
+
+def test_one_short_batch_at_a_time_runs_without_room() -> None:
+    device = ComputeDevice(admits_short=True)
+    with device.computing():
+        first, first_begun, first_ended = entering(device)
+        assert first_begun.wait(WAIT_S)
+        second, second_begun, second_ended = entering(device)
+        assert not second_begun.wait(0.05)
+        assert device.busy == 2
+    assert second_begun.wait(WAIT_S), "the room that is free again is for it, too"
+    for thread, ended in ((first, first_ended), (second, second_ended)):
+        ended.set()
+        thread.join(WAIT_S)
+    assert device.busy == 0
+
+
+def test_a_short_batch_waits_where_the_device_admits_none() -> None:
+    device = ComputeDevice()
+    with device.computing():
+        thread, begun, ended = entering(device)
+        assert not begun.wait(0.05)
+    ended.set()
+    thread.join(WAIT_S)
+    assert begun.is_set()
+
+
+def test_no_batch_runs_alone_while_another_is_prepared() -> None:
+    used: list[int] = []
+    device = ComputeDevice(runners=2, threads=4, compute_threads=noting(used))
+    with device.preparing(), device.computing() as beside:
+        assert beside is NO_PREEMPTION
+    assert used == [2, 2]
+    used.clear()
+    with device.computing() as alone, device.preparing():
+        assert device.busy == 1
+        assert up(alone)
+        alone()
+    assert used == [4, 2, 2]
+
+
 def test_a_model_that_loads_beside_others_keeps_to_a_share() -> None:
     used: list[int] = []
     device = ComputeDevice(runners=2, threads=5, compute_threads=noting(used))

@@ -18,6 +18,7 @@ from fastapi._compat import ModelField
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
+from service.api.image_bodies import read_image_body
 from service.api.json_body import _loads, read_bytes
 from tests.support.app import MakeApp
 
@@ -287,3 +288,19 @@ def test_a_body_in_tiny_parts_takes_little_more_than_its_bytes() -> None:
         tracemalloc.stop()
     assert len(body) == 60_000
     assert peak < 10**6
+
+
+def test_an_image_that_is_the_body_is_not_copied() -> None:
+    async def read(raw: bytes) -> bytes:
+        messages = iter([{"type": "http.request", "body": raw, "more_body": False}])
+
+        async def receive() -> Message:
+            return next(messages)
+
+        return await read_bytes(receive, {}, len(raw))
+
+    sent = bytes(1000)
+    body = asyncio.run(read(sent))
+    fields = read_image_body(body, {"content-type": "image/jpeg"}, b"model=m", "images", 1)
+    assert fields["images"] is sent
+    assert fields["model"] == "m"

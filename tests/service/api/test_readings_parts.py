@@ -126,6 +126,13 @@ def test_upper_bounds_count_what_is_within_strings_too(least: int, monkeypatch: 
     assert (counts.strings, counts.lists, counts.values) == (3, 5, 3)
 
 
+@pytest.mark.parametrize("strings", [1, body_counts._FEW, body_counts._FEW + 1, 10_000])
+def test_long_bodies_of_few_and_of_many_strings_are_counted_alike(strings: int) -> None:
+    body = orjson.dumps(["x" * body_counts._LONG_BYTES, *["{"] * (strings - 1)])
+    counts = body_counts._most_counts(body)
+    assert (counts.strings, counts.lists, counts.values) == (strings, strings, strings - 1)
+
+
 @pytest.mark.parametrize("text", ["\\" * 100_001, '"' * 50_000, '\\"' * 50_000])
 def test_counting_strings_full_of_escapes_takes_linear_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_counts, "_WINDOW_BYTES", 4096)

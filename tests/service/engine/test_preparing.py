@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from models.errors import ImageError, SondeError
+from models.errors import DeviceLost, ImageError, SondeError
 from models.runtime.device import ComputeDevice
 from service.engine.cache import RowCache
 from service.engine.engine import Engine
-from service.engine.request import Item, Unprepared
+from service.engine.request import Item, Request, Unprepared
 from service.engine.scheduler import BatchLimits
-from service.errors import BackendError, ClientGone
+from service.errors import BackendError, ClientGone, Unavailable
 from service.metrics import Metrics
 from tests.fakes.item import Doubler, Piece
 
@@ -25,15 +25,15 @@ WAIT_S = 5.0
 class RawPiece(Unprepared):
     """A piece that calls `prepare` before it can be computed."""
 
-    def __init__(self, number: int, prepare: Callable[[int], None] = lambda number: None) -> None:
+    def __init__(self, number: int, prepare: Callable[[int], None] = lambda number: None, count: int = 10) -> None:
         self.number = number
-        self.count = 10
+        self.count = count
         self.key = b"%d" % number
         self._prepare = prepare
 
     def prepared(self) -> Item:
         self._prepare(self.number)
-        return Piece(self.number)
+        return Piece(self.number, self.count)
 
 
 @contextmanager
@@ -165,3 +165,48 @@ def test_the_time_of_preparing_what_overtakes_is_not_that_of_the_batch(cached: b
         bulk = made.submit([RawPiece(number) for number in range(2, 20)])
         bulk.future.result(WAIT_S)
     assert (now[0], bulk.inference_s) == (10, 0)
+
+
+def test_interactive_requests_overtake_a_bulk_batch_between_two_items_that_it_prepares() -> None:
+    prepared: list[int] = []
+
+    def submit_small(number: int) -> None:
+        prepared.append(number)
+        small.append(made.submit([RawPiece(100 + number, prepared.append)]))
+
+    backend, small = Doubler(), list[Request]()
+    with engine(backend, ComputeDevice()) as made:
+        bulk = made.submit([RawPiece(number, submit_small, 60) for number in range(1, 4)])
+        assert bulk.future.result(WAIT_S).tolist() == [[1, 2], [2, 4], [3, 6]]
+        assert [asked.future.result(WAIT_S).tolist() for asked in small] == [
+            [[number, 2 * number]] for number in (101, 102, 103)
+        ]
+    assert prepared[:5] == [1, 101, 2, 102, 3]
+    assert backend.batches[:2] == [[101], [102]]
+
+
+def test_a_batch_being_prepared_is_overtaken_by_no_more_than_its_own_tokens() -> None:
+    def submit_small(number: int) -> None:
+        made.submit([RawPiece(100 + number, count=100)])
+
+    backend = Doubler()
+    with engine(backend, ComputeDevice()) as made:
+        bulk = made.submit([RawPiece(number, submit_small, 60) for number in range(1, 7)])
+        bulk.future.result(WAIT_S)
+    overtook = backend.batches[: backend.batches.index([1, 2, 3, 4, 5, 6])]
+    assert overtook == [[101], [102], [103], [104]]
+
+
+def test_a_device_lost_while_a_batch_is_prepared_is_told_to_both() -> None:
+    def lose_small(batch: Sequence[Piece]) -> None:
+        raise DeviceLost("gone")
+
+    def submit_small(number: int) -> None:
+        small.append(made.submit([RawPiece(9)]))
+
+    small: list[Request] = []
+    with engine(Doubler(lose_small), ComputeDevice()) as made:
+        bulk = made.submit([RawPiece(number, submit_small, 60) for number in (1, 2)])
+        for asked in (bulk, *small):
+            with pytest.raises(Unavailable, match="device is lost"):
+                asked.future.result(WAIT_S)

@@ -118,6 +118,41 @@ def test_little_work_waits_for_who_computes_already_and_much_does_not() -> None:
     assert backend.batches == [[0], [1, 2]]
 
 
+@pytest.mark.parametrize(("token_s", "waits"), [(0.0001, False), (0.01, True), (0.0, True)])
+def test_a_short_interactive_batch_does_not_wait_for_another_engine(token_s: float, waits: bool) -> None:
+    backend, device = Held(), ComputeDevice(admits_short=True)
+    with engine(backend, device) as busy, engine(Doubler(), device) as other:
+        busy.start()
+        held = busy.submit([Piece(0)])
+        assert backend.begun.wait(WAIT_S)
+        other._queue.token_s = token_s
+        other.start()
+        asked = other.submit([Piece(1, 10)])
+        if waits:
+            with pytest.raises(TimeoutError):
+                asked.future.result(0.1)
+        else:
+            asked.future.result(WAIT_S)
+        backend.resume.set()
+        for request in (held, asked):
+            request.future.result(WAIT_S)
+
+
+def test_a_short_bulk_batch_waits_for_another_engine() -> None:
+    backend, device = Held(), ComputeDevice(admits_short=True)
+    with engine(backend, device) as busy, engine(Doubler(), device) as other:
+        busy.start()
+        busy.submit([Piece(0)])
+        assert backend.begun.wait(WAIT_S)
+        other._queue.token_s = 0.0001
+        other.start()
+        asked = other.submit([Piece(1, 10)], bulk=True)
+        with pytest.raises(TimeoutError):
+            asked.future.result(0.1)
+        backend.resume.set()
+        asked.future.result(WAIT_S)
+
+
 def test_little_work_of_a_slow_model_does_not_wait() -> None:
     backend = Held()
     with engine(backend, ComputeDevice(runners=2)) as made:

@@ -7,12 +7,13 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from models.errors import DeviceLost, ModelSourceError
 from models.metadata import ImageSignature, Task
@@ -22,6 +23,7 @@ from models.text.tokenization import Tokens
 from service.config import Settings
 from service.errors import ConfigError, ModelNotFound, Overloaded, Unavailable, WrongTask
 from service.metrics import Metrics
+from service.serving import engine_factory
 from service.serving.engine_factory import EngineFactory
 from service.serving.model_manager import ModelManager
 from service.serving.model_opener import LocalModelOpener
@@ -402,6 +404,27 @@ def test_the_memory_gauge_keeps_no_model_alive() -> None:
     del model, engine
     wait_until(lambda: (gc.collect(), seen())[1] is None)
     assert metrics.registry.get_sample_value("sonde_device_memory_bytes", {"device": "cpu"}) == 0
+
+
+@pytest.mark.parametrize(("runners", "passes"), [(1, False), (2, True)])
+def test_short_batches_pass_others_where_each_runner_has_a_thread(
+    runners: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute_short() -> None:
+        with device.computing(alone=False, short=True):
+            begun.set()
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(engine_factory, "compute_threads", lambda threads, alone: nullcontext())
+    settings = Settings.read({"runners": runners})
+    device = EngineFactory(settings, Metrics(), lambda error: None).device("cpu")
+    begun, short = threading.Event(), threading.Thread(target=compute_short)
+    with ExitStack() as others:
+        for _ in range(runners):
+            others.enter_context(device.computing(alone=False))
+        short.start()
+        assert begun.wait(WAIT_S if passes else 0.05) == passes
+    short.join(WAIT_S)
 
 
 def test_models_share_the_room_of_the_service() -> None:
