@@ -22,12 +22,12 @@ from models.text.packed.attention import Attention
 from models.text.packed.linear import Linear, prepare_for_cpu
 from models.text.packed.packed_batch import SHARED, AttentionBlocks, PackedBatch, block_of_one, pad_rows
 from models.text.packed.relative_positions import add_relative_bias
-from models.text.packed.torchscript import as_written, script_in_one
+from models.text.packed.torchscript import as_written, script_alike, script_in_one
 from models.text.tokenization import Tokens
 
 # attend, project_up and project_down; preemption is possible between two of them.
 _STEPS_PER_LAYER = 3
-# What `_EncoderStack.resume` returns.
+# Rows, intermediate rows and steps done, as `_EncoderStack` returns them.
 _Progress = tuple[Tensor, Tensor, int]
 
 
@@ -52,11 +52,11 @@ class PackedBert(nn.Module):
 
         Calls `preempt` between steps while one of its flags is up.
         """
-        stack, first = self._stack[0], self.shape.first_position
+        first = self.shape.first_position
         positions = layout.positions if first == 0 else layout.positions_from(first)
         blocks = layout.blocks if self.relative_bias is None else add_relative_bias(self.relative_bias, layout.blocks)
         with as_written():
-            started = stack(layout.ids, positions, blocks, _flags(preempt))
+            started = self._stack[0](layout.ids, positions, 0, blocks, _flags(preempt))
             return self._finish(started, blocks, preempt)
 
     def takes_alone(self, batch: Sequence[Tokens]) -> bool:
@@ -84,7 +84,7 @@ class PackedBert(nn.Module):
         rows, intermediate, done = started
         while done < _STEPS_PER_LAYER * self.shape.layers:
             preempt()
-            rows, intermediate, done = self._stack[0].resume(rows, intermediate, done, blocks, _flags(preempt))
+            rows, intermediate, done = self._stack[0](rows, intermediate, done, blocks, _flags(preempt))
         return rows
 
     def placed(self, device: torch.device, dtype: torch.dtype, *, may_round: bool = False) -> Self:
@@ -98,7 +98,9 @@ class PackedBert(nn.Module):
             self.onednn_rows = prepare_for_cpu(linear, may_round=may_round)
         self.float16_max_rows = max((layer.float16_max_rows for layer in linear), default=0)
         if device.type == "cpu":
-            self._stack = [script_in_one(self._stack[0].eval(), "start_one", "resume", "pool_one")]
+            layers = nn.ModuleList(script_alike(self.layers))
+            stack = _EncoderStack(self.word_embeddings, self.position_embeddings, self.norm, layers)
+            self._stack = [script_in_one(stack.eval(), "start_one", "pool_one")]
             room = self.shape.positions - self.shape.first_position
             self._max_alone = SHARED if self.relative_bias is None and room >= SHARED else 0
         return self
@@ -142,37 +144,29 @@ class _EncoderStack(nn.Module):
         self.steps_per_layer = _STEPS_PER_LAYER  # TorchScript reads no globals
 
     def forward(
-        self, ids: Tensor, positions: Tensor, blocks: AttentionBlocks, flags: list[Tensor]
+        self, rows: Tensor, intermediate: Tensor, done: int, blocks: AttentionBlocks, flags: list[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
-        """Start a pass: ids and positions int64 [tokens]. Returns what `resume` does."""
-        rows: Tensor = self.norm(self.word_embeddings(ids) + self.position_embeddings(positions))
-        return self.resume(rows, rows, 0, blocks, flags)
+        """Run the steps after the first `done`, to the end or until a flag is up.
+
+        A pass starts with the token ids as `rows` and their positions as `intermediate`, both int64 [tokens]. Returns
+        the rows [tokens, d], the intermediate rows where the next step needs them, and the steps done.
+        """
+        if done == 0:
+            rows = self.norm(self.word_embeddings(rows) + self.position_embeddings(intermediate))
+        return self._resume(rows, intermediate, done, blocks, flags)
 
     @torch.jit.export
     def start_one(
         self, ids: Tensor, count: int, first_position: int, flags: list[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
-        """Start a pass of one text: ids int64 [rows], its `count` tokens and fillers. Returns what `resume` does."""
+        """Start a pass of one text: ids int64 [rows], its `count` tokens and fillers. Returns what `forward` does."""
         positions = self.position_embeddings.weight[first_position : first_position + len(ids)]
         rows: Tensor = self.norm(self.word_embeddings(ids) + positions)
-        return self.resume(rows, rows, 0, block_of_one(count), flags)
+        return self._resume(rows, rows, 0, block_of_one(count), flags)
 
-    @torch.jit.export
-    def pool_one(self, rows: Tensor, count: int, pooling: str) -> Tensor:
-        """As `PackedBatch.pool`, for one text of `count` tokens."""
-        if pooling == "mean":
-            return rows[:count].float().mean(0, keepdim=True)
-        chosen = 0 if pooling == "cls" else count - 1
-        return rows[chosen : chosen + 1].float()
-
-    @torch.jit.export
-    def resume(
+    def _resume(
         self, rows: Tensor, intermediate: Tensor, done: int, blocks: AttentionBlocks, flags: list[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
-        """Run the steps after the first `done`, to the end or until a flag is up.
-
-        Returns the rows [tokens, d], the intermediate rows where the next step needs them, and the steps done.
-        """
         first, going = 0, True
         for layer in self.layers:
             if going and done <= first:
@@ -188,6 +182,14 @@ class _EncoderStack(nn.Module):
             first += self.steps_per_layer
         return rows, intermediate, done
 
+    @torch.jit.export
+    def pool_one(self, rows: Tensor, count: int, pooling: str) -> Tensor:
+        """As `PackedBatch.pool`, for one text of `count` tokens."""
+        if pooling == "mean":
+            return rows[:count].float().mean(0, keepdim=True)
+        chosen = 0 if pooling == "cls" else count - 1
+        return rows[chosen : chosen + 1].float()
+
 
 class _Layer(nn.Module):
     def __init__(self, shape: BertShape) -> None:
@@ -200,17 +202,20 @@ class _Layer(nn.Module):
         self.down_proj: nn.Module = Linear(shape.intermediate, shape.width)
         self.norm = nn.LayerNorm(shape.width, shape.eps)
 
+    @torch.jit.export
     def attend(self, rows: Tensor, blocks: AttentionBlocks) -> Tensor:
         """Self-attention with its residual and norm: [tokens, d] → [tokens, d]."""
         context = self.attention(self.qkv(rows), blocks)
         attended: Tensor = self.attention_norm(self.out(context, "none", rows))
         return attended
 
+    @torch.jit.export
     def project_up(self, rows: Tensor) -> Tensor:
         """The feed-forward network's first product and GELU: [tokens, d] → [tokens, intermediate]."""
         intermediate: Tensor = self.up_proj(rows, "gelu")
         return intermediate
 
+    @torch.jit.export
     def project_down(self, intermediate: Tensor, rows: Tensor) -> Tensor:
         """Its second product with residual and norm: [tokens, intermediate] → [tokens, d]."""
         projected: Tensor = self.norm(self.down_proj(intermediate, "none", rows))
