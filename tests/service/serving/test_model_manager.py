@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from models.errors import DeviceLost, ModelSourceError
 from models.metadata import ImageSignature, Task
@@ -365,6 +366,30 @@ def test_models_are_opened_once_in_a_thread_after_the_machine_was_measured(monke
         assert manager.problem is None
     here = threading.current_thread().name
     assert order == [("measure", here), ("measure", "open-models"), ("load", "open-models")]
+
+
+def test_models_are_checked_with_all_threads_once_nothing_else_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    imports_end, second_check = threading.Event(), threading.Event()
+
+    def load(*arguments: Any) -> Iterator[FakeModel]:
+        torch.set_num_threads(4)
+        for event in (imports_end, second_check):
+            with arguments[-1]():
+                used.append(torch.get_num_threads())
+            event.set()
+            assert second_check.wait(WAIT_S)
+        yield FakeModel("a")
+
+    monkeypatch.setattr(LocalModelOpener, "measure", lambda _: None)
+    monkeypatch.setattr("models.loader.open_models", load)
+    with empty_manager(model=("a",)) as manager:
+        opening = manager.start_opening(alone=False)
+        assert imports_end.wait(WAIT_S)
+        manager.start_opening()
+        second_check.set()
+        opening.result(WAIT_S)
+    assert used == [3, 4]
 
 
 def test_whoever_waits_for_the_models_gets_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
