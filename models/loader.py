@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -20,10 +21,11 @@ from models.programs.native import is_native, read_native
 from models.programs.program import Program
 from models.programs.reader import read_program
 from models.programs.row_check import check_rows
+from models.runtime.device import Checking
 from models.runtime.malloc import keep_freed_memory
 from models.runtime.placement import DeviceName, DtypeName, Placement, choose_device, place_on
 from models.source import ModelSource, locate_program
-from models.text.batch_check import check_batches
+from models.text.batch_check import LoadedModel, check_batches
 from models.text.model import TextModel
 from models.text.packed.encoder import packed_or_general
 from models.text.sequence_classifier import SequenceClassifier, is_sequence_classifier
@@ -36,8 +38,8 @@ def set_up(threads: int) -> None:
     keep_freed_memory()
 
 
-def load(source: ModelSource, placement: Placement) -> TextModel:
-    """Load the encoder, cross-encoder or classifier of texts in `source`.
+def load(source: ModelSource, placement: Placement, checking: Checking = nullcontext) -> TextModel:
+    """Load the encoder, cross-encoder or classifier of texts in `source`, and check it in `checking`.
 
     Raises ModelSourceError when the directory has none of them, and ModelError when int8 is asked for and unsupported.
     """
@@ -53,8 +55,11 @@ def load(source: ModelSource, placement: Placement) -> TextModel:
                 f"{source.name}: int8 is for encoders, and this is a sequence classifier: set another dtype",
                 param="dtype",
             )
-        return check_batches(SequenceClassifier(source, placement))
-    return check_batches(packed_or_general(source, placement))
+        model: LoadedModel = SequenceClassifier(source, placement)
+    else:
+        model = packed_or_general(source, placement, checking)
+    with checking():
+        return check_batches(model)
 
 
 def load_images(source: ModelSource, placement: Placement) -> ImageModel | None:
@@ -126,11 +131,14 @@ def load_program(source: ModelSource, placement: Placement, *, trusts_native: bo
 
 
 def open_models(
-    sources: Iterable[ModelSource], device: DeviceName, dtype: DtypeName, threads: int
+    sources: Iterable[ModelSource], device: DeviceName, dtype: DtypeName, threads: int, checking: Checking = nullcontext
 ) -> Iterator[TextModel | ImageModel]:
-    """Load the models of `--model` on one device; `threads` 0 is PyTorch's own choice."""
+    """Load the models of `--model` on one device; `threads` 0 is PyTorch's own choice.
+
+    Those that read texts are checked in `checking`.
+    """
     for source, placement in _located(sources, device, dtype, threads):
-        yield load_images(source, placement) or load(source, placement)
+        yield load_images(source, placement) or load(source, placement, checking)
 
 
 def _located(

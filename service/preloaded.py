@@ -17,6 +17,7 @@ import service.api.server
 import service.bench.flags
 import service.commands.keys
 import service.home
+import service.jobs.storage
 import service.rpc
 import service.serve
 import service.serving.engine_server

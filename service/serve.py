@@ -109,7 +109,7 @@ def _run_server(
 
     opener = None if process is None else _remote_opener(settings, metrics, process, fail)
     manager = ModelManager(settings, metrics, on_failure=fail, opener=opener, located=located)
-    manager.start_opening()
+    manager.start_opening(alone=False)
     # Most of loading a model is no work of the interpreter's, which has time to import the rest.
     from service.api.app import create_app
     from service.api.server import Server, serve

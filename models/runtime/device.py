@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Protocol
 
@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 
 # An addition of this many values is large enough for PyTorch to use two threads.
 _PARALLEL_SIZE = 1 << 17
+
+
+# What the checks of a loaded model run in.
+Checking = Callable[[], AbstractContextManager[object]]
 
 
 class ComputeThreads(Protocol):
@@ -182,6 +186,20 @@ def compute_threads(threads: int, *, alone: bool) -> Iterator[None]:
             yield
     else:
         yield
+
+
+@contextmanager
+def leave_a_processor() -> Iterator[None]:
+    """Compute with one thread less than otherwise, where there are several.
+
+    The threads of a pass wait for each other, so one that shares its processor with other work holds up all.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(threads - 1, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _ThreadAffinity(threading.local):

@@ -44,7 +44,7 @@ async def _get_jobs(request: Request) -> JobBackend:
     backend: JobBackend = request.app.state.jobs
     jobs = backend.for_request()
     if not request.app.state.jobs_migrated:
-        await jobs.run(jobs.store.migrate)
+        await jobs.run(jobs.migrate)
         request.app.state.jobs_migrated = True
     return jobs.on_behalf_of(_caller(request))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -11,7 +12,9 @@ from starlette.requests import ClientDisconnect
 
 from service.errors import BodyTooLarge, ClientGone, InvalidRequest, UnsupportedMedia
 from service.jobs.backend import JobBackend
-from service.jobs.files import IncomingFile
+
+if TYPE_CHECKING:
+    from service.jobs.files import IncomingFile
 
 FILE_FIELD = "file"
 _NAMELESS = b"upload"  # the name of a file whose part has none

@@ -17,8 +17,7 @@ from service.api.schemas.requests import kind_of
 from service.config import Settings
 from service.errors import FileMissing, InvalidRequest, WrongTask
 from service.jobs.backend import JobBackend
-from service.jobs.feedback import IMAGE, PREFIX
-from service.jobs.records import JOB_PREFIX, NewJob
+from service.jobs.records import FEEDBACK_PREFIX, IMAGE, JOB_PREFIX, NewJob
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.fine_tuned_images import FineTunedImages
 from service.serving.image_model import ReadsImages
@@ -83,7 +82,7 @@ def _plan_sensor_base(body: JobBody, supervised: Supervised) -> tuple[str, str]:
         param = f"{PARAM}.kind"
         got = repr(kind[:60]) if isinstance(kind, str) else kind_of(kind)
         raise InvalidRequest.at(param, f"expected {' or '.join(_SENSOR_KINDS)}, got {got}")
-    if body.training_file.startswith(PREFIX):
+    if body.training_file.startswith(FEEDBACK_PREFIX):
         message = "feedback is on texts and images; upload a table of readings, CSV or Parquet"
         raise InvalidRequest.at("training_file", message)
     return SENSORS, SENSORS
@@ -171,8 +170,8 @@ def _require_rows(jobs: JobBackend, body: JobBody, kind: str | None) -> int | No
     Returns the number of the newest feedback that counts, None for files.
     """
     until = None
-    if body.training_file.startswith(PREFIX):
-        model = body.training_file.removeprefix(PREFIX)
+    if body.training_file.startswith(FEEDBACK_PREFIX):
+        model = body.training_file.removeprefix(FEEDBACK_PREFIX)
         until = jobs.feedback.newest(model, kind)
         if until is None:
             message = f"training_file: there is no feedback with {kind or 'text'}s on {model[:100]!r}"

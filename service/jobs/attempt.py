@@ -25,7 +25,7 @@ from service.jobs.pending_writes import PendingWrites
 from service.jobs.principal import Principal
 from service.jobs.progress import ProgressDisplay
 from service.jobs.publishing import Publisher, read_result
-from service.jobs.records import Failure, Job, Status
+from service.jobs.records import FEEDBACK_PREFIX, IMAGE, Failure, Job, Status
 from service.jobs.store import JobStore
 from service.jobs.trainer_output import storable_text
 from service.jobs.training_process import TrainingProcess
@@ -160,16 +160,16 @@ class AttemptRunner:
         """The path of an uploaded file, or of feedback written to a file. Raises FileMissing."""
         if name is None:
             return None
-        if not name.startswith(feedback.PREFIX):
+        if not name.startswith(FEEDBACK_PREFIX):
             try:
                 return self._files.path(name)
             except FileMissing as error:
                 raise FileMissing(error.message, param=param) from error
         path = directory / "feedback.jsonl"
         rows = self._rows.on_behalf_of(Principal.from_feedback_reader(job.feedback_reader))
-        kind = feedback.IMAGE if job.hyperparameters.get("kind") == IMAGES else None
-        labels = feedback.GOOD if kind == feedback.IMAGE and job.task == "anomaly" else None
-        rows.export(name.removeprefix(feedback.PREFIX), job.feedback_until or 0, path, kind=kind, labels=labels)
+        kind = IMAGE if job.hyperparameters.get("kind") == IMAGES else None
+        labels = feedback.GOOD if kind == IMAGE and job.task == "anomaly" else None
+        rows.export(name.removeprefix(FEEDBACK_PREFIX), job.feedback_until or 0, path, kind=kind, labels=labels)
         return path
 
     def _train(self, job: Job, directory: Path) -> ProcessEnd:

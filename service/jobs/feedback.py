@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,26 +15,12 @@ from models.training.data.rows import has_visible_text
 from service.jobs.database import Database
 from service.jobs.principal import WORKER, Principal, SeenByPrincipal
 from service.jobs.quotas import UNLIMITED, Quotas
+from service.jobs.records import FeedbackRow
 from service.jobs.tables import feedback
 
-PREFIX = "feedback:"
-IMAGE = "image"
 MAX_PAGE_CHARACTERS = 16_000_000
 # A detector learns from images with these labels alone.
 GOOD = frozenset({"good", "normal"})
-
-
-@dataclass(frozen=True, slots=True)
-class FeedbackRow:
-    """A report; `seq` is its number. The text is a data URI where `kind` is an image's."""
-
-    seq: int
-    created_at: float
-    model: str
-    text: str
-    label: str | None
-    correct_label: str
-    kind: str | None = None
 
 
 class FeedbackStore(SeenByPrincipal):

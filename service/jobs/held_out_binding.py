@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.filesystem import Permit
 from models.registry.artifact import Manifest
 from models.registry.held_out import HeldOut
 from models.registry.registry import Registry
 from service.errors import FileMissing
-from service.jobs.files import Files, StoredFile
 from service.jobs.held_out_check import count_rows
+
+if TYPE_CHECKING:
+    from service.jobs.files import Files, StoredFile
 
 
 def find_upload(files: Files, file: str) -> tuple[StoredFile, Path]:

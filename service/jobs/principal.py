@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import sqlalchemy as sa
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,9 @@ class Principal:
 
     def sees(self, owner: sa.ColumnElement[str | None]) -> sa.ColumnElement[bool]:
         """`may_see` as a condition on a column."""
-        return sa.true() if self.sees_all else owner.is_(None) | (owner == self.id)
+        from sqlalchemy import true  # the API imports this module before it needs a database
+
+        return true() if self.sees_all else owner.is_(None) | (owner == self.id)
 
     @property
     def reads_feedback_of(self) -> str | None:

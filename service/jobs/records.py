@@ -11,9 +11,10 @@ A job has three shapes, each with a reason of its own:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-import sqlalchemy as sa
+if TYPE_CHECKING:
+    import sqlalchemy as sa  # the API imports this module before it needs a database
 
 Status = Literal["queued", "validating_files", "running", "paused", "succeeded", "failed", "cancelled"]
 Level = Literal["info", "warn", "error"]
@@ -21,6 +22,9 @@ Control = Literal["cancel", "pause"]
 
 T = TypeVar("T")
 JOB_PREFIX = "ftjob-"
+FEEDBACK_PREFIX = "feedback:"
+# The kind of feedback whose text is an image.
+IMAGE = "image"
 
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 BEGUN: frozenset[str] = frozenset({"validating_files", "running"})
@@ -105,6 +109,19 @@ class Checkpoint:
     seq: int = 0
     created_at: float = 0.0
     attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRow:
+    """A report; `seq` is its number. The text is a data URI where `kind` is an image's."""
+
+    seq: int
+    created_at: float
+    model: str
+    text: str
+    label: str | None
+    correct_label: str
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,20 +77,23 @@ class ModelManager:
         self.context = ServingContext(admission, fitted, self._pool, metrics, settings.max_request_tokens)
         self.engines = EngineFactory(settings, metrics, on_failure)
         self.registry = Registry(settings.registry_directory, max_wait_s=MAX_WAIT_S)
-        self._opener = opener or LocalModelOpener(settings, self.engines, located)
+        self._opener = opener or LocalModelOpener(settings, self.engines, located, lambda: self._alone)
         shared = self.registry, self.engines, self._opener, self.context
         loader = VersionLoader(*shared, self._find_configured, self._image_limits)
         self.watcher = RegistryWatcher(self.registry, loader.load, metrics, poll_s=settings.registry_poll_s)
         self._opening: Future[None] | None = None
+        self._alone = True
         self.opened = False
         self.draining = False
 
-    def start_opening(self) -> Future[None]:
+    def start_opening(self, *, alone: bool = True) -> Future[None]:
         """Call `open` in a thread, unless that has begun; the result says when it has ended, or raises why it failed.
 
-        Only what is measured first blocks. The thread computes with all threads, and must end: OpenMP counts those of
-        a thread that is only idle, too, and then takes twice as long for one short text (decision 16).
+        `alone`: from now on this process does nothing else meanwhile. Only what is measured first blocks. The thread
+        computes with all threads, and must end: OpenMP counts those of a thread that is only idle, too, and then takes
+        twice as long for one short text (decision 16).
         """
+        self._alone = alone
         if self._opening is None:
             self._opening = Future()
             self._opener.measure()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from models.images.model import DescribedImageModel, ImageModel
 from models.images.patches import PatchEncoder, PatchFeatures, PatchModel
+from models.runtime.device import leave_a_processor
 from models.source import ModelSource, locate
 from models.text.model import DescribedTextModel
 from models.text.tokenization import Tokens
@@ -85,12 +87,20 @@ class LocalModelOpener:
     lost = "a device is lost; the service restarts"
 
     def __init__(
-        self, settings: Settings, engines: EngineFactory, located: Iterable[ModelSource] | None = None
+        self,
+        settings: Settings,
+        engines: EngineFactory,
+        located: Iterable[ModelSource] | None = None,
+        is_alone: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`located` are the models of `--model`, where a thread finds them already."""
+        """`located` are the models of `--model`, where a thread finds them already.
+
+        `is_alone` says whether models may be checked with all threads, because this process does nothing else.
+        """
         self._settings = settings
         self._engines = engines
         self._located = located
+        self._is_alone = is_alone
 
     def measure(self) -> None:
         """Autotune products on a CPU. Raises ModelError."""
@@ -108,14 +118,14 @@ class LocalModelOpener:
 
         self.measure()
         settings = self._settings
+        placed = settings.device, settings.dtype, settings.threads
         sources = map(locate, settings.text_models) if self._located is None else self._located
-        for model in open_models(sources, settings.device, settings.dtype, settings.threads):
+        for model in open_models(sources, *placed, self._checking):
             if isinstance(model, ImageModel):
                 yield OpenedImages.start(model, self._engines, alone=True)
             else:
                 yield model, self._engines.start_text(model, alone=True)
         kept = settings.compiled_directory if settings.compile else None
-        placed = settings.device, settings.dtype, settings.threads
         for program in open_programs(settings.programs, *placed, trusted=settings.trust_native, compiled=kept):
             yield OpenedProgram(program, self._engines.start_program(program))
 
@@ -149,3 +159,6 @@ class LocalModelOpener:
 
     def close(self) -> None:
         """Nothing waits."""
+
+    def _checking(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._is_alone() else leave_a_processor()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,22 @@ def test_several_models_are_loaded_one_after_another(tmp_path: Path) -> None:
     assert [next(models).metadata.name, next(models).metadata.name] == ["first", "second"]
     with pytest.raises(ModelSourceError, match="there is no directory"):
         next(models)
+
+
+@pytest.mark.parametrize(("make", "times"), [(tiny_models.encoder, 2), (tiny_models.classifier, 1)])
+def test_what_a_model_computes_at_load_runs_in_the_context_of_the_caller(
+    make: Callable[[Path], Path], times: int, tmp_path: Path
+) -> None:
+    inside: list[bool] = []
+
+    @contextmanager
+    def checking() -> Iterator[None]:
+        inside.append(True)
+        yield
+        inside.append(False)
+
+    [_] = open_models([locate(str(make(tmp_path / "model")))], "cpu", "float32", 0, checking)
+    assert inside == [True, False] * times
 
 
 def test_an_unsafe_model_is_not_loaded(tmp_path: Path) -> None:

@@ -28,5 +28,6 @@ def test_the_service_is_imported_and_nothing_is_started() -> None:
     told = json.loads(subprocess.run([sys.executable, "-c", _TELL], capture_output=True, check=True).stdout)
     loaded = set(told["modules"])
     assert {"torch", "service.api.app", "service.serving.engine_server", "uvloop", "models.loader"} <= loaded
+    assert "service.jobs.storage" in loaded, "a process alone imports it with the first call about jobs"
     assert not loaded & {"transformers", "sklearn", "pandas", "matplotlib", "grpc"}, "none of them serves texts"
     assert (told["threads"], told["cuda"], told["files"]) == (1, False, [])

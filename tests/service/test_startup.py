@@ -12,7 +12,8 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 # Each costs from half a second to several; SymPy comes with the parts of PyTorch that describe operators.
 HEAVY = ("sentence_transformers", "transformers", "sklearn", "scipy", "pandas", "matplotlib", "datasets", "pyarrow",
-         "peft", "accelerate", "cleanlab", "sympy", "httpx", "torch._dynamo", "torch._inductor")  # fmt: skip
+         "peft", "accelerate", "cleanlab", "sympy", "httpx", "sqlalchemy",
+         "torch._dynamo", "torch._inductor")  # fmt: skip
 SERVE = f"""
 import sys
 from pathlib import Path

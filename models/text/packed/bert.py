@@ -31,12 +31,12 @@ from models.text.packed.packed_batch import (
     pool_one,
 )
 from models.text.packed.relative_positions import add_relative_bias
-from models.text.packed.torchscript import as_written, script_in_one
+from models.text.packed.torchscript import as_written, script_alike, script_in_one
 from models.text.tokenization import Tokens
 
 # attend, project_up and project_down; preemption is possible between two of them.
 _STEPS_PER_LAYER = 3
-# What `_EncoderStack.resume` returns.
+# Rows, intermediate rows and steps done, as `_EncoderStack` returns them.
 _Progress = tuple[Tensor, Tensor, int]
 
 
@@ -128,7 +128,9 @@ class PackedBert(nn.Module):
             self.onednn_rows = prepare_for_cpu(linear, may_round=may_round)
         self.float16_max_rows = max((layer.float16_max_rows for layer in linear), default=0)
         if device.type == "cpu":
-            self._stack = [script_in_one(self._stack[0].eval(), "embed_one", "resume")]
+            layers = nn.ModuleList(script_alike(self.layers))
+            stack = _EncoderStack(self.word_embeddings, self.position_embeddings, self.norm, layers)
+            self._stack = [script_in_one(stack.eval(), "embed_one", "resume")]
             room = self.shape.positions - self.shape.first_position
             self._max_alone = SHARED if self.relative_bias is None and room >= SHARED else 0
         return self
@@ -231,17 +233,20 @@ class _Layer(nn.Module):
         self.down_proj: nn.Module = Linear(shape.intermediate, shape.width)
         self.norm = nn.LayerNorm(shape.width, shape.eps)
 
+    @torch.jit.export
     def attend(self, rows: Tensor, blocks: AttentionBlocks) -> Tensor:
         """Self-attention with its residual and norm: [tokens, d] → [tokens, d]."""
         context = self.attention(self.qkv(rows), blocks)
         attended: Tensor = self.attention_norm(self.out(context, "none", rows))
         return attended
 
+    @torch.jit.export
     def project_up(self, rows: Tensor) -> Tensor:
         """The feed-forward network's first product and GELU: [tokens, d] → [tokens, intermediate]."""
         intermediate: Tensor = self.up_proj(rows, "gelu")
         return intermediate
 
+    @torch.jit.export
     def project_down(self, intermediate: Tensor, rows: Tensor) -> Tensor:
         """Its second product with residual and norm: [tokens, intermediate] → [tokens, d]."""
         projected: Tensor = self.norm(self.down_proj(intermediate, "none", rows))

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +20,7 @@ from tokenizers import Tokenizer
 from models.errors import ModelError, Unsupported
 from models.linalg import normalize
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.device import inference_mode
+from models.runtime.device import Checking, inference_mode
 from models.runtime.placement import Placement, place
 from models.runtime.product_autotune import autotune_products
 from models.source import ModelSource
@@ -105,29 +106,31 @@ class PackedEncoder:
         return self._placement.memory_bytes()
 
 
-def packed_or_general(source: ModelSource, placement: Placement) -> PackedEncoder | Encoder:
+def packed_or_general(
+    source: ModelSource, placement: Placement, checking: Checking = nullcontext
+) -> PackedEncoder | Encoder:
     """Load the packed encoder where it agrees with the general one, else the general one.
 
     The metadata says which and why. Where bfloat16 was not asked for and differs too much, the model gets float32. The
     general path's vectors of the shipped model come with Sonde; for other models the general encoder is loaded for the
-    comparison. Raises ModelError where int8 is asked for and the packed encoder
-    cannot be used, because the general one has no int8.
+    comparison, which runs in `checking`. Raises ModelError where int8 is asked for and the packed encoder cannot be
+    used, because the general one has no int8.
     """
     try:
         packed = PackedEncoder(source, placement)
     except Unsupported as reason:
         return _general_encoder(source, placement, str(reason))
     expected = _shipped_vectors(source)
-    if expected is None:
-        general = Encoder(source, placement.reference)
-        expected = compute_probes(general)
-    vectors = compute_probes(packed)
+    with checking():
+        if expected is None:
+            expected = compute_probes(Encoder(source, placement.reference))
+        vectors = compute_probes(packed)
     cosine = float((normalize(vectors) * normalize(expected)).sum(axis=1).min())
     if packed.rounds_few_rows and not _distance(vectors, expected) <= _MAX_ROUNDING:
-        return _in_float32(source, placement, f"weights in float16 gave a least cosine of {cosine:.7f}")
+        return _in_float32(source, placement, checking, f"weights in float16 gave a least cosine of {cosine:.7f}")
     if not cosine >= _MIN_COSINE[placement.dtype_name]:  # so that NaN is refused, too
         if placement.auto_dtype and placement.dtype == torch.bfloat16:
-            return _in_float32(source, placement, f"bfloat16 gave a least cosine of {cosine:.6f}")
+            return _in_float32(source, placement, checking, f"bfloat16 gave a least cosine of {cosine:.6f}")
         return _general_encoder(source, placement, f"the packed forward pass differs, least cosine {cosine:.6f}")
     forward = f"packed: least cosine to the general forward pass {cosine:.6f}"
     notes = (*packed.metadata.notes, *_recommend_int8(placement))
@@ -143,10 +146,10 @@ def compute_probes(model: TextModel) -> NDArray[np.float32]:
     return np.concatenate([model.forward(part) for part in parts])
 
 
-def _in_float32(source: ModelSource, placement: Placement, why: str) -> PackedEncoder | Encoder:
+def _in_float32(source: ModelSource, placement: Placement, checking: Checking, why: str) -> PackedEncoder | Encoder:
     """Load the encoder again, without any rounding."""
     log.warning("%s: %s, so it computes in float32", source.name, why)
-    return packed_or_general(source, placement.in_float32(why))
+    return packed_or_general(source, placement.in_float32(why), checking)
 
 
 def _distance(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

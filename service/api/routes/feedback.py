@@ -16,7 +16,7 @@ from service.api.openapi import READING, errors
 from service.api.responses import page_object
 from service.api.schemas.jobs import FeedbackBody, FeedbackList, FeedbackObject
 from service.config import Settings
-from service.jobs.feedback import IMAGE, FeedbackRow
+from service.jobs.records import IMAGE, FeedbackRow
 
 router = APIRouter(route_class=JsonRoute, dependencies=[Depends(requires("train"))], tags=["Sonde"])
 # Each may take 160 MB while it is decoded.

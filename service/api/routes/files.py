@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse
@@ -13,7 +13,9 @@ from service.api.openapi import READING, errors
 from service.api.responses import page_object
 from service.api.schemas.jobs import FileDeleted, FileList, FileObject
 from service.errors import InvalidRequest
-from service.jobs.files import StoredFile
+
+if TYPE_CHECKING:
+    from service.jobs.files import StoredFile
 
 router = APIRouter(prefix="/v1/files", dependencies=[Depends(requires("train"))], tags=["OpenAI"])
 

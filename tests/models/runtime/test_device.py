@@ -13,7 +13,7 @@ import torch
 
 from models.errors import DeviceLost, ModelOutOfMemory
 from models.preemption import NO_PREEMPTION, Preemption
-from models.runtime.device import ComputeDevice, compute_threads, inference_mode
+from models.runtime.device import ComputeDevice, compute_threads, inference_mode, leave_a_processor
 from tests.fakes.compute_threads import noting
 
 needs_two_processors = pytest.mark.skipif(
@@ -240,6 +240,17 @@ def test_a_model_that_loads_beside_others_keeps_to_a_share() -> None:
     with device.sharing(), device.computing(alone=False):
         pass
     assert used == [2, 2]
+
+
+@pytest.mark.parametrize(("threads", "left"), [(1, 1), (2, 1), (5, 4)])
+def test_one_processor_is_left_to_other_work_and_taken_again(one: ThreadPoolExecutor, threads: int, left: int) -> None:
+    def compute() -> tuple[int, int]:
+        torch.set_num_threads(threads)
+        with leave_a_processor():
+            used = torch.get_num_threads()
+        return used, torch.get_num_threads()
+
+    assert one.submit(compute).result() == (left, threads)
 
 
 def test_each_thread_has_its_own_number_of_threads() -> None:

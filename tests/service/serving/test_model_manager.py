@@ -308,7 +308,7 @@ def test_open_loads_the_models_of_the_settings_and_is_then_ready(monkeypatch: py
         manager.open()
         assert manager.problem is None
         assert [one.metadata.name for one in manager.all()] == ["a", "b"]
-    assert asked == ["located a", "located b", "cpu", "float32", 2]
+    assert asked[:-1] == ["located a", "located b", "cpu", "float32", 2]
 
 
 def test_models_that_a_thread_locates_are_not_located_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -367,6 +367,30 @@ def test_models_are_opened_once_in_a_thread_after_the_machine_was_measured(monke
         assert manager.problem is None
     here = threading.current_thread().name
     assert order == [("measure", here), ("measure", "open-models"), ("load", "open-models")]
+
+
+def test_models_are_checked_with_all_threads_once_nothing_else_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    imports_end, second_check = threading.Event(), threading.Event()
+
+    def load(*arguments: Any) -> Iterator[FakeModel]:
+        torch.set_num_threads(4)
+        for event in (imports_end, second_check):
+            with arguments[-1]():
+                used.append(torch.get_num_threads())
+            event.set()
+            assert second_check.wait(WAIT_S)
+        yield FakeModel("a")
+
+    monkeypatch.setattr(LocalModelOpener, "measure", lambda _: None)
+    monkeypatch.setattr("models.loader.open_models", load)
+    with empty_manager(model=("a",)) as manager:
+        opening = manager.start_opening(alone=False)
+        assert imports_end.wait(WAIT_S)
+        manager.start_opening()
+        second_check.set()
+        opening.result(WAIT_S)
+    assert used == [3, 4]
 
 
 def test_whoever_waits_for_the_models_gets_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
