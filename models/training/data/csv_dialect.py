@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from models.training.csv_options import CsvOptions
 from models.training.data.csv_encoding import find_encoding, has_lone_returns
 from models.training.data.file_format import BOM
+from models.training.data.file_limits import MAX_LINE_BYTES
 from models.training.errors import data_error, quote, shorten
 
 # In the order in which they are preferred: numbers and texts have commas, too.
@@ -233,8 +235,8 @@ def _fits(row: Sequence[str], count: int) -> bool:
 
 def _count_units(body: Sequence[Sequence[str]]) -> int:
     """The number of rows of units below the header."""
-    for count in range(_MOST_UNIT_ROWS, 0, -1):
-        below = [body[0], *body[1 + count :]] if body else []
+    for count in range(min(_MOST_UNIT_ROWS, len(body) - 1), 0, -1):
+        below = [body[0], *body[1 + count :]]
         if all(_has_units([*below[:1], row, *below[1:]]) for row in body[1 : 1 + count]):
             return count
     return 0
@@ -289,11 +291,13 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _write_plain(path: Path, copy: Path, encoding: str, layout: _Layout, param: str) -> list[int]:
-    """Copy the lines that are a header or rows; return the numbers of the others."""
+    """Copy the lines that are a header or rows; return the numbers of the others. Raises TrainingDataError."""
     dropped, kept = list[int](), 0
     with path.open(encoding=encoding, newline="") as file, copy.open("w", encoding="utf-8", newline="") as target:
         try:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 2), ""), start=1):
+                if len(line.rstrip("\r\n")) > MAX_LINE_BYTES:
+                    raise data_error(param, "line_too_long", f"at most {MAX_LINE_BYTES:,} bytes", "more", line=number)
                 text = line.removeprefix("\ufeff") if number == 1 else line
                 comment = layout.comments.include(number, text)
                 is_row = number > layout.skipped and not comment and bool(text.strip())
@@ -315,6 +319,7 @@ def _plain_line(line: str, layout: _Layout, *, is_header: bool) -> str:
     if layout.remark and is_header:
         body = body.rpartition(layout.delimiter)[0]
     if layout.width:
-        while body.endswith(layout.delimiter) and _count(body, layout.delimiter) >= layout.width:
-            body = body.removesuffix(layout.delimiter)
+        beyond = _count(body, layout.delimiter) + 1 - layout.width
+        empty = len(body) - len(body.rstrip(layout.delimiter))
+        body = body[: len(body) - max(min(beyond, empty), 0)]
     return body + ("\n" if len(line) > len(line.rstrip("\r\n")) else "")

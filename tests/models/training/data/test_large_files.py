@@ -45,6 +45,10 @@ FILES: dict[str, tuple[Callable[[Path], Path], set[str]]] = {
     "a line of CSV": (lambda at: _endless(at / "a.csv", b"text,label\n", b"x"), {"line_too_long"}),
     "a cell of CSV": (lambda at: _endless(at / "a.csv", b'text,label\n"', b"x\n", b'",a\n'), {"invalid_csv"}),
     "a header of CSV": (lambda at: _endless(at / "a.csv", b"", b"column,"), {"line_too_long", "wrong_columns"}),
+    "a line of CSV in UTF-16": (
+        lambda at: _endless(at / "a.csv", "\ufefftext,label\n".encode("utf-16-le"), "x".encode("utf-16-le")),
+        {"line_too_long", "wrong_format"},
+    ),
     "many columns of CSV": (
         lambda at: _write(at / "a.csv", b",".join(b"%d" % at for at in range(100_000)) + b"\n"),
         {"wrong_columns"},
