@@ -168,10 +168,7 @@ def _require_one_content(data: bytes, param: str) -> None:
 
 
 def _holds(data: bytes, mark: bytes) -> bool:
-    """Whether bytes hold a mark.
-
-    NumPy takes half the time of `in`, and gives Python's lock back, for which the threads of small images would queue.
-    """
+    """Whether bytes hold a mark. NumPy takes half the time of `in`, and gives Python's lock back meanwhile."""
     if len(data) < _LARGE_BYTES:
         return mark in data
     values = np.frombuffer(data, dtype=np.uint8)

@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:  # closed between two awaits
             self._end(CONNECTION)
         else:
-            self._transport.writelines([b"%b%d\r\n%b\r\n" % (self._target.head, len(body), headers), body])
+            self._transport.write(b"%b%d\r\n%b\r\n%b" % (self._target.head, len(body), headers, body))
         return self._waiting
 
     def _end(self, status: str) -> None:
