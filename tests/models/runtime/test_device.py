@@ -245,10 +245,13 @@ def test_a_model_that_loads_beside_others_keeps_to_a_share() -> None:
 @pytest.mark.parametrize(("threads", "left"), [(1, 1), (2, 1), (5, 4)])
 def test_one_processor_is_left_to_other_work_and_taken_again(one: ThreadPoolExecutor, threads: int, left: int) -> None:
     def compute() -> tuple[int, int]:
+        before = torch.get_num_threads()
         torch.set_num_threads(threads)
         with leave_a_processor():
             used = torch.get_num_threads()
-        return used, torch.get_num_threads()
+        after = torch.get_num_threads()
+        torch.set_num_threads(before)  # new threads take the number that was set last
+        return used, after
 
     assert one.submit(compute).result() == (left, threads)
 

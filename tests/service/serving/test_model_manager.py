@@ -374,12 +374,14 @@ def test_models_are_checked_with_all_threads_once_nothing_else_runs(monkeypatch:
     imports_end, second_check = threading.Event(), threading.Event()
 
     def load(*arguments: Any) -> Iterator[FakeModel]:
+        before = torch.get_num_threads()
         torch.set_num_threads(4)
         for event in (imports_end, second_check):
             with arguments[-1]():
                 used.append(torch.get_num_threads())
             event.set()
             assert second_check.wait(WAIT_S)
+        torch.set_num_threads(before)  # new threads take the number that was set last
         yield FakeModel("a")
 
     monkeypatch.setattr(LocalModelOpener, "measure", lambda _: None)
