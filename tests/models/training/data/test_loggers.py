@@ -232,7 +232,7 @@ READ = {
         ("pressure",),
         options=CsvOptions(date_format="%a %b %d %H:%M:%S %Y"),
     ),
-    "days of a spreadsheet, read_as": Log(
+    "days of a spreadsheet, by their format": Log(
         lines(["time;pressure"], lambda at: f"{comma(46095 + 22 / 24 + at / 1440, '.8f')};{comma(PRESSURE[at])}"),
         ("pressure",),
         options=CsvOptions(date_format="excel"),
