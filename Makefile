@@ -2,17 +2,17 @@
 PYTHON ?= python3
 PORT ?= 8000
 ARGS ?=
-JOBS ?=
+JOBS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
 
-# JOBS processes take a file of tests each, and compute on one core each: six on two cores for the whole suite, since
-# tests also wait, and four for the fast ones, which seldom do. JOBS=0 runs all in this one, as --pdb needs it.
+# JOBS processes take a file of tests each, and compute on one core each: four on two cores, since tests also wait.
+# JOBS=0 runs all in this one, as --pdb needs it.
 # Bytecode is kept whatever the environment says: hundreds of processes start in the tests. Tests also sync and remove
 # thousands of small files, which is cheaper in memory: TESTS_TMP is /dev/shm where that has 4 GiB to spare.
 TESTS_TMP := $(shell df -k --output=avail /dev/shm 2>/dev/null | awk 'NR > 1 && $$1 > 4194304 {print "/dev/shm"}')
-PYTEST := $(TESTS_TMP:%=TMPDIR=%) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+PYTEST := $(TESTS_TMP:%=TMPDIR=%) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup setup-dev serve check test test-fast test-properties lint format bench campaign docs lock clean
 
@@ -39,13 +39,13 @@ serve: setup          ## set up and serve on 127.0.0.1:$(PORT)
 	exec $(BIN)/sonde up --port $(PORT) $(ARGS)
 
 test: setup-dev       ## set up and run the whole suite
-	$(PYTEST) -n $(or $(JOBS),6) $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: setup-dev  ## what runs without weights and other processes
-	$(PYTEST) -n $(or $(JOBS),4) -m "not slow and not real and not long" $(ARGS)
+	$(PYTEST) -m "not slow and not real and not long" $(ARGS)
 
 test-properties: setup-dev  ## property tests on examples drawn anew, a thousand each
-	$(PYTEST) -n $(or $(JOBS),4) -m hypothesis --hypothesis-profile free $(ARGS)
+	$(PYTEST) -m hypothesis --hypothesis-profile free $(ARGS)
 
 check: setup-dev      ## lint, types, contracts and the fast tests side by side, in one and a half minutes
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-fast
