@@ -21,7 +21,7 @@ _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 _FIRST, _END = -62_135_596_800.0, 253_402_300_800.0
 # Digits that are a date of the years 1800 to 2199, and optionally an hour.
 _DIGITS = re.compile(r"(?:1[89]|2[01])\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-3])?")
-_UTC_NAMED = re.compile(r"\s*(?:UTC|GMT|Z)$", re.IGNORECASE)
+_UTC_NAMED = re.compile(r"(?:UTC|GMT|Z)$", re.IGNORECASE)
 _MONTH = re.compile(r"\d{4}-\d{2}")
 _HOUR = 10
 
@@ -62,7 +62,7 @@ def date_to_seconds(text: str) -> float:
     """ISO 8601, also with slashes, ` UTC` or ` GMT`, or a month alone, as seconds since 1970. Raises ValueError."""
     plain = text.strip().replace("/", "-")
     named = _UTC_NAMED.search(plain)
-    plain = _UTC_NAMED.sub("", plain)
+    plain = _UTC_NAMED.sub("", plain).rstrip()
     moment = datetime.fromisoformat(f"{plain}-01" if _MONTH.fullmatch(plain) else plain)
     if named and moment.tzinfo:
         raise ValueError(f"expected one zone, got {text}")

@@ -23,6 +23,7 @@ _WORDS = re.compile(rf"(?:(?P<good>good|valid)|{_OTHERS})(?:[^a-z].*)?", re.DOTA
 # OPC's qualities, less the two bits of limits: up to 32 are bad, 64 to 88 uncertain, from 192 on good.
 _OPC_CODES, _OPC_GOOD = frozenset((*range(0, 36, 4), 64, 68, 80, 84, 88, 192, 216)), 192
 _OPC_LIMITS = 3
+_OPC_CODE = re.compile("[0-9]{1,3}")
 # OPC UA's status codes: the two highest bits are 0 for good ones.
 _STATUS_CODE = re.compile("0x(?:(?P<good>[0-3])|[4-9a-f])[0-9a-f]{7}")
 # A column of quality repeats a few cells.
@@ -85,7 +86,7 @@ def _is_good_word(cell: str) -> bool | None:
 
 
 def _is_good_opc(cell: str) -> bool | None:
-    if not cell.isascii() or not cell.isdigit():
+    if not _OPC_CODE.fullmatch(cell):
         return None
     code = int(cell) & ~_OPC_LIMITS
     return code >= _OPC_GOOD if code in _OPC_CODES else None

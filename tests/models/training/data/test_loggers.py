@@ -424,3 +424,10 @@ def test_berlins_doubled_hour_is_read_from_a_panels_file(tmp_path: Path) -> None
     assert table.times is not None
     assert table.times.tolist() == [each.timestamp() for each in local]
     assert json.dumps(table.read_as).count("an hour that comes twice") == 1
+
+
+def test_a_long_number_is_no_code_of_quality(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"T,Q\n1,192\n2,{'9' * 5000}\n")
+    with pytest.raises(TrainingDataError, match="line 3, column 'Q': expected a finite number"):
+        read_table(path, ColumnRoles())
