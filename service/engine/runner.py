@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -161,11 +161,14 @@ class Runner(Generic[ItemT]):
         seconds = _tokens(batch) * self._context.queue.token_s
         return batch[0][0].interactive and 0 < seconds <= _SHORT_S
 
-    def _prepared(self, batch: list[QueuedItem]) -> list[QueuedItem]:
+    def _prepared(
+        self, batch: list[QueuedItem], preparing: Callable[[], AbstractContextManager[object]] | None = None
+    ) -> list[QueuedItem]:
         """The items that are left to compute, ready for it; others have their row or their error.
 
-        It takes no room on the device, so that other engines compute meanwhile.
+        Each is prepared in `preparing`. That of the device takes no room, so that other engines compute meanwhile.
         """
+        preparing = preparing or self._context.device.preparing
         if not any(request.is_unprepared for request, _ in batch):
             return batch
         preempt = self._preemption(batch, NO_PREEMPTION, self._overtake_preparing)
@@ -173,7 +176,7 @@ class Runner(Generic[ItemT]):
         self._in_hand.extend(batch)
         for queued in batch:
             preempt()
-            with self._context.device.preparing():
+            with preparing():
                 if not queued[0].is_unprepared or self._prepare(*queued):
                     ready.append(queued)
         self._release(batch)
@@ -250,7 +253,8 @@ class Runner(Generic[ItemT]):
     def _overtake(self, yield_threads: Preemption) -> int:
         """Run waiting interactive requests in the middle of a bulk batch; return their tokens."""
         began = self._context.clock()
-        if batch := self._prepared(self._context.queue.take_urgent()):
+        # Without `device.preparing`, which would leave the bulk batch a share of its threads.
+        if batch := self._prepared(self._context.queue.take_urgent(), nullcontext):
             self._complete(batch, self._run(batch, yield_threads))
         self._overtaking_s += self._context.clock() - began
         return _tokens(batch)

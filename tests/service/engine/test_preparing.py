@@ -17,6 +17,7 @@ from service.engine.request import Item, Request, Unprepared
 from service.engine.scheduler import BatchLimits
 from service.errors import BackendError, ClientGone, Unavailable
 from service.metrics import Metrics
+from tests.fakes.compute_threads import noting
 from tests.fakes.item import Doubler, Piece
 
 WAIT_S = 5.0
@@ -165,6 +166,19 @@ def test_the_time_of_preparing_what_overtakes_is_not_that_of_the_batch(cached: b
         bulk = made.submit([RawPiece(number) for number in range(2, 20)])
         bulk.future.result(WAIT_S)
     assert (now[0], bulk.inference_s) == (10, 0)
+
+
+def test_a_batch_keeps_its_threads_while_what_overtakes_it_is_prepared() -> None:
+    used: list[int] = []
+
+    def submit_small(batch: Sequence[Piece]) -> None:
+        if len(batch) > 1:
+            used.clear()
+            made.submit([RawPiece(1)])
+
+    with engine(Doubler(submit_small), ComputeDevice(runners=2, threads=4, compute_threads=noting(used))) as made:
+        made.submit([RawPiece(number) for number in range(2, 20)]).future.result(WAIT_S)
+    assert used == []
 
 
 def test_interactive_requests_overtake_a_bulk_batch_between_two_items_that_it_prepares() -> None:
