@@ -117,8 +117,8 @@ def to_segments(table: Table, kind: SensorKind, *, param: str = "training_file")
     Raises TrainingDataError for timestamps that go backwards within a group, and for columns that are mostly missing.
     """
     imputation = Imputation(read_as=table.read_as)
-    _require_no_faults(table, param)
     order, firsts = order_by_group(table.groups, len(table))
+    _require_no_faults(table, order, firsts, param)
     if table.times is not None:
         order, firsts = _cut_at_gaps(table, table.times, order, firsts, imputation)
     readings = table.readings[order]
@@ -167,8 +167,8 @@ def join_small(groups: Sequence[Rows], least: int = LEAST_ROWS) -> list[Rows]:
     return [rows for rows in found if len(rows)]
 
 
-def _require_no_faults(table: Table, param: str) -> None:
-    backwards = () if table.times is None else find_backwards(table.times, table.groups, table.lines, param)
+def _require_no_faults(table: Table, order: Rows, firsts: NDArray[np.bool_], param: str) -> None:
+    backwards = () if table.times is None else find_backwards(table.times, order, firsts, table.lines, param)
     raise_all([*backwards, *find_mostly_missing(table.columns, table.readings, param)])
 
 

@@ -24,7 +24,7 @@ from models.training.data.no_readings import leave_out_no_readings
 from models.training.data.numbers import NumberFormat, cast_plain, find_number_format
 from models.training.data.quality_columns import describe_left_out, find_quality, is_good
 from models.training.data.suspicious_values import is_counter, is_empty, never_falls, require_no_sentinels
-from models.training.data.table_faults import find_backwards, find_mostly_missing, raise_all
+from models.training.data.table_faults import find_backwards, find_mostly_missing, order_by_group, raise_all
 from models.training.data.time_column import find_clock
 from models.training.errors import TrainingDataError, data_error, quote
 from models.training.hyperparameters import ForecastHyperparameters, SensorAnomalyHyperparameters
@@ -273,7 +273,8 @@ class _TableParser:
         yield from found
         yield from self._table_faults({name: values for name, values in readings.items() if values is not None})
         if dates is not None and (groups is None) == (roles.group is None):
-            yield from find_backwards(np.array(dates.seconds), groups, self.file.lines, self.param)
+            order, firsts = order_by_group(groups, len(dates.seconds))
+            yield from find_backwards(np.array(dates.seconds), order, firsts, self.file.lines, self.param)
 
     @staticmethod
     def _read(read: Callable[[str], _Read], name: str | None, found: list[TrainingDataError]) -> _Read | None:

@@ -24,10 +24,12 @@ def order_by_group(groups: Sequence[str] | None, count: int) -> tuple[Rows, NDAr
 
 
 def find_backwards(
-    times: Doubles, groups: Sequence[str] | None, lines: Rows, param: str
+    times: Doubles, order: Rows, firsts: NDArray[np.bool_], lines: Rows, param: str
 ) -> Iterator[TrainingDataError]:
-    """The fault of the first time [n] that is before that of the row before in its group."""
-    order, firsts = order_by_group(groups, len(times))
+    """The fault of the first time [n] that is before that of the row before in its group.
+
+    `order` and `firsts` are those of `order_by_group`.
+    """
     steps = np.diff(times[order], prepend=times[order[:1]])
     backwards = np.flatnonzero(~firsts & (steps < 0))
     if len(backwards):
