@@ -10,19 +10,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
-from benchmarks.processes import free_port
-from benchmarks.tensors.servers import started
+from benchmarks.tensors.servers import serving_program
 from benchmarks.tensors.text_encoder import TextEncoder
 from service.bench.client import Target
 from service.bench.load import closed_loop, drive
@@ -70,21 +63,6 @@ def over_http(url: str, size: tuple[int, int], seconds: float, clients: int) -> 
     return summary.requests_per_s * size[0] * size[1]
 
 
-@contextmanager
-def serving(*flags: str) -> Iterator[str]:
-    """Run `sonde serve` with the exported program; its URL."""
-    with tempfile.TemporaryDirectory() as home:
-        file, port = Path(home) / f"{_MODEL}.pt2", free_port()
-        export = [sys.executable, "-m", "service.cli", "export", "benchmarks.tensors.text_encoder:make", str(file)]
-        subprocess.run(export, check=True, capture_output=True)
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--home", home, "--cache-mb", "0"]
-        command += ["--dtype", "float32", "--model", f"{_MODEL}={file}", "--log-level", "warning", *flags]
-        row = {"name": "ids", "datatype": "INT64", "shape": [1, 2], "data": [1, 1]}
-        url = f"http://127.0.0.1:{port}"
-        with started(command, f"{url}/v2/models/{_MODEL}/infer", {"inputs": [row]}, torch.get_num_threads()):
-            yield url
-
-
 def main() -> None:
     """Print the medians of the rounds for each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,7 +71,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=4)
     chosen = parser.parse_args()
     module = TextEncoder()
-    with serving() as url:
+    row = {"name": "ids", "datatype": "INT64", "shape": [1, 2], "data": [1, 1]}
+    flags = ("--cache-mb", "0", "--dtype", "float32")
+    entry, cores = "benchmarks.tensors.text_encoder:make", torch.get_num_threads()
+    with serving_program(_MODEL, entry, row, *flags, threads=cores) as url:
         for size in _SIZES:
             rounds = [
                 (

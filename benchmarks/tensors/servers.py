@@ -49,21 +49,27 @@ def install(rivals: Sequence[str]) -> None:
 @contextmanager
 def sonde(*flags: str, name: str = "sonde") -> Iterator[list[Endpoint]]:
     """Run `sonde serve` with the exported network, with any flags."""
+    rpc = free_port()
+    with serving_program(MODEL, "benchmarks.tensors.network:make", _ROW, "--grpc-port", str(rpc), *flags) as url:
+        yield [
+            Endpoint(f"{name}, JSON", url, "json"),
+            Endpoint(f"{name}, raw values", url, "raw"),
+            Endpoint(f"{name}, gRPC", f"http://127.0.0.1:{rpc}", "grpc"),
+        ]
+
+
+@contextmanager
+def serving_program(name: str, entry: str, row: Mapping[str, object], *flags: str, threads: int = 1) -> Iterator[str]:
+    """Export what the function `entry` makes and run `sonde serve` with it; its URL, once it answers `row`."""
     with tempfile.TemporaryDirectory() as home:
-        program = Path(home) / "net.pt2"
-        entry = "benchmarks.tensors.network:make"
+        program, port = Path(home) / f"{name}.pt2", free_port()
         export = [sys.executable, "-m", "service.cli", "export", entry, str(program)]
         subprocess.run(export, check=True, capture_output=True)
-        port, rpc = free_port(), free_port()
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--grpc-port", str(rpc)]
-        command += ["--home", home, "--model", f"{MODEL}={program}", "--log-level", "warning", *flags]
+        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--home", home]
+        command += ["--model", f"{name}={program}", "--log-level", "warning", *flags]
         url = f"http://127.0.0.1:{port}"
-        with started(command, f"{url}{_V2}", {"inputs": [_ROW]}):
-            yield [
-                Endpoint(f"{name}, JSON", url, "json"),
-                Endpoint(f"{name}, raw values", url, "raw"),
-                Endpoint(f"{name}, gRPC", f"http://127.0.0.1:{rpc}", "grpc"),
-            ]
+        with started(command, f"{url}/v2/models/{name}/infer", {"inputs": [row]}, threads):
+            yield url
 
 
 @contextmanager
