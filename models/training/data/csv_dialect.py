@@ -222,10 +222,16 @@ def _find_header(rows: Sequence[str], delimiter: str) -> int:
     cells = [_cells(line, delimiter) for line in rows]
     for start, names in enumerate(cells[:50]):
         count, later = len(names), cells[start:]
-        if count > 1 and len(later) > _LEAST_ROWS and all(_fits(row, count) for row in later):
+        if count > 1 and len(later) > _LEAST_ROWS and _agree(later, count):
             named = not any(map(_is_number, names))
             return start if named and count not in map(len, cells[:start]) else 0
     return 0
+
+
+def _agree(rows: Sequence[Sequence[str]], count: int) -> bool:
+    """Whether rows have so many cells; a few may have one too many, a fault that reading names."""
+    others = [len(row) for row in rows if not _fits(row, count)]
+    return 2 * len(others) < len(rows) and all(one == count + 1 for one in others)
 
 
 def _fits(row: Sequence[str], count: int) -> bool:
@@ -236,8 +242,7 @@ def _fits(row: Sequence[str], count: int) -> bool:
 def _count_units(body: Sequence[Sequence[str]]) -> int:
     """The number of rows of units below the header."""
     for count in range(min(_MOST_UNIT_ROWS, len(body) - 1), 0, -1):
-        below = [body[0], *body[1 + count :]]
-        if all(_has_units([*below[:1], row, *below[1:]]) for row in body[1 : 1 + count]):
+        if all(_has_units([body[0], row, *body[1 + count :]]) for row in body[1 : 1 + count]):
             return count
     return 0
 

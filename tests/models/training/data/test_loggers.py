@@ -431,3 +431,11 @@ def test_a_long_number_is_no_code_of_quality(tmp_path: Path) -> None:
     path.write_text(f"T,Q\n1,192\n2,{'9' * 5000}\n")
     with pytest.raises(TrainingDataError, match="line 3, column 'Q': expected a finite number"):
         read_table(path, ColumnRoles())
+
+
+def test_a_cell_too_many_does_not_hide_the_header_below_a_title(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = [f"{when(at)},{PRESSURE[at]}" + (",7" if at == 9 else "") for at in range(20)]
+    path.write_text("\n".join(["Pump 3", "time,pressure", *rows, ""]))
+    with pytest.raises(TrainingDataError, match="line 12: expected 2 cells"):
+        read_table(path, ColumnRoles(timestamp="time"))
