@@ -146,7 +146,7 @@ class Runner(Generic[ItemT]):
         queue = self._context.queue
         try:
             while (batch := queue.take(first=self._is_primary)) is not None:
-                if batch := self._prepared(batch):
+                if batch := self._prepared(batch, self._context.device.preparing):
                     self._compute(batch, alone=self._wants_all_threads())
         except Exception as error:  # the thread's edge: a dead runner must fail the engine, or its requests hang
             self._on_failure(error, [request for request, _ in self._in_hand])
@@ -162,13 +162,12 @@ class Runner(Generic[ItemT]):
         return batch[0][0].interactive and 0 < seconds <= _SHORT_S
 
     def _prepared(
-        self, batch: list[QueuedItem], preparing: Callable[[], AbstractContextManager[object]] | None = None
+        self, batch: list[QueuedItem], preparing: Callable[[], AbstractContextManager[object]]
     ) -> list[QueuedItem]:
         """The items that are left to compute, ready for it; others have their row or their error.
 
         Each is prepared in `preparing`. That of the device takes no room, so that other engines compute meanwhile.
         """
-        preparing = preparing or self._context.device.preparing
         if not any(request.is_unprepared for request, _ in batch):
             return batch
         preempt = self._preemption(batch, NO_PREEMPTION, self._overtake_preparing)
@@ -246,7 +245,7 @@ class Runner(Generic[ItemT]):
 
     def _overtake_preparing(self, _: Preemption) -> int:
         """Run waiting interactive requests before the next item of a bulk batch is prepared; return their tokens."""
-        if batch := self._prepared(self._context.queue.take_urgent()):
+        if batch := self._prepared(self._context.queue.take_urgent(), self._context.device.preparing):
             self._compute(batch, alone=False)
         return _tokens(batch)
 

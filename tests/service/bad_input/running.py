@@ -34,7 +34,7 @@ class Running:
         return resident_mb(self.pid)
 
     def fault(self, send: Callable[[], Answer], expected: str) -> str:
-        """What is wrong with the answer to a bad request, which is to be a refusal that says `expected`; "" if nothing.
+        """Describe what is wrong with the answer to a bad request; "" where it refuses and says `expected`.
 
         A refusal that takes too long or too much memory is wrong, too.
         """
