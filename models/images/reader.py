@@ -108,11 +108,11 @@ def _open_checked(data: bytes, limits: ImageLimits, param: str) -> tuple[Image.I
             f"{param}: expected at most {limits.max_bytes:,} bytes, got {len(data):,}; send a smaller image",
             param=param,
         )
-    _require_one_content(data, param)
     if count_strips(data) > _MOST_STRIPS:
         raise _too_many_parts(param)
     file = _CountedReads(data, param)
     image = _open(file, data, limits, param)
+    _require_one_content(data, param)
     _require_size(image, data, limits, param)
     return image, file
 
@@ -243,6 +243,10 @@ def _describe(data: bytes) -> str:
     start = data[:256].lstrip()
     if start.startswith((b"<svg", b"<?xml")):
         return "SVG, which is a drawing and no image: render it first"
+    if start.startswith(b"%PDF-"):
+        return "a PDF: make an image of each page first"
+    if start.startswith(b"PK"):
+        return "a ZIP archive or an office document: send the images in it"
     if data[4:8] == b"ftyp":
         return "HEIC, AVIF or a video, which are not read: convert it first"
     return f"bytes that begin with {data[:8].hex(' ')}"

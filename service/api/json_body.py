@@ -86,7 +86,7 @@ async def read_json(
     kind = headers.get("content-type", "")
     is_image = image_field is not None and kind not in _USUAL_TYPES and is_image_body(headers)
     if not is_image:
-        _require_json(kind)
+        _require_json(kind, or_image=image_field is not None)
     raw = await read_bytes(receive, headers, settings.max_body_bytes)
     if image_field is not None and (is_image or ("content-type" not in headers and begins_like_image(raw))):
         sent = raw, headers, scope.get("query_string", b""), image_field, settings.max_inputs
@@ -174,14 +174,15 @@ async def read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: in
     return b"".join(parts)
 
 
-def _require_json(content_type: str) -> None:
-    """Refuse other content types."""
+def _require_json(content_type: str, *, or_image: bool) -> None:
+    """Refuse other content types. `or_image` says that the route takes images and forms as well."""
     if content_type in _USUAL_TYPES:
         return
     kind = content_type.partition(";")[0].strip().lower()
     family, _, name = kind.partition("/")
     if family != "application" or "/" in name or (name != "json" and not name.endswith("+json")):
-        raise UnsupportedMedia(f"expected content-type application/json, got {kind[:80] or 'none'}")
+        others = " (or image/jpeg and the like for an image, multipart/form-data for a form)" if or_image else ""
+        raise UnsupportedMedia(f"expected content-type application/json{others}, got {kind[:80] or 'none'}")
 
 
 def _body_too_large(max_bytes: int) -> BodyTooLarge:

@@ -145,10 +145,10 @@ class Servable:
 
     def _require_room(self, tokens: int, param: str) -> None:
         if tokens > self._max_request_tokens:
-            raise InvalidRequest(
-                f"the request has {tokens} tokens, {self._max_request_tokens} are allowed: send it in several requests",
-                param=param,
-            )
+            # Images and tensors have no tokens of their own; they are counted by what they cost.
+            has = "the request has" if self.reads == "texts" else f"the {self.reads} of the request count as"
+            allowed = f"{self._max_request_tokens} are allowed: send it in several requests"
+            raise InvalidRequest(f"{has} {tokens} tokens, {allowed}", param=param)
 
     async def _compute_rows(self, items: Sequence[Item], caller: Caller) -> tuple[NDArray[np.float32], float, float]:
         """Queue items; return their rows, and the seconds of waiting and of computing."""

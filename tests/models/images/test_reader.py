@@ -105,6 +105,9 @@ def test_the_reason_names_the_limit() -> None:
         (hostile()["polyglot"], UnsupportedImage, "ZIP"),
         (hostile()["SVG"], UnsupportedImage, "SVG"),
         (hostile()["HEIC"], UnsupportedImage, "HEIC"),
+        (b"%PDF-1.7\n1 0 obj", UnsupportedImage, "got a PDF: make an image of each page"),
+        (b"PK\3\4" + bytes(30), UnsupportedImage, "got a ZIP archive"),
+        (b"<svg><script>alert(1)</script></svg>", UnsupportedImage, "got SVG"),
     ):
         with pytest.raises(error, match=words):
             read_image(data, LIMITS, "image")

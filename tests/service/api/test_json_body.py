@@ -65,6 +65,7 @@ def test_json_that_is_no_object_breaks_the_contract(client: TestClient, content:
 def test_other_content_types_are_refused(client: TestClient, path: str, kind: str) -> None:
     answer = client.post(f"/v1/{path}", content=GOOD, headers={"content-type": kind})
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+    assert ("image/jpeg" in answer.json()["error"]["message"]) == (path == "embeddings")
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_large_request_is_several_items(manager: ModelManager) -> None:
 def test_a_request_beyond_the_contract_or_the_limit_is_refused(manager: ModelManager) -> None:
     with pytest.raises(TensorError, match=r"x: expected float32 \[batch, 16\], got \[2, 15\]"):
         _infer(_program(manager, "net"), x=_rows(2, 15))
-    with pytest.raises(InvalidRequest, match="the request has 1024 tokens, 1000 are allowed"):
+    with pytest.raises(InvalidRequest, match="the tensors of the request count as 1024 tokens, 1000 are allowed"):
         _infer(_program(manager, "words"), ids=host(np.zeros((64, 16)), "int64"))
 
 
