@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from service.commands.screen import Screen
 from service.errors import ConfigError
 
 Task = Annotated[
@@ -28,6 +29,12 @@ def pairs(given: Sequence[str], flag: str) -> dict[str, str]:
         if not all(one.partition("=")):
             raise ConfigError(f"{flag}: expected NAME=VALUE, got {one!r}")
     return {name: value for name, _, value in (one.partition("=") for one in given)}
+
+
+def note_columns(screen: Screen, *messages: str) -> None:
+    """Say which flag is the API's field `columns`, where an error proposes that."""
+    if any("named in `columns`" in message for message in messages):
+        screen.note("Name columns by --column NAME=COLUMN, such as --column text=question")
 
 
 def values(given: Sequence[str]) -> dict[str, object]:

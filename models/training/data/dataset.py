@@ -13,7 +13,7 @@ from models.training.data.baselines import Baseline, Floats, coarse_colours, maj
 from models.training.data.file_format import find_format
 from models.training.data.file_limits import MAX_LINE_BYTES, MAX_ROWS
 from models.training.data.file_reader import FileReader
-from models.training.data.row_layout import CHAT_COLUMN
+from models.training.data.row_layout import CHAT_COLUMN, COLUMN_FAULTS
 from models.training.data.row_parser import RowParser
 from models.training.data.row_split import check_classes, check_validation, split_rows
 from models.training.data.rows import TEXT_COLUMNS, TextRows, columns_of, group_keys, normalised
@@ -135,7 +135,8 @@ def read_rows(
 def find_faults(path: Path, task: str, columns: Mapping[str, str]) -> list[TrainingDataError]:
     """The faults of all rows of a file of texts, up to 100; none where the rows can be read.
 
-    A fault that ends the reading, such as a byte that is not UTF-8, is the last one.
+    A fault that ends the reading, such as a byte that is not UTF-8, is the last one. So is a fault of the columns, which
+    all rows below one header share.
     """
     faults: list[TrainingDataError] = []
 
@@ -153,6 +154,8 @@ def find_faults(path: Path, task: str, columns: Mapping[str, str]) -> list[Train
             break
         except TrainingDataError as error:
             keep(error)
+            if error.code in COLUMN_FAULTS and reader.format != "jsonl":
+                break
     return faults
 
 

@@ -21,6 +21,8 @@ TASK_KINDS: dict[str, tuple[RowKind, ...]] = {
     "embedding": ("pairs", "triplets", "scored"),
     "rerank": ("relevance",),
 }
+# Codes of errors of the columns, which say nothing of a row's values.
+COLUMN_FAULTS = {"missing_column", "wrong_row_kind", "ambiguous_row"}
 _MAX_NAMED = 20
 # Proposals compare short names alone: the time grows with the square of their length.
 _MAX_COMPARED = 60

@@ -37,6 +37,11 @@ def test_a_first_row_with_a_fault_does_not_break_the_search(tmp_path: Path) -> N
     assert [rows for _, rows in faults(check(tmp_path / "x.jsonl", content))] == [(1,), (2,)]
 
 
+@pytest.mark.parametrize("header", ["message,intent", "text,intent", "anchor,positive"])
+def test_columns_that_all_rows_lack_are_one_fault(tmp_path: Path, header: str) -> None:
+    assert len(check(tmp_path / "x.csv", "\n".join([header, *["a,b"] * 20])).findings) == 1
+
+
 def test_at_most_a_hundred_faults_are_named(tmp_path: Path) -> None:
     assert len(check(tmp_path / "x.jsonl", "no json\n" * 500).findings) == 100
 
