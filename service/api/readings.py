@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.counted import counted
 from models.metadata import SensorSignature
 from models.sensors.missing import count_missing
 from models.sensors.model import LARGEST, Readings
@@ -117,8 +118,9 @@ def missing_warnings(readings: Readings, signature: SensorSignature, param: str)
         most = f"the model takes at most {signature.max_missing:.0%}"
         raise InvalidRequest.at(param, f"{share:.0%} of the values are missing (null, or no such column), {most}")
     what = "the column's median" if signature.kind == "records" else "the value before it"
+    of_all = f"of {counted(len(readings), 'value')}"
     return [
-        f"{name}: {count} of {len(readings)} values are missing; each was replaced by {what}"
+        f"{name}: {counted(count, of_all + ' is', of_all + ' are')} missing; each was replaced by {what}"
         for name, count in missing.items()
     ]
 

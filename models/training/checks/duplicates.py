@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from models.counted import counted
 from models.training.checks.wording import warn_if
 from models.training.data.rows import TextRows, normalised
 from models.training.report import Finding, Status
@@ -32,7 +33,8 @@ def check_duplicates(train: TextRows) -> Finding:
     seen: dict[str, int] = {}
     rows = [line for key, line in zip(row_keys(train), train.lines, strict=True) if seen.setdefault(key, line) != line]
     suffix = " (case and punctuation aside)" if train.inputs == "texts" else ""
-    message = f"{len(rows)} of {len(train)} rows repeat an earlier one{suffix}."
+    share = counted(len(rows), f"of {len(train)} rows repeats", f"of {len(train)} rows repeat")
+    message = f"{share} an earlier one{suffix}."
     return _finding(
         "exact_duplicates", rows, len(train), MAX_DUPLICATES, message, "Remove the copies: they count twice."
     )

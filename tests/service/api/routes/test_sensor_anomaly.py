@@ -504,7 +504,7 @@ def test_missing_readings_are_filled_and_told(make_app: MakeApp) -> None:
     series: list[Any] = [{"pressure": a, "flow": b} for a, b in rows(60)]
     series[40] = {"flow": series[39]["flow"]}
     answer = score(client, model=PUMP, series=series)
-    assert answer["warnings"] == ["pressure: 1 of 60 values are missing; each was replaced by the value before it"]
+    assert answer["warnings"] == ["pressure: 1 of 60 values is missing; each was replaced by the value before it"]
     repeated = score(client, model=PUMP, series=[*series[:40], series[39], *series[41:]])
     assert answer["data"] == repeated["data"]
     refused(client, "series", "68% of the values are missing", model=PUMP, series=[{}] * 40 + series[40:])
@@ -519,7 +519,7 @@ def test_a_missing_value_is_carried_over_from_the_call_before(make_app: MakeApp)
     carried = score(client, model=PUMP, series=[[None, 5.0]], state=state)
     said = score(client, model=PUMP, series=[[series[-1][0], 5.0]], state=state)
     assert carried["data"] == said["data"]
-    assert carried["warnings"] == ["pressure: 1 of 1 values are missing; each was replaced by the value before it"]
+    assert carried["warnings"] == ["pressure: 1 of 1 value is missing; each was replaced by the value before it"]
 
 
 def test_late_readings_are_left_out_where_that_is_asked_for(client: TestClient) -> None:
