@@ -86,8 +86,8 @@ class Quotas:
             message = f"{has} {used} unfinished jobs of at most {limit}: wait for some, cancel some, or {setting}"
             raise TooManyJobs(message, retry_after_s=_RETRY_AFTER_S)
         if kind == "bytes":
-            message = f"file: {has} {counted(used, 'byte')} of files, of at most {limit}; {amount} more need room: delete files"
-            raise QuotaExceeded(f"{message}, or {setting}", param="file")
+            message = f"file: {has} {counted(used, 'byte')} of files, of at most {limit}; {amount} more need room"
+            raise QuotaExceeded(f"{message}: delete files, or {setting}", param="file")
         raise QuotaExceeded(f"{has} {counted(used, 'row')} of feedback, of at most {limit}: {setting}")
 
 
