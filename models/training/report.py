@@ -154,7 +154,7 @@ class Report:
         failed = [finding for finding in self.of(stage) if finding.status == "fail"]
         if failed:
             first, more = failed[0], len(failed) - 1
-            others = f" ({more} more checks failed; see the report)" if more else ""
+            others = f" ({counted(more, 'more check')} failed; see the report)" if more else ""
             subject = f"{first.subject}: " if first.subject else ""
             message = f"{subject}{first.message} {first.remedy}{others}".strip()
             raise CheckFailed(first.check, message, _PARAMS[stage])

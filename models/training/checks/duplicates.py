@@ -53,7 +53,8 @@ def check_near_duplicates(train: TextRows, x: Vectors) -> Finding:
         for row, near in _near_rows(x[:_COMPARED], x[:_COMPARED], cosine)
         if ((near < row) & (keys[near] != keys[row]) & (others[near] == others[row])).any()
     ]
-    message = f"{len(rows)} of {compared} compared rows are close to an earlier one (cosine {cosine} or more)."
+    close = counted(len(rows), f"of {compared} compared rows is", f"of {compared} compared rows are")
+    message = f"{close} close to an earlier one (cosine {cosine} or more)."
     remedy = "Keep one of each; varied rows teach more."
     return _finding("near_duplicates", rows, compared, MAX_NEAR_DUPLICATES, message, remedy)
 

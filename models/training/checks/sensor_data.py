@@ -78,7 +78,7 @@ def _check_missing(train: Segments, held_out: Segments, repairs: Imputation) -> 
     missing = f"{counted(count, 'value is', 'values are')} missing ({share:.1%}), most in {worst!r}"
     message = (
         f"{missing} ({repairs.missing[worst]}); the limit is {MAX_MISSING:.0%}. "
-        "Each was replaced by the value before it (in records, by the column's median)."
+        "Each was replaced by the value before it, or by the column's median where there is none (in records always)."
     )
     remedy, lines = "Fill them in, or leave the column out.", repairs.missing_lines
     return _finding("missing_values", warn_if(share > MAX_MISSING), share, MAX_MISSING, message, remedy, lines)
@@ -99,9 +99,12 @@ def _check_repeated_timestamps(train: Segments, held_out: Segments, repairs: Imp
 def _check_regularity(repairs: Imputation) -> Finding:
     period = "unknown" if repairs.period_s is None else f"{repairs.period_s:g} s"
     period = period if repairs.step is None else f"one {repairs.step}"
+    silences = counted(
+        len(repairs.gaps), "silence of more than ten periods begins", "silences of more than ten periods begin"
+    )
     message = (
         f"The usual period is {period}; {repairs.jitter:.1%} of the steps differ from it by more than half (the limit "
-        f"is {MAX_JITTER:.0%}). {len(repairs.gaps)} silences of more than ten periods begin a new run."
+        f"is {MAX_JITTER:.0%}). {silences} a new run."
     )
     status = warn_if(repairs.jitter > MAX_JITTER)
     remedy = "Windows count readings, not seconds: send readings at a steady pace, resampled if necessary."

@@ -271,7 +271,7 @@ def test_a_forecast_has_a_mean_and_quantiles(client: TestClient) -> None:
         (RECORDS, readings([[1.0, 1e16]]), "records[0].flow: expected a number of at most 1e+15 (float64), got 1e+16"),
         (RECORDS, readings([[None, None]]), "records: 100% of the values are missing"),
         (PUMP, readings(READINGS[:2], "series"), "series: has 2 readings"),
-        (LOAD, readings(READINGS[:1], "series"), "series: has 1 readings"),
+        (LOAD, readings(READINGS[:1], "series"), "series: has 1 reading"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(client: TestClient, model: str, one: dict[str, Any], message: str) -> None:
