@@ -13,6 +13,7 @@ from typing import Protocol, cast
 import numpy as np
 from pydantic import ValidationError
 
+from models.counted import counted
 from models.sensors.missing import MAX_MISSING
 from models.sensors.model import AnomalyModel, Readings, SensorKind, lasting_threshold
 from models.sensors.timestamps import to_iso
@@ -221,7 +222,7 @@ def _to_json(readings: Readings) -> list[list[float | None]]:
 def _require_window(table: Table, window: int) -> None:
     if len(table.readings) < window:
         raise InvalidRequest(
-            f"the file has {len(table.readings)} rows, the model needs at least {window}", param="file"
+            f"the file has {counted(len(table.readings), 'row')}, the model needs at least {window}", param="file"
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.counted import counted
 from models.sensors.events import Event, EventRules, EventTracker
 from models.sensors.missing import count_missing
 from models.sensors.model import Scored
@@ -108,7 +109,7 @@ def event_lines(table: Table, found: ScoredRows, window: int, alpha: float) -> l
     widths = {column: max(len(line[column]) for line in lines) for column in kept}
     shown = ["  ".join(line[column].ljust(widths[column]) for column in kept).rstrip() for line in lines]
     more = [f"and {len(events) - _MAX_EVENTS} more"] if len(events) > _MAX_EVENTS else []
-    return ["", f"{len(events)} event{'' if len(events) == 1 else 's'}", *shown, *more]
+    return ["", counted(len(events), "event"), *shown, *more]
 
 
 def each_stream(table: Table) -> Iterator[tuple[str, NDArray[np.int64]]]:
@@ -140,8 +141,12 @@ def summary(table: Table, found: ScoredRows, alpha: float) -> list[str]:
     columns, anomalous = table.columns, found.p_values <= alpha
     share = 100 * float(anomalous.mean())
     lines = [f"read as: {', '.join(table.read_as)}"] if table.read_as else []
-    lines += [f"{name}: {n} values are missing" for name, n in count_missing(table.readings, columns).items()]
-    lines += [f"{len(anomalous)} rows, {int(anomalous.sum())} anomalies at alpha {alpha:g} ({share:.1f} %)"]
+    lines += [
+        f"{name}: {counted(n, 'value is', 'values are')} missing"
+        for name, n in count_missing(table.readings, columns).items()
+    ]
+    found_some = counted(int(anomalous.sum()), "anomaly", "anomalies")
+    lines.append(f"{counted(len(anomalous), 'row')}, {found_some} at alpha {alpha:g} ({share:.1f} %)")
     if anomalous.any():
         shares = found.shares[anomalous].mean(axis=0)
         largest = np.argsort(-shares, kind="stable")[:3].tolist()

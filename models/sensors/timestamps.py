@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -20,10 +20,11 @@ _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 # The years 1 to 9999, the range of datetime.
 _FIRST, _END = -62_135_596_800.0, 253_402_300_800.0
 # Digits that are a date of the years 1800 to 2199, and optionally an hour.
-_DIGITS = re.compile(r"(?:1[89]|2[01])\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-3])?")
+_DIGITS = re.compile(r"(?:1[89]|2[01])\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-4])?")
 _UTC_NAMED = re.compile(r"(?:UTC|GMT|Z)$", re.IGNORECASE)
 _MONTH = re.compile(r"\d{4}-\d{2}")
-_HOUR = 10
+_DAY = 8
+_END_OF_DAY = re.compile(r"(?<=\d[T ])24(?=(?::?00){0,2}(?:[.,]0+)?(?:$|[Zz+-]))")
 
 
 def parser_of(texts: Sequence[str]) -> Callable[[str], float]:
@@ -63,10 +64,21 @@ def date_to_seconds(text: str) -> float:
     plain = text.strip().replace("/", "-")
     named = _UTC_NAMED.search(plain)
     plain = _UTC_NAMED.sub("", plain).rstrip()
-    moment = datetime.fromisoformat(f"{plain}-01" if _MONTH.fullmatch(plain) else plain)
+    moment = from_iso(f"{plain}-01" if _MONTH.fullmatch(plain) else plain)
     if named and moment.tzinfo:
         raise ValueError(f"expected one zone, got {text}")
     return require_in_calendar((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def from_iso(text: str) -> datetime:
+    """ISO 8601, in which a day may end at 24:00. Raises ValueError for any other text."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        midnight = _END_OF_DAY.sub("00", text)
+        if midnight == text:
+            raise
+    return datetime.fromisoformat(midnight) + timedelta(days=1)
 
 
 def require_in_calendar(seconds: float) -> float:
@@ -82,6 +94,7 @@ def to_iso(seconds: float, zone: str | None = None) -> str:
 
 
 def _digits_to_seconds(text: str) -> float:
-    """YYYYMMDD or YYYYMMDDHH."""
+    """YYYYMMDD or YYYYMMDDHH; an hour 24 ends its day."""
     plain = text.strip()
-    return datetime.strptime(plain, "%Y%m%d%H" if len(plain) == _HOUR else "%Y%m%d").replace(tzinfo=UTC).timestamp()
+    day = datetime.strptime(plain[:_DAY], "%Y%m%d").replace(tzinfo=UTC)
+    return day.timestamp() + 3600 * int(plain[_DAY:] or 0)

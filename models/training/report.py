@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import orjson
 from pydantic import TypeAdapter
 
+from models.counted import counted
 from models.training.confusion import Confusion
 from models.training.errors import CheckFailed
 from models.training.report_labels import STAGE_TITLES, check_label
@@ -153,7 +154,7 @@ class Report:
         failed = [finding for finding in self.of(stage) if finding.status == "fail"]
         if failed:
             first, more = failed[0], len(failed) - 1
-            others = f" ({more} more checks failed; see the report)" if more else ""
+            others = f" ({counted(more, 'more check')} failed; see the report)" if more else ""
             subject = f"{first.subject}: " if first.subject else ""
             message = f"{subject}{first.message} {first.remedy}{others}".strip()
             raise CheckFailed(first.check, message, _PARAMS[stage])
@@ -207,10 +208,12 @@ class Report:
         others = f" {skipped} could not run." if skipped else ""
         ran, wrong = len(self.findings) - skipped, len(self.problems())
         if not wrong:
-            return f"All {_counted(ran)} that ran passed.{others}"
+            return f"All {counted(ran, 'check')} that ran passed.{others}"
         failed = sum(finding.status == "fail" for finding in self.findings)
         verdict = (
-            f"{_counted(failed)} failed" if failed else f"Nothing failed, but {wrong} of {_counted(ran)} need a look"
+            f"{counted(failed, 'check')} failed"
+            if failed
+            else f"Nothing failed, but {wrong} of {counted(ran, 'check')} need a look"
         )
         return f"{verdict}.{others}"
 
@@ -219,10 +222,6 @@ def with_subject(subject: str, findings: Iterable[Finding]) -> Iterator[Finding]
     """The findings, with the name of the part that they are about."""
     for finding in findings:
         yield replace(finding, subject=subject)
-
-
-def _counted(checks: int) -> str:
-    return f"{checks} check{'' if checks == 1 else 's'}"
 
 
 def named_rows(rows: Iterable[int]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.counted import counted
 from models.sensors.events import Severity
 
 Place = str | int
@@ -39,7 +40,7 @@ class ReportedEvents:
     def title(self) -> str:
         """The number of events in words."""
         some = f": the {len(self.shown)} strangest" if self.found > len(self.shown) else ""
-        events = f"{self.found} event{'' if self.found == 1 else 's'}"
+        events = counted(self.found, "event")
         return f"{events} in the held-out readings at alpha {self.alpha}{some}"
 
     def table(self) -> list[tuple[str, ...]]:

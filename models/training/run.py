@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from models.counted import counted
 from models.errors import ModelSourceError, SondeError
 from models.filesystem import is_full
 from models.loader import load, load_images
@@ -152,7 +153,7 @@ def _train_text(
     """The outcome, and the version of the base encoder."""
     bound = bound_rows(job)
     parts = read_split(job, settings, bound)
-    emit(events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} held out")
+    emit(events, f"{counted(len(parts.train), 'row')} to train on, {len(parts.held_out)} held out")
     context = _open_context(directory, job, events, report)
     check_rows(context, parts)
     set_phase(events, "running")
@@ -170,7 +171,7 @@ def _train_images(
     reader = ImageReader(job.task, context.model.images.read, context.store)
     bound = bound_rows(job, reader.rows)
     parts = replace(read_split(job, settings, bound, reader.rows), colours=context.store.colours)
-    emit(events, f"{len(parts.train)} images to train on, {len(parts.held_out)} held out")
+    emit(events, f"{counted(len(parts.train), 'image')} to train on, {len(parts.held_out)} held out")
     check_images(context, parts)
     set_phase(events, "running")
     if isinstance(settings, ImageClassificationHyperparameters):

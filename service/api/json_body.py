@@ -45,6 +45,8 @@ _STRING = r'"(?:[^"\\]++|\\.)*+"?'
 # A list or object that holds no other is one step, because it ends before the fault begins.
 _MAX_CHARACTERS_TO_VALUE = 2 * 1024 * 1024
 _STEPS = re.compile(rf"[\[{{](?:[^]\[{{}}\"]++|{_STRING})*+[]}}]|{_STRING}|[]\[{{}},]", re.DOTALL)
+# A NaN, and strings, which may hold one.
+_NAN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|\bNaN\b', re.DOTALL)
 # Parsing a large body takes several times its memory, so one thread does it, one body at a time.
 _PARSE_THREAD = ThreadPoolExecutor(1, "bodies")
 # No body has this number of fields; one with more is cut, because pydantic describes each unknown field.
@@ -197,7 +199,14 @@ async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
             _body_limits(settings).require_within(body)
         return _loads(body)
     except orjson.JSONDecodeError as error:
+        if with_readings and (nulled := await _run_in_parse_thread(_with_nulls, body)) != body:
+            return await _parse(nulled, with_readings, settings)
         raise await _run_in_parse_thread(_malformed_body, error) from None
+
+
+def _with_nulls(body: bytes) -> bytes:
+    """The body with null for each NaN, as pandas and NumPy have a missing reading; JSON has no NaN."""
+    return _NAN.sub(lambda found: found[0] if found[0].startswith(b'"') else b"null", body)
 
 
 async def _run_in_parse_thread(work: Callable[..., T], *arguments: Any) -> T:

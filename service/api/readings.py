@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.counted import counted
 from models.metadata import SensorSignature
 from models.sensors.missing import count_missing
 from models.sensors.model import LARGEST, Readings
@@ -116,11 +117,11 @@ def missing_warnings(readings: Readings, signature: SensorSignature, param: str)
     if share > signature.max_missing:
         most = f"the model takes at most {signature.max_missing:.0%}"
         raise InvalidRequest.at(param, f"{share:.0%} of the values are missing (null, or no such column), {most}")
-    what = "the column's median" if signature.kind == "records" else "the value before it"
-    return [
-        f"{name}: {count} of {len(readings)} values are missing; each was replaced by {what}"
-        for name, count in missing.items()
-    ]
+    median = "the column's median"
+    what = median if signature.kind == "records" else f"the value before it, or {median} where there is none"
+    of_all = f"of {counted(len(readings), 'value')}"
+    one, many = f"{of_all} is missing; it was replaced by {what}", f"{of_all} are missing; each was replaced by {what}"
+    return [f"{name}: {counted(count, one, many)}" for name, count in missing.items()]
 
 
 @dataclass(frozen=True, slots=True)

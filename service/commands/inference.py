@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from models.counted import counted
 from service.client import Client
 from service.client.answers import Model as ServedModel
 from service.client.answers import Score, Scores
@@ -229,7 +230,7 @@ def _anomalous_readings(
     if rows:
         screen.table(("line", *readings.time_at(0), "score", "p-value", "", "column"), rows)
     if not screen.as_json:
-        screen.line(f"{number} rows, {len(rows)} anomalies at alpha {alpha:g}")
+        screen.line(f"{counted(number, 'row')}, {counted(len(rows), 'anomaly', 'anomalies')} at alpha {alpha:g}")
     _warn(screen, last)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import sqlalchemy as sa
 
+from models.counted import counted
 from service.config import Settings
 from service.errors import QuotaExceeded, TooManyJobs
 from service.jobs.database import take_lock
@@ -85,9 +86,9 @@ class Quotas:
             message = f"{has} {used} unfinished jobs of at most {limit}: wait for some, cancel some, or {setting}"
             raise TooManyJobs(message, retry_after_s=_RETRY_AFTER_S)
         if kind == "bytes":
-            message = f"file: {has} {used} bytes of files, of at most {limit}; {amount} more need room: delete files"
-            raise QuotaExceeded(f"{message}, or {setting}", param="file")
-        raise QuotaExceeded(f"{has} {used} rows of feedback, of at most {limit}: {setting}")
+            message = f"file: {has} {counted(used, 'byte')} of files, of at most {limit}; {amount} more need room"
+            raise QuotaExceeded(f"{message}: delete files, or {setting}", param="file")
+        raise QuotaExceeded(f"{has} {counted(used, 'row')} of feedback, of at most {limit}: {setting}")
 
 
 UNLIMITED = Quotas()

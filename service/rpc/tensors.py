@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from models.counted import counted
 from models.programs.tensors import NUMPY_DTYPES
 from service.api.schemas.open_inference import MOST_DIMENSIONS, InferBody
 from service.api.tensors.data import bytes_tensor, to_raw, validation_error
@@ -97,7 +98,8 @@ def _from_contents(one: Any) -> bytes:
     if one.datatype == "BYTES":
         return to_raw(bytes_tensor(list(values)))
     if len(values) != (expected := math.prod(one.shape)):
-        raise InvalidRequest.at(one.name, f"expected {expected} values for shape {list(one.shape)}, got {len(values)}")
+        wanted = f"{counted(expected, 'value')} for shape {list(one.shape)}"
+        raise InvalidRequest.at(one.name, f"expected {wanted}, got {len(values)}")
     dtype = NUMPY_DTYPES[DTYPES[one.datatype]]
     try:
         parts = [np.array(values[at : at + _PART], dtype).tobytes() for at in range(0, len(values), _PART)]

@@ -96,7 +96,7 @@ def test_a_series_by_a_service(
     assert float(rows[50]["contribution_pressure"]) > 0.9
     assert plot.read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
-    assert "100 rows, 1 anomalies at alpha 0.02 (1.0 %)" in said
+    assert "100 rows, 1 anomaly at alpha 0.02 (1.0 %)" in said
     assert "columns with the largest contribution: pressure" in said
     event = said.splitlines()[said.splitlines().index("1 event") + 2]
     assert event.split()[:4] == ["2026-11-23T10:00:50+00:00", "2026-11-23T10:00:50+00:00", "1", "low"]
@@ -211,7 +211,7 @@ def test_a_file_that_lacks_most_values_is_refused_either_way(
             "flow,pressure\n" + "1,2\n" * 70 + "-9999,2\n",
             RECORDS,
             (),
-            "column 'flow' has -9999 1 times, first on line 72, far from all other values",
+            "column 'flow' has -9999 1 time, first on line 72, far from all other values",
         ),
         ("flow,pressure\n1,2\n", RECORDS, ("--csv", "decimals=,"), "--csv decimals"),
         ("flow,pressure\n1\n", RECORDS, (), "t.csv, line 2: expected 2 cells as in the header, got 1"),
@@ -228,7 +228,7 @@ def test_a_file_that_lacks_most_values_is_refused_either_way(
         ("flow,pressure\n1,2\n", RECORDS, ("--timestamp", "at"), "expected a column 'at', got 'flow', 'pressure'"),
         ("flow,pressure\n", RECORDS, (), "t.csv: expected rows of readings, got none"),
         ("", RECORDS, (), "no rows below an empty first line"),
-        ("flow,pressure\n1,2\n", PUMP, (), "the file has 1 rows, the model needs at least 3"),
+        ("flow,pressure\n1,2\n", PUMP, (), "the file has 1 row, the model needs at least 3"),
         ("flow,pressure\n1,2\n", LOAD, (), "is not a sensor model that detects anomalies"),
         ("flow,pressure\n1,2\n", "fake", (), "is not a sensor model that detects anomalies"),
         ("flow,pressure\n1,2\n", "ft:sensors:local:none", (), "no model 'ft:sensors:local:none'"),
@@ -417,6 +417,6 @@ def test_a_file_of_a_plant_is_scored_as_it_is_trained_on(
     assert score(str(path), "--model", PUMP, *flags) == 0
     said = capsys.readouterr().out
     assert "read as: semicolon, a row of units left out (bar, l/min), decimal comma, day first, Europe/Berlin" in said
-    assert "pressure: 1 values are missing" in said
+    assert "pressure: 1 value is missing" in said
     assert "open" in said.splitlines()[-1]
     assert read_rows(out)[0]["timestamp"] == "2026-11-27T10:00:00+01:00"

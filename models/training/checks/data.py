@@ -8,6 +8,7 @@ from itertools import chain
 
 import numpy as np
 
+from models.counted import counted
 from models.linalg import normalize
 from models.training.checks.duplicates import check_duplicates, check_leaks, check_near_duplicates, check_near_leaks
 from models.training.checks.labels import check_class_counts, check_conflicts, check_label_errors
@@ -70,7 +71,7 @@ def check_data(
 
 def _check_parsing(train: TextRows) -> Finding:
     used = "; ".join(train.notes) if train.notes else "every column was used"
-    message = f"{len(train)} rows were read; {used}."
+    message = f"{counted(len(train), 'row was', 'rows were')} read; {used}."
     remedy = "Remove these columns or rows from the file, or map the columns with `columns`."
     return _finding("parse", warn_if(train.notes), float(len(train)), None, message, remedy)
 
@@ -133,7 +134,8 @@ def _check_tokens(train: TextRows, truncated: Shares | None, unknown: Shares | N
     if truncated is not None:
         cut = np.asarray(truncated(texts)) > 0
         share, count = float(cut.mean()), int(cut.sum())
-        message = f"{count} of {len(texts)} texts are cut to the model's length; the limit is {MAX_TRUNCATED:.0%}."
+        cut_texts = counted(count, f"of {len(texts)} texts is", f"of {len(texts)} texts are")
+        message = f"{cut_texts} cut to the model's length; the limit is {MAX_TRUNCATED:.0%}."
         remedy = "Split or shorten these texts, or choose a model with a longer input."
         yield _finding("truncation", warn_if(share > MAX_TRUNCATED), share, MAX_TRUNCATED, message, remedy, lines[cut])
     if unknown is not None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from models.counted import counted
 from models.training.checks.wording import warn_if
 from models.training.data.rows import TextRows, normalised
 from models.training.report import Finding, Status
@@ -32,7 +33,8 @@ def check_duplicates(train: TextRows) -> Finding:
     seen: dict[str, int] = {}
     rows = [line for key, line in zip(row_keys(train), train.lines, strict=True) if seen.setdefault(key, line) != line]
     suffix = " (case and punctuation aside)" if train.inputs == "texts" else ""
-    message = f"{len(rows)} of {len(train)} rows repeat an earlier one{suffix}."
+    share = counted(len(rows), f"of {len(train)} rows repeats", f"of {len(train)} rows repeat")
+    message = f"{share} an earlier one{suffix}."
     return _finding(
         "exact_duplicates", rows, len(train), MAX_DUPLICATES, message, "Remove the copies: they count twice."
     )
@@ -51,7 +53,8 @@ def check_near_duplicates(train: TextRows, x: Vectors) -> Finding:
         for row, near in _near_rows(x[:_COMPARED], x[:_COMPARED], cosine)
         if ((near < row) & (keys[near] != keys[row]) & (others[near] == others[row])).any()
     ]
-    message = f"{len(rows)} of {compared} compared rows are close to an earlier one (cosine {cosine} or more)."
+    close = counted(len(rows), f"of {compared} compared rows is", f"of {compared} compared rows are")
+    message = f"{close} close to an earlier one (cosine {cosine} or more)."
     remedy = "Keep one of each; varied rows teach more."
     return _finding("near_duplicates", rows, compared, MAX_NEAR_DUPLICATES, message, remedy)
 

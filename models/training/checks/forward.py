@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.counted import counted
 from models.training.checks.wording import fail_if, name_first, warn_if
 from models.training.report import Finding, Status
 
@@ -71,7 +72,7 @@ def check_forward(
 def _check_shape(out: Tensor, rows: int, width: int | None) -> Finding:
     expected, got = f"[{rows}, {width if width is not None else 'any'}]", str(list(out.shape))
     fits = out.ndim == 2 and len(out) == rows and out.shape[1] > 0 and width in (None, out.shape[1])
-    message = f"Outputs of {rows} inputs: expected the shape {expected}, got {got}."
+    message = f"Outputs of {counted(rows, 'input')}: expected the shape {expected}, got {got}."
     remedy = "Return one row for each input: check pooling and squeezes."
     return _finding("shape", fail_if(not fits), got, expected, message, remedy)
 
@@ -86,7 +87,9 @@ def _check_dtype(out: Tensor, dtype: torch.dtype | None) -> Finding:
 
 def _check_finite(out: Tensor, names: list[int]) -> Finding:
     bad = _rows(~torch.isfinite(out).all(dim=1), names)
-    message = f"{len(bad)} of {len(out)} outputs contain NaN or infinity."
+    message = (
+        f"{counted(len(bad), f'of {len(out)} outputs contains', f'of {len(out)} outputs contain')} NaN or infinity."
+    )
     remedy = "Load the weights again, use float32, and check these inputs."
     return _finding("finite", fail_if(bad), float(len(bad)), 0.0, message, remedy, bad)
 
@@ -94,7 +97,7 @@ def _check_finite(out: Tensor, names: list[int]) -> Finding:
 def _check_zeros(out: Tensor, names: list[int]) -> Finding:
     bad = _rows((out == 0).all(dim=1), names)
     status: Status = "ok" if not bad else "fail" if len(bad) == len(out) else "warn"
-    message = f"{len(bad)} of {len(out)} outputs are all zero."
+    message = f"{counted(len(bad), f'of {len(out)} outputs is', f'of {len(out)} outputs are')} all zero."
     remedy = "Check that all weights were loaded, and look at masks and dead layers."
     return _finding("all_zero", status, float(len(bad)), 0.0, message, remedy, bad)
 
@@ -163,7 +166,9 @@ class _LayerOutputs:
             return _finding("dead_layers", "fail", first, None, message, "Check this layer's weights and inputs.")
         dead = [name for name, zeros in self._only_zeros.items() if zeros]
         named = f": {name_first(dead)}" if dead else ""
-        message = f"{len(dead)} of {len(self._only_zeros)} layers output only zeros{named}."
+        every = len(self._only_zeros)
+        outputs = counted(len(dead), f"of {every} layers outputs", f"of {every} layers output")
+        message = f"{outputs} only zeros{named}."
         remedy = "A dead layer passes nothing on and learns nothing: check its weights, biases and inputs."
         return _finding("dead_layers", warn_if(dead), float(len(dead)), 0.0, message, remedy)
 

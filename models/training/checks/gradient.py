@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.counted import counted
 from models.training.checks.loss import UNUSED
 from models.training.checks.wording import name_first
 from models.training.report import Finding, Status
@@ -233,5 +234,5 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 def _of_parameters(check: str, status: Status, names: Sequence[str], what: str, remedy: str) -> Finding:
     """A finding about parameters: ok without any."""
     named = f": {name_first(names)}" if names else ""
-    message = f"{len(names)} {'parameter is' if len(names) == 1 else 'parameters are'} {what}{named}."
+    message = f"{counted(len(names), 'parameter is', 'parameters are')} {what}{named}."
     return _finding(check, status if names else "ok", float(len(names)), 0.0, message, remedy)

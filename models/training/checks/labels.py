@@ -9,6 +9,7 @@ from itertools import chain
 
 import numpy as np
 
+from models.counted import counted
 from models.training.checks.duplicates import Vectors, row_keys
 from models.training.checks.wording import name_first, warn_if
 from models.training.data.rows import TextRows, normalised
@@ -46,7 +47,11 @@ def _check_counts(
     if not rare and not only_held_out:
         return _finding("class_counts", "ok", least, limit, f"{len(counts)} labels with at least {least:.0f} rows.")
     names = name_first([repr(label) for label in rare or only_held_out])
-    what = f"{len(rare)} labels have fewer than two rows" if rare else "Only the held-out part has the labels"
+    what = (
+        counted(len(rare), "label has fewer than two rows", "labels have fewer than two rows")
+        if rare
+        else "Only the held-out part has the labels"
+    )
     remedy = "Add rows of these labels, or remove the labels."
     return _finding("class_counts", "fail", least, limit, f"{what}: {names}.", remedy, _lines_of(train, rare))
 
@@ -54,7 +59,7 @@ def _check_counts(
 def _check_imbalance(counts: Counter[str]) -> Finding:
     (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
     message = (
-        f"The largest label, {most!r}, has {many} rows; the smallest, {least!r}, has {few}. The limit is "
+        f"The largest label, {most!r}, has {counted(many, 'row')}; the smallest, {least!r}, has {few}. The limit is "
         f"{MAX_IMBALANCE:.0f} to 1."
     )
     remedy = "Collect more rows of the rare labels; read macro-F1 rather than accuracy."
@@ -86,10 +91,8 @@ def check_conflicts(train: TextRows) -> Iterator[Finding]:
         by_text[key].add(target)
     rows = [line for key, line in zip(keys, train.lines, strict=True) if len(by_text[key]) > 1]
     share = len(rows) / len(train)
-    message = (
-        f"{len(rows)} of {len(train)} rows share their {train.inputs[:-1]} with a row of another label or score. The "
-        f"limit is {MAX_CONFLICTS:.0%}."
-    )
+    shared = counted(len(rows), f"of {len(train)} rows shares its", f"of {len(train)} rows share their")
+    message = f"{shared} {train.inputs[:-1]} with a row of another label or score. The limit is {MAX_CONFLICTS:.0%}."
     remedy = "Keep the right label and remove the other rows; if both are right, the classes overlap."
     status = warn_if(share > MAX_CONFLICTS)
     yield _finding("conflicting_labels", status, share, MAX_CONFLICTS, message, remedy, rows)
@@ -116,7 +119,8 @@ def check_label_errors(train: TextRows, x: Vectors, seed: int) -> Finding:
         y, probabilities, n_jobs=1, filter_by="both", return_indices_ranked_by="normalized_margin"
     ).tolist()
     lines = [train.lines[kept[index]] for index in issues]
-    message = f"{len(lines)} of {len(train)} labels are probably wrong; the limit is {MAX_LABEL_ERRORS:.0%}."
+    wrong = counted(len(lines), f"of {len(train)} labels is", f"of {len(train)} labels are")
+    message = f"{wrong} probably wrong; the limit is {MAX_LABEL_ERRORS:.0%}."
     if lines:
         given, suggested = names[y[issues[0]]], names[int(probabilities[issues[0]].argmax())]
         message += f" Most suspect: line {lines[0]}, labelled {given!r}, which looks like {suggested!r}."

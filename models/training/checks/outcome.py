@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from models.counted import counted
 from models.training.checks.wording import lead_status, percent, share_text, warn_if
 from models.training.metrics import (
     Floats,
@@ -83,7 +84,7 @@ def check_outcome(
 def check_frozen(lead: Interval, rows: int, measure: str = "macro-F1") -> Finding:
     """Judge a tuned encoder's lead over the frozen one on rows that neither has seen."""
     remedy = "Tuning gains too little: keep the frozen encoder with its head, or collect more rows."
-    named = f"{measure[0].upper()}{measure[1:]} on {rows} rows"
+    named = f"{measure[0].upper()}{measure[1:]} on {counted(rows, 'row')}"
     return _check_lead("against_frozen", lead, named, "frozen encoder", remedy, fails=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from models.counted import counted
 from models.training.checks.wording import name_first, warn_if
 from models.training.report import Finding
 from models.training.sensors.power import FOUND, Power
@@ -50,7 +51,7 @@ def _length(readings: int, period_s: float | None) -> str:
     if readings == 1:
         return "in one row"
     if period_s is None:
-        return f"for {readings} readings"
+        return f"for {counted(readings, 'reading')}"
     seconds = readings * period_s
     for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * length:

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from models.counted import counted
 from models.training.checks.units import check_units
 from models.training.checks.wording import name_first, warn_if
 from models.training.data.segments import LEAST_ROWS, Imputation, Segments
@@ -46,7 +47,7 @@ def _check_row_count(train: Segments) -> Finding:
     records = train.kind == "records"
     enough, where = (count, "in all") if records else (longest, "in one run")
     detail = "" if records else f"; the longest run has {longest}"
-    message = f"{count} normal rows of {len(train.columns)} columns to train on{detail}."
+    message = f"{counted(count, 'normal row')} of {counted(len(train.columns), 'column')} to train on{detail}."
     status: Status = "fail" if enough < LEAST_ROWS else "warn" if count < ENOUGH_ROWS else "ok"
     remedy = f"Send at least {LEAST_ROWS} normal rows {where}."
     if status == "warn":
@@ -74,9 +75,10 @@ def _check_missing(train: Segments, held_out: Segments, repairs: Imputation) -> 
         return _finding("missing_values", "ok", 0.0, MAX_MISSING, "No value is missing.")
     share = count / max((len(train) + len(held_out)) * len(train.columns), 1)
     worst = max(repairs.missing, key=lambda name: repairs.missing[name])
+    missing = f"{counted(count, 'value is', 'values are')} missing ({share:.1%}), most in {worst!r}"
     message = (
-        f"{count} values are missing ({share:.1%}), most in {worst!r} ({repairs.missing[worst]}); the limit is "
-        f"{MAX_MISSING:.0%}. Each was replaced by the value before it (in records, by the column's median)."
+        f"{missing} ({repairs.missing[worst]}); the limit is {MAX_MISSING:.0%}. "
+        "Each was replaced by the value before it, or by the column's median where there is none (in records always)."
     )
     remedy, lines = "Fill them in, or leave the column out.", repairs.missing_lines
     return _finding("missing_values", warn_if(share > MAX_MISSING), share, MAX_MISSING, message, remedy, lines)
@@ -86,8 +88,8 @@ def _check_repeated_timestamps(train: Segments, held_out: Segments, repairs: Imp
     repeated = len(repairs.repeated)
     share = repeated / max(len(train) + len(held_out) + repeated, 1)
     message = (
-        f"{repeated} rows ({share:.1%}; the limit is {MAX_REPEATED:.0%}) repeat the timestamp before them and were "
-        "left out."
+        f"{counted(repeated, 'row')} left out with the timestamp of the row before ({share:.1%}; the limit is "
+        f"{MAX_REPEATED:.0%})."
     )
     remedy = "Name the column that tells machines apart in `group`, or remove the copies."
     status: Status = "fail" if share > 0.5 else "warn" if share > MAX_REPEATED else "ok"
@@ -97,9 +99,12 @@ def _check_repeated_timestamps(train: Segments, held_out: Segments, repairs: Imp
 def _check_regularity(repairs: Imputation) -> Finding:
     period = "unknown" if repairs.period_s is None else f"{repairs.period_s:g} s"
     period = period if repairs.step is None else f"one {repairs.step}"
+    silences = counted(
+        len(repairs.gaps), "silence of more than ten periods begins", "silences of more than ten periods begin"
+    )
     message = (
         f"The usual period is {period}; {repairs.jitter:.1%} of the steps differ from it by more than half (the limit "
-        f"is {MAX_JITTER:.0%}). {len(repairs.gaps)} silences of more than ten periods begin a new run."
+        f"is {MAX_JITTER:.0%}). {silences} a new run."
     )
     status = warn_if(repairs.jitter > MAX_JITTER)
     remedy = "Windows count readings, not seconds: send readings at a steady pace, resampled if necessary."

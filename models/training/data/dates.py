@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from models.sensors.timestamps import parser_of, require_in_calendar, to_seconds
+from models.counted import counted
+from models.sensors.timestamps import from_iso, parser_of, require_in_calendar, to_seconds
 from models.training.csv_options import CsvOptions
 from models.training.errors import TrainingDataError, quote
 
@@ -83,7 +84,8 @@ def _choose(texts: Sequence[str], options: CsvOptions, param: str) -> tuple[Pars
         return parser_of(texts), ["numbers as seconds (for days of a spreadsheet, set `date_format` to excel)"]
     found = [_PARTS.fullmatch(text) for text in filled[:1]]
     if not found or found[0] is None or len(found[0]["a"]) > 2:
-        return (_read_iso if options.timezone else parser_of(texts)), []
+        parse = parser_of(texts)
+        return (parse if options.timezone is None else _read_iso if parse is to_seconds else _local(parse)), []
     day_first = _is_day_first(filled, options, param)
     return (lambda text: _from_parts(text, day_first=day_first)), ["day first" if day_first else "month first"]
 
@@ -149,10 +151,15 @@ def _from_serial(text: str) -> datetime:
     return _EXCEL_EPOCH + timedelta(milliseconds=round(float(text.replace(",", ".")) * 86_400_000))
 
 
+def _local(parse: Callable[[str], float]) -> Parser:
+    """A parser of times in UTC as one of the same times in another zone."""
+    return lambda text: datetime.fromtimestamp(parse(text), UTC).replace(tzinfo=None)
+
+
 def _read_iso(text: str) -> datetime | float:
     """ISO 8601, which may name its zone; numbers since 1970."""
     try:
-        return datetime.fromisoformat(text.replace("/", "-"))
+        return from_iso(text.replace("/", "-"))
     except ValueError:
         return to_seconds(text)
 
@@ -174,6 +181,6 @@ def _localise(moments: Sequence[datetime | float], zone: tzinfo) -> tuple[list[f
             seconds.append(require_in_calendar(late if second else early))
         except ValueError:
             raise DateError(len(seconds)) from None
-    read_as = [f"{doubled} times of an hour that comes twice, taken in the order of the rows"] if doubled else []
-    read_as += [f"{lost} times of an hour that the clock left out, taken as an hour later"] if lost else []
-    return seconds, read_as
+    twice = f"{counted(doubled, 'time')} of an hour that comes twice, taken in the order of the rows"
+    left_out = f"{counted(lost, 'time')} of an hour that the clock left out, taken as an hour later"
+    return seconds, [*([twice] if doubled else []), *([left_out] if lost else [])]

@@ -20,6 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from models.counted import counted
 from models.training.data.file_format import BOM, Format
 from models.training.data.file_limits import MAX_LINE_BYTES, MAX_PARQUET_BYTES, MAX_ROWS, MAX_TABLE_BYTES, FileLimits
 from models.training.data.json_parser import parse_object
@@ -179,7 +180,7 @@ class FileReader:
     def _csv_record(self, names: list[str], cells: list[str], line: int) -> dict[str, object]:
         if len(cells) != len(names):
             hint = "; texts with a separator in them need quotes" if len(cells) > len(names) else ""
-            expected, got = f"{len(names)} cells as in the header", f"{len(cells)}{hint}"
+            expected, got = f"{counted(len(names), 'cell')} as in the header", f"{len(cells)}{hint}"
             raise self.limits.error("ragged_row", expected, got, line=line)
         return dict(zip(names, cells, strict=True))
 
@@ -196,13 +197,14 @@ class FileReader:
                 parse_options=pyarrow.csv.ParseOptions(delimiter=self._delimiter(header)),
                 convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=False),
             )
-            if table.column_names != names or not _is_line_per_row(self.path, table.num_rows):
+            lines = _find_lines(self.path)
+            if table.column_names != names or lines is None or len(lines) != table.num_rows + 1:
                 return None
         except (pa.ArrowException, csv.Error, UnicodeDecodeError):
             return None
         self.limits.require_rows(table.num_rows)
         self.limits.require_cells(table.num_rows, table.num_columns)
-        return FileColumns(table, self.limits.original_lines(np.arange(2, table.num_rows + 2)), self.unit)
+        return FileColumns(table, self.limits.original_lines(lines[1:]), self.unit)
 
     def _record_columns(self) -> FileColumns:
         """Columns of text from records; a key that a record lacks is null there."""
@@ -293,15 +295,19 @@ def _csv_reader(lines: Iterable[str], delimiter: str) -> Reader:
     return csv.reader(lines, delimiter=delimiter, strict=True)
 
 
-def _is_line_per_row(path: Path, rows: int) -> bool:
-    """Whether each row is one line, without open quotes, lone returns and NUL bytes."""
-    breaks, quotes, last = 0, 0, b""
+def _find_lines(path: Path) -> NDArray[np.int64] | None:
+    """The numbers of the lines that are not empty; None where a row may have two, or a line a NUL byte."""
+    numbers, before, quotes = [np.array([], dtype=np.int64)], 1, 0
     with path.open("rb") as file:
         while part := file.read(1 << 20) + file.readline():
             if b"\0" in part or (b"\r" in part and part.count(b"\r") != part.count(b"\r\n")):
-                return False
-            breaks, quotes, last = breaks + part.count(b"\n"), quotes + part.count(b'"'), part[-1:]
-    return quotes % 2 == 0 and breaks + (last != b"\n") == rows + 1
+                return None
+            part = part.replace(b"\r", b"").removesuffix(b"\n")
+            # Of n line feeds, the ends of lines but the last one; a line is empty where it ends as it begins.
+            ends = np.append(np.flatnonzero(np.frombuffer(part, np.uint8) == ord("\n")), len(part))
+            numbers.append(before + np.flatnonzero(np.diff(ends, prepend=-1) > 1))
+            before, quotes = before + len(ends), quotes + part.count(b'"')
+    return np.concatenate(numbers) if quotes % 2 == 0 else None
 
 
 def _cell(value: object) -> str | None:

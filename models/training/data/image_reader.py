@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from pybase64 import b64decode
 
+from models.counted import counted
 from models.errors import ImageError
 from models.images.pixels import Pixels
 from models.images.reader import FORMATS, ImageLimits, read_image
@@ -133,8 +134,8 @@ class _Rows:
     def _notes(self) -> tuple[str, ...]:
         if not self.left_out:
             return ()
-        files = f"{len(self.left_out)} files, the first {quote(self.left_out[0])},"
-        return (f"{files} were left out, because their names do not end as an image's",)
+        files = counted(len(self.left_out), "file was", "files were")
+        return (f"{files} left out, whose name does not end as an image's: first {quote(self.left_out[0])}",)
 
 
 class _Records:

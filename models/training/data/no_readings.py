@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.counted import counted
 from models.training.data.column_parser import is_text
 from models.training.data.file_reader import FileColumns
 
@@ -22,27 +23,32 @@ def leave_out_no_readings(file: FileColumns, timestamp: str | None) -> FileColum
 
     The time of a line of totals has no digit; without a column of times there are none.
     """
-    for mask, reason in (
-        (_repeats_header(file.table), "rows left out that repeat the header"),
-        (_is_empty_end(file.table), "empty rows at the end left out"),
+    for mask, one, many in (
+        (_repeats_header(file.table), "row left out that repeats the header", "rows left out that repeat the header"),
+        (_is_empty_end(file.table), "empty row at the end left out", "empty rows at the end left out"),
     ):
-        file = _select(file, ~mask, reason)
+        file = _select(file, ~mask, one, many)
     if timestamp in file.table.column_names:
-        file = _select(file, ~_is_totals(file.table.column(timestamp)), "rows at the end left out, which have no time")
+        file = _select(
+            file,
+            ~_is_totals(file.table.column(timestamp)),
+            "row at the end left out, which has no time",
+            "rows at the end left out, which have no time",
+        )
     return file
 
 
-def _select(file: FileColumns, kept: NDArray[np.bool_], reason: str) -> FileColumns:
+def _select(file: FileColumns, kept: NDArray[np.bool_], one: str, many: str) -> FileColumns:
     if kept.all():
         return file
-    read_as = (*file.read_as, f"{int((~kept).sum())} {reason}")
+    read_as = (*file.read_as, counted(int((~kept).sum()), one, many))
     return replace(file, table=file.table.filter(pa.array(kept)), lines=file.lines[kept], read_as=read_as)
 
 
 def _repeats_header(table: pa.Table) -> NDArray[np.bool_]:
     """Of each row [n], whether its cells are the names."""
     same = np.zeros(len(table), dtype=np.bool_)
-    if not all(is_text(column) for column in table.columns):
+    if not table.num_columns or not all(is_text(column) for column in table.columns):
         return same
     rows = np.arange(len(table))
     for name in table.column_names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -11,12 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.counted import counted
 from models.training.data.column_parser import is_text
 from models.training.errors import quote, shorten
 
 # The last word of a name, such as `TT101.Quality` or `flow (status)`.
 _WORD = re.compile("quality|qualität|qual|qc|q|validity|status(?: ?code)?", re.IGNORECASE)
 _NAME = re.compile(rf"(?:.*[^a-z])?(?:{_WORD.pattern})[)\]]?", re.IGNORECASE)
+# Words that are symbols, too: of a flow or a heat. What the name of a value may end with.
+_SYMBOL = re.compile("(?:^|[^a-z])(?:q|qc)[)\\]]?$", re.IGNORECASE)
+_VALUE = re.compile("(?:^|[^a-z])(?:values?|val|v|pv|wert)[)\\]]?$", re.IGNORECASE)
 _OTHERS = "bad|uncertain|questionable|substituted|stale|invalid|not good"
 # A detail may follow a word: ", Sensor Failure" or " (0x00C0)".
 _WORDS = re.compile(rf"(?:(?P<good>good|valid)|{_OTHERS})(?:[^a-z].*)?", re.DOTALL)
@@ -30,49 +35,59 @@ _STATUS_CODE = re.compile("0x(?:(?P<good>[0-3])|[4-9a-f])[0-9a-f]{7}")
 _MOST_CELLS = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """A column of quality: of each row, whether nothing is said against its reading [n]."""
+
+    name: str
+    good: NDArray[np.bool_]
+
+
 def is_quality_name(name: str) -> bool:
     """Whether a column may say how good readings are, by its name."""
     return _NAME.fullmatch(name.strip()) is not None
 
 
-def find_quality(table: pa.Table, taken: Collection[str | None], used: Collection[str]) -> dict[str, str]:
+def find_quality(table: pa.Table, taken: Collection[str | None], used: Collection[str]) -> dict[str, Quality]:
     """The column of quality directly after a column of readings, by the name of the latter; none of those `taken`.
 
     A name such as `status` alone could be that of a label, unless it comes after the first column that is `used`, by
     default the first one that is not taken. What is used itself is a column of readings.
     """
     first = next((name for name in table.column_names if name not in taken and (not used or name in used)), None)
-    return {
-        before: name
-        for before, name in pairwise(table.column_names)
-        if not {before, name} & set(taken)
-        and name not in used
-        and is_quality_name(name)
-        and (before == first or not _WORD.fullmatch(name.strip()))
-        and _read_quality(table.column(name)) is not None
-    }
+    found = dict[str, Quality]()
+    for before, name in pairwise(table.column_names):
+        if {before, name} & set(taken) or name in used or not is_quality_name(name):
+            continue
+        if before == first or not _WORD.fullmatch(name.strip()):
+            good = _read_quality(table.column(name), may_be_codes=_is_no_symbol(before, name))
+            found |= {} if good is None else {before: Quality(name, good)}
+    return found
 
 
-def is_good(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """Of each row, whether nothing is said against its reading [n]."""
-    found = _read_quality(column)
-    return np.ones(len(column), dtype=np.bool_) if found is None else found
+def _is_no_symbol(before: str, name: str) -> bool:
+    """Whether a name is not one of a flow or a heat: a Q belongs to the very name before it, as in `P.Value`, `P.Q`."""
+    symbol = _SYMBOL.search(name.strip())
+    return symbol is None or _VALUE.sub("", before.strip()) == name.strip()[: symbol.start()]
 
 
-def describe_left_out(columns: Collection[str], rows: int) -> str:
+def describe_left_out(qualities: Collection[Quality]) -> str:
     """What to say of the columns of quality that were used, and of the number of readings that they refuse."""
-    return f"{rows} readings left out that are not good by {shorten(', '.join(map(quote, columns)))}"
+    rows = sum(int((~quality.good).sum()) for quality in qualities)
+    by = shorten(", ".join(quote(quality.name) for quality in qualities))
+    left_out = counted(rows, "reading left out that is", "readings left out that are")
+    return f"{left_out} not good by {by}"
 
 
-def _read_quality(column: pa.ChunkedArray) -> NDArray[np.bool_] | None:
+def _read_quality(column: pa.ChunkedArray, *, may_be_codes: bool) -> NDArray[np.bool_] | None:
     """Of each row, whether it is not bad [n]; None where a cell is neither of quality nor empty, or none is good."""
-    if not is_text(column) and not pa.types.is_integer(column.type):
+    if not is_text(column) and not (may_be_codes and pa.types.is_integer(column.type)):
         return None
     encoded = pc.dictionary_encode(pc.fill_null(pc.cast(column, pa.string()), "")).combine_chunks()
     if len(encoded.dictionary) > _MOST_CELLS:
         return None
     cells = [cell.strip().lower() for cell in encoded.dictionary.to_pylist()]
-    for reader in (_is_good_word, _is_good_opc, _is_good_status):
+    for reader in (_is_good_word, _is_good_status, *([_is_good_opc] if may_be_codes else [])):
         good = {cell: reader(cell) for cell in cells if cell}
         if None not in good.values() and any(good.values()):
             verdicts = np.array([good.get(cell, True) for cell in cells], dtype=np.bool_)

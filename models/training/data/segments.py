@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from models.counted import counted
 from models.sensors.missing import carry_forward
 from models.sensors.model import Doubles, SensorKind
 from models.sensors.steps import recognise
@@ -150,7 +151,7 @@ def divide_segments(
         for rows in segments.each():
             held[rows.stop - round((rows.stop - rows.start) * held_out) : rows.stop] = True
     if held.all() or not held.any():
-        raise data_error(param, "too_few_rows", "rows to train on and to hold out", f"{len(segments)} rows")
+        raise data_error(param, "too_few_rows", "rows to train on and to hold out", counted(len(segments), "row"))
     return segments.select(~held), segments.select(held)
 
 

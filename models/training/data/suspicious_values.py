@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.counted import counted
 from models.sensors.model import Doubles
 from models.training.errors import TrainingDataError, quote
 
@@ -56,7 +57,7 @@ def require_no_sentinels(columns: tuple[str, ...], readings: Doubles, lines: NDA
     if not found:
         return
     listed = "; ".join(
-        f"column {quote(name)} has {sentinel:.15g} {count} times, first on line {line}"
+        f"column {quote(name)} has {sentinel:.15g} {counted(count, 'time')}, first on line {line}"
         for name, sentinel, count, line in found[:20]
     )
     values = ", ".join(f'"{sentinel:.15g}"' for sentinel in dict.fromkeys(one[1] for one in found))

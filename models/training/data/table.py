@@ -15,16 +15,22 @@ from numpy.typing import NDArray
 from models.sensors.model import Doubles
 from models.training.csv_options import CsvOptions
 from models.training.data.column_parser import ColumnParser, is_text
-from models.training.data.csv_dialect import plain
 from models.training.data.file_format import find_format
 from models.training.data.file_limits import MAX_ROWS
 from models.training.data.file_reader import FileColumns, FileReader
 from models.training.data.header import require_header
 from models.training.data.no_readings import leave_out_no_readings
 from models.training.data.numbers import NumberFormat, cast_plain, find_number_format
-from models.training.data.quality_columns import describe_left_out, find_quality, is_good
+from models.training.data.plain_file import open_plain
+from models.training.data.quality_columns import Quality, describe_left_out, find_quality
 from models.training.data.suspicious_values import is_counter, is_empty, never_falls, require_no_sentinels
-from models.training.data.table_faults import find_backwards, find_mostly_missing, order_by_group, raise_all
+from models.training.data.table_faults import (
+    find_backwards,
+    find_mostly_missing,
+    join_faults,
+    order_by_group,
+    raise_all,
+)
 from models.training.data.time_column import find_clock
 from models.training.errors import TrainingDataError, data_error, quote
 from models.training.hyperparameters import ForecastHyperparameters, SensorAnomalyHyperparameters
@@ -87,23 +93,22 @@ def read_table(path: Path, roles: ColumnRoles, *, param: str = "training_file", 
     Raises TrainingDataError for the first cell, line or column that cannot be used; it names the other columns' first
     faults, too.
     """
-    broken: list[TrainingDataError] = []
-    parser = _TableParser(_read_columns(path, roles.csv, param, broken, max_rows), roles, param, broken)
-    try:
-        return parser.parse()
-    except TrainingDataError as first:
-        first.add([fault.message for fault in parser.faults() if fault.message != first.message])
-        raise
+    parser = _TableParser.open(path, roles, param, max_rows)
+    table = parser.parse()
+    if table is None:
+        raise join_faults(parser.faults)
+    return table
 
 
 def find_faults(path: Path, roles: ColumnRoles) -> list[TrainingDataError]:
     """The first fault of each column; none where all can be read. Raises TrainingDataError for the file as a whole."""
-    param, broken = "training_file", list[TrainingDataError]()
-    return list(_TableParser(_read_columns(path, roles.csv, param, broken), roles, param, broken).faults())
+    parser = _TableParser.open(path, roles, "training_file")
+    parser.parse()
+    return parser.faults
 
 
 def _read_columns(
-    path: Path, csv: CsvOptions, param: str, broken: list[TrainingDataError], max_rows: int = MAX_ROWS
+    path: Path, roles: ColumnRoles, param: str, broken: list[TrainingDataError], max_rows: int
 ) -> FileColumns:
     """The columns of the rows that can be read; the errors of the others go to `broken`."""
     kind = find_format(path, None, param, utf_16=True)
@@ -117,7 +122,7 @@ def _read_columns(
     try:
         if kind != "csv":
             return reader.columns()
-        with plain(path, csv, param) as file:
+        with open_plain(path, roles.csv, (*roles.columns, *roles.others), param) as file:
             reader = replace(reader, path=file.path, delimiter=file.delimiter, original=file.original)
             return replace(reader.columns(), read_as=file.read_as)
     except TrainingDataError as error:
@@ -141,57 +146,86 @@ def _with_index(roles: ColumnRoles, columns: Sequence[str]) -> ColumnRoles:
     return replace(roles, **named)  # type: ignore[arg-type]  # they are texts
 
 
-@contextmanager
-def _collecting(faults: list[TrainingDataError]) -> Iterator[None]:
-    try:
-        yield
-    except TrainingDataError as error:
-        faults.append(error)
-
-
 @dataclass(slots=True)
 class _TableParser:
+    """`faults` are those of rows that the file lacks; `parse` adds the first one of each column, and of the table."""
+
     file: FileColumns
     roles: ColumnRoles
     param: str
-    broken: Sequence[TrainingDataError] = ()  # of rows that the file lacks
+    faults: list[TrainingDataError]
     cells: ColumnParser = field(init=False)
-    # The column of quality of a column of readings.
-    quality: dict[str, str] = field(init=False)
+    clock: str | None = field(init=False)
+    # Of a column of readings, the column that says how good they are.
+    quality: dict[str, Quality] = field(init=False)
+    empty: list[str] = field(init=False)
+
+    @classmethod
+    def open(cls, path: Path, roles: ColumnRoles, param: str, max_rows: int = MAX_ROWS) -> _TableParser:
+        """Read the cells of a file. Raises TrainingDataError for the file as a whole."""
+        broken = list[TrainingDataError]()
+        return cls(_read_columns(path, roles, param, broken, max_rows), roles, param, broken)
 
     def __post_init__(self) -> None:
         self.file = _with_bare_names(self.file, self.roles)
         self.roles = _with_index(self.roles, self.file.table.column_names)
         self.file = leave_out_no_readings(self.file, self.roles.timestamp)
-        self.cells = ColumnParser(self.file, self.roles.csv, self.param)
-        self.quality = find_quality(self.file.table, (*self.roles.others, self._clock()), self.roles.columns)
+        table, roles = self.file.table, self.roles
+        self.cells = ColumnParser(self.file, roles.csv, self.param)
+        self.clock = find_clock(table, roles.timestamp, roles.others)
+        self.quality = find_quality(table, (*roles.others, self.clock), roles.columns)
+        self.empty = [name for name in table.column_names if is_empty(table.column(name))]
 
-    def parse(self) -> Table:
-        roles = self.roles
-        raise_all(self.broken[:1])
-        self._require_header()
-        columns = roles.columns or self._without_role()
-        for name in (*columns, *roles.others):
-            self._require_column(name)
-        if not 1 <= len(columns) <= MOST_COLUMNS:
-            raise data_error(self.param, "wrong_columns", f"1 to {MOST_COLUMNS} columns of readings", str(len(columns)))
-        self.cells.numbers = self._find_numbers(columns)
-        read_as = [*self.file.read_as, *self.cells.numbers.read_as]
+    def parse(self) -> Table | None:
+        """The table; None where there are faults."""
+        roles, columns = self.roles, self._find_columns()
+        if not columns:
+            return None
+        with self._collecting():
+            self.cells.numbers = self._find_numbers(columns)
         columns, left_out = (columns, []) if roles.columns else self._without_counters(columns)
         readings = self._matrix(columns)
         left_out += self._without_bad(columns, readings)
-        self._require_no_sentinels(columns, readings)
-        dates = None if roles.timestamp is None else self.cells.times(roles.timestamp, self._clock())
-        return Table(
-            columns,
-            readings,
-            self.file.lines,
-            None if dates is None else np.array(dates.seconds, dtype=np.float64),
-            None if roles.group is None else self.cells.groups(roles.group),
-            None if roles.label is None else self.cells.labels(roles.label),
-            (*read_as, *([] if dates is None else dates.read_as), *left_out),
-            roles.csv.timezone,
-        )
+        with self._collecting():
+            self._require_no_sentinels(columns, readings)
+        dates = self._read(partial(self.cells.times, clock=self.clock), roles.timestamp)
+        times = None if dates is None else np.array(dates.seconds, dtype=np.float64)
+        groups = self._read(self.cells.groups, roles.group)
+        labels = self._read(self.cells.labels, roles.label)
+        if self.faults:
+            self._find_table_faults(columns, readings, times, groups)
+            return None
+        told = (*self.file.read_as, *self.cells.numbers.read_as, *([] if dates is None else dates.read_as), *left_out)
+        return Table(columns, readings, self.file.lines, times, groups, labels, told, roles.csv.timezone)
+
+    @contextmanager
+    def _collecting(self) -> Iterator[None]:
+        try:
+            yield
+        except TrainingDataError as error:
+            self.faults.append(error)
+
+    def _read(self, read: Callable[[str], _Read], name: str | None) -> _Read | None:
+        """What a column is read as; None for no column, and for one with a fault."""
+        with self._collecting():
+            return None if name is None else read(name)
+        return None
+
+    def _find_columns(self) -> tuple[str, ...]:
+        """The columns of readings; none where they, the rows or the names are not what a table has."""
+        before = len(self.faults)
+        if not len(self.file.lines):
+            got = f"none ({'; '.join(self.file.read_as)})"
+            self.faults.append(data_error(self.param, "no_rows", "rows of readings", got))
+            return ()
+        with self._collecting():
+            self._require_header()
+        columns = self.roles.columns or self._without_role()
+        self.faults += filter(None, map(self._missing_column, (*columns, *self.roles.others)))
+        if len(self.faults) == before and not 1 <= len(columns) <= MOST_COLUMNS:
+            expected = f"1 to {MOST_COLUMNS} columns of readings"
+            self.faults.append(data_error(self.param, "wrong_columns", expected, str(len(columns))))
+        return columns if len(self.faults) == before else ()
 
     def _require_header(self) -> None:
         """Refuse a row in place of names, unless the job itself names the columns."""
@@ -201,21 +235,9 @@ class _TableParser:
 
     def _without_role(self) -> tuple[str, ...]:
         """The columns without a role; not those without cells, and not those of quality."""
-        others = {*self.roles.others, self._clock(), *self.quality.values(), *self._empty}
+        qualities = {quality.name for quality in self.quality.values()}
+        others = {*self.roles.others, self.clock, *qualities, *self.empty}
         return tuple(name for name in self.file.table.column_names if name not in others)
-
-    @property
-    def _empty(self) -> list[str]:
-        """The columns without a cell, such as one of comments, or one that a separator at the end makes."""
-        table = self.file.table
-        return [name for name in table.column_names if is_empty(table.column(name))]
-
-    def _clock(self) -> str | None:
-        """The column with the time of day, where that of time has days alone."""
-        table, dates = self.file.table, self.roles.timestamp
-        if dates is None or dates not in table.column_names:
-            return None
-        return find_clock(table, dates, [name for name in table.column_names if name not in self.roles.others])
 
     def _find_numbers(self, columns: tuple[str, ...]) -> NumberFormat:
         known = [self.file.table.column(name) for name in columns if name in self.file.table.column_names]
@@ -224,7 +246,7 @@ class _TableParser:
     def _without_counters(self, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
         """The columns that are no counters, and what to tell of those that are."""
         counters = [name for name in columns if self._may_count(name) and is_counter(self._numbers_or_none(name))]
-        left_out = [f"left out {quote(name)}, which is empty" for name in self._empty if name]
+        left_out = [f"left out {quote(name)}, which is empty" for name in self.empty if name]
         if len(counters) == len(columns):
             return columns, left_out
         left_out += [f"left out {quote(name)}, which only counts up" for name in counters]
@@ -233,10 +255,9 @@ class _TableParser:
     def _without_bad(self, columns: tuple[str, ...], readings: Doubles) -> list[str]:
         """Take readings out that are not good, and what to tell of them."""
         used = {name: self.quality[name] for name in columns if name in self.quality}
-        bad = {name: ~is_good(self.file.table.column(quality)) for name, quality in used.items()}
-        for name, rows in bad.items():
-            readings[rows, columns.index(name)] = np.nan
-        return [describe_left_out(used.values(), int(sum(rows.sum() for rows in bad.values())))] if used else []
+        for name, quality in used.items():
+            readings[~quality.good, columns.index(name)] = np.nan
+        return [describe_left_out(used.values())] if used else []
 
     def _require_no_sentinels(self, columns: tuple[str, ...], readings: Doubles) -> None:
         if self.roles.csv.na_values != () and not self.cells.numbers.missing_numbers:
@@ -254,50 +275,15 @@ class _TableParser:
         except TrainingDataError:
             return None  # named with its line where the readings are read
 
-    def faults(self) -> Iterator[TrainingDataError]:
-        """The faults of rows that cannot be read, the first one of each column, and then those of the table."""
-        roles = self.roles
-        yield from self.broken
-        missing = [fault for name in (*roles.columns, *roles.others) if (fault := self._missing_column(name))]
-        if missing:  # without them, other columns would be taken for what they are not
-            yield from missing
-            return
-        names, found = roles.columns or self._without_role(), list[TrainingDataError]()
-        with _collecting(found):
-            self._require_header()
-            self.cells.numbers = self._find_numbers(names)
-        readings = {name: self._read(self.cells.readings, name, found) for name in names}
-        dates = self._read(partial(self.cells.times, clock=self._clock()), roles.timestamp, found)
-        groups = self._read(self.cells.groups, roles.group, found)
-        self._read(self.cells.labels, roles.label, found)
-        yield from found
-        yield from self._table_faults({name: values for name, values in readings.items() if values is not None})
-        if dates is not None and (groups is None) == (roles.group is None):
-            order, firsts = order_by_group(groups, len(dates.seconds))
-            yield from find_backwards(np.array(dates.seconds), order, firsts, self.file.lines, self.param)
-
-    @staticmethod
-    def _read(read: Callable[[str], _Read], name: str | None, found: list[TrainingDataError]) -> _Read | None:
-        """What a column is read as; None for no column, and for one with a fault, which is `found`."""
-        with _collecting(found):
-            return None if name is None else read(name)
-        return None
-
-    def _table_faults(self, columns: dict[str, Doubles]) -> Iterator[TrainingDataError]:
-        """The faults of columns that can be read: sentinels, and values that are mostly missing."""
-        if not self.roles.columns:
-            columns = {name: values for name, values in columns.items() if not is_counter(values)}
-        if not columns:
-            return
-        names, readings, found = tuple(columns), np.column_stack(list(columns.values())), list[TrainingDataError]()
-        self._without_bad(names, readings)
-        with _collecting(found):
-            self._require_no_sentinels(names, readings)
-        yield from [*found, *find_mostly_missing(names, readings, self.param)]
-
-    def _require_column(self, name: str) -> None:
-        if fault := self._missing_column(name):
-            raise fault
+    def _find_table_faults(
+        self, columns: tuple[str, ...], readings: Doubles, times: Doubles | None, groups: tuple[str, ...] | None
+    ) -> None:
+        """Add what is found where segments are made, in a table without other faults."""
+        read = [at for at, name in enumerate(columns) if name not in {fault.column for fault in self.faults}]
+        self.faults += find_mostly_missing([columns[at] for at in read], readings[:, read], self.param)
+        if times is not None and (groups is None) == (self.roles.group is None):
+            order, firsts = order_by_group(groups, len(times))
+            self.faults += find_backwards(times, order, firsts, self.file.lines, self.param)
 
     def _missing_column(self, name: str) -> TrainingDataError | None:
         if name in self.file.table.column_names:
@@ -308,8 +294,10 @@ class _TableParser:
         return TrainingDataError("missing_column", message, self.param, column=name)
 
     def _matrix(self, columns: tuple[str, ...]) -> Doubles:
-        """The columns of readings, float64 [n, d], filled one by one: two copies would be twice the memory."""
-        readings = np.empty((len(self.file.lines), len(columns)))
+        """The columns of readings, float64 [n, d], NaN for one with a fault."""
+        # Filled one by one: two copies would be twice the memory.
+        readings = np.full((len(self.file.lines), len(columns)), np.nan)
         for index, name in enumerate(columns):
-            readings[:, index] = self.cells.readings(name)
+            if (values := self._read(self.cells.readings, name)) is not None:
+                readings[:, index] = values
         return readings

@@ -51,5 +51,10 @@ def find_mostly_missing(columns: Sequence[str], readings: Doubles, param: str) -
 def raise_all(faults: Sequence[TrainingDataError]) -> None:
     """Raise the first fault, whose message names the others; none where there are none."""
     if faults:
-        faults[0].add([fault.message for fault in faults[1:]])
-        raise faults[0]
+        raise join_faults(faults)
+
+
+def join_faults(faults: Sequence[TrainingDataError]) -> TrainingDataError:
+    """The first fault, whose message then names the others."""
+    faults[0].add([fault.message for fault in faults[1:]])
+    return faults[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
@@ -14,11 +14,11 @@ _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?(\s*[AaPp]
 _LOOKED_AT = 256
 
 
-def find_clock(table: pa.Table, dates: str, candidates: Iterable[str]) -> str | None:
-    """The only candidate with times of day, where the column `dates` has days alone; else None."""
-    if not _all_match(_DATE, table, dates):
+def find_clock(table: pa.Table, dates: str | None, taken: Collection[str]) -> str | None:
+    """The only column, of those not `taken`, with times of day, where the column `dates` has days alone; else None."""
+    if dates is None or dates not in table.column_names or not _all_match(_DATE, table, dates):
         return None
-    found = [name for name in candidates if _all_match(_CLOCK, table, name)]
+    found = [name for name in table.column_names if name not in taken and _all_match(_CLOCK, table, name)]
     return found[0] if len(found) == 1 else None
 
 

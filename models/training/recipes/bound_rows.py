@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from models.counted import counted
 from models.errors import SondeError
 from models.images.detectors.serialization import load_image_detector
 from models.sensors.calibrated_detector import FittedDetector
@@ -195,9 +196,10 @@ def _refuse_other_task(context: JobContext) -> BoundMetrics | None:
 
 def _report(context: JobContext, measured: BoundMetrics) -> None:
     """Write the metrics to the job's events and its report."""
-    parts = [f"{measured.rows} rows are bound to the name"]
+    parts = [f"{counted(measured.rows, 'row is', 'rows are')} bound to the name"]
     if measured.left_out:
-        parts.append(f"{measured.left_out} rows of the training file are among them and were not trained on")
+        left_out = counted(measured.left_out, "row of the training file was", "rows of the training file were")
+        parts.append(f"{left_out} among them and not trained on")
     if measured.metrics:
         parts.append(f"the new model: {in_words(measured.metrics)}")
     if measured.incumbent_metrics:

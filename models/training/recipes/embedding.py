@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.counted import counted
 from models.linalg import normalize, shorten
 from models.loader import load
 from models.source import locate
@@ -101,7 +102,7 @@ def _with_negatives(context: TextContext, settings: TunerSettings, rows: TextRow
         mined = mine_hard_negatives(rows, context.embedder, settings.hard_negatives, seed=settings.seed)
     except ValueError as error:
         raise _refusal("hard_negatives", str(error)) from error
-    emit(context.events, f"hard negatives: {len(mined)} triplets of {len(rows)} pairs")
+    emit(context.events, f"hard negatives: {counted(len(mined), 'triplet')} of {counted(len(rows), 'pair')}")
     return mined
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from models.counted import counted
 from models.text.detectors.serialization import TextDetector
 from models.text.heads import LinearHead
 from models.training import metrics
@@ -130,7 +131,9 @@ class EncoderComparison:
             self._emit(f"no tuned encoder: {error.message}; the frozen one stays", "warn")
             self._choose("frozen", error.message)
             return None
-        measured = f"{result.measure} on {len(result.rows)} rows that it was not tuned on {result.lead.value:+.4f}"
+        measured = (
+            f"{result.measure} on {counted(len(result.rows), 'row')} that it was not tuned on {result.lead.value:+.4f}"
+        )
         verdict = "wins" if result.won else "does not win; the frozen encoder stays"
         self._emit(f"{result.tuned.mode}: {measured} against frozen, {self._interval(result.lead)}: {verdict}")
         reason = f"the tuned one's lead in {result.measure} is {result.lead.value:+.4f} ({self._interval(result.lead)})"

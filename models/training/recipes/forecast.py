@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from models.counted import counted
 from models.sensors.forecasting.forecaster import SeriesForecaster
 from models.sensors.forecasting.windows import Windows
 from models.sensors.model import Readings
@@ -68,7 +69,7 @@ def train(context: JobContext, settings: ForecastHyperparameters) -> Outcome:
     bound = bound_readings(context.job)
     parts = divide_series(context.job, settings, bound)
     seen, held_out, repairs = parts.readings.train, parts.readings.held_out, parts.readings.repairs
-    emit(context.events, f"{len(seen)} rows to train and calibrate on, {len(held_out)} later ones held out")
+    emit(context.events, f"{counted(len(seen), 'row')} to train and calibrate on, {len(held_out)} later ones held out")
     context.report.extend(check_table(seen, held_out, repairs))
     context.report.raise_if_failed("data")
     set_phase(context.events, "running")

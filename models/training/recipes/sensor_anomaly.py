@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.counted import counted
 from models.runtime.placement import place_sensor
 from models.sensors.calibrated_detector import FittedDetector
 from models.sensors.serialization import describe, load_sensor, save_sensor
@@ -53,7 +54,7 @@ def train(context: JobContext, settings: SensorAnomalyHyperparameters) -> Outcom
     emit(context.events, f"sensor models on {placement.device}: {placement.reason}")
     bound = bound_readings(context.job)
     parts = read_readings(context.job, settings, bound)
-    emit(context.events, f"{len(parts.train)} rows to train on, {len(parts.held_out)} later ones held out")
+    emit(context.events, f"{counted(len(parts.train), 'row')} to train on, {len(parts.held_out)} later ones held out")
     context.report.extend(check_table(parts.train, parts.held_out, parts.repairs))
     context.report.raise_if_failed("data")
     candidates = SensorCandidates(context, settings, parts)

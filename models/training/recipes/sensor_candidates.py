@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from models.counted import counted
 from models.runtime.placement import place_sensor
 from models.sensors.adaptive import detector as adaptive
 from models.sensors.calibrated_detector import FittedDetector, most_columns, training_curve
@@ -114,7 +115,7 @@ class SensorCandidates:
     def _reason_against_networks(self) -> str | None:
         rows = sum(map(len, self._parts.train.normal()))
         if rows < _ROWS_FOR_NETWORKS:
-            return f"{rows} normal rows to train on, expected {_ROWS_FOR_NETWORKS}"
+            return f"{counted(rows, 'normal row')} to train on, expected {_ROWS_FOR_NETWORKS}"
         labels = self._parts.held_out.labels
         if self._settings.kind == "series" and (labels is None or not labels.any()):
             return f"without labelled anomalies to compare by, {UNLABELLED_CHOICE} is taken"

@@ -11,6 +11,7 @@ import orjson
 from fastapi import Response
 from numpy.typing import NDArray
 
+from models.counted import counted
 from models.sensors.events import Event, EventRules, EventTracker, Moment
 from models.sensors.model import Drift, Readings, Scored, State
 from service.api.hot_path import ComputeCall
@@ -119,7 +120,8 @@ def _late_warning(count: int, rows: NDArray[np.int64]) -> str:
     """What says which of `count` readings were left out, where `rows` stayed."""
     late = np.setdiff1d(np.arange(count), rows)
     named = ", ".join(map(str, late[:_MAX_NAMED])) + (", …" if len(late) > _MAX_NAMED else "")
-    return f"{len(late)} readings were left out, since their timestamps are not later than those before: {named}"
+    one, many = "reading was left out, since its timestamp is", "readings were left out, since their timestamps are"
+    return f"{counted(len(late), one, many)} not later than those before: {named}"
 
 
 def require_window(served: ServedSensor, rows: int, state: State | None) -> None:
@@ -127,7 +129,7 @@ def require_window(served: ServedSensor, rows: int, state: State | None) -> None
     window = served.signature.window
     if state is None and rows < window:
         needs = f"{served.metadata.name} needs at least {window} to begin with; calls with state may have fewer"
-        raise InvalidRequest.at("series", f"has {rows} readings, {needs}")
+        raise InvalidRequest.at("series", f"has {counted(rows, 'reading')}, {needs}")
 
 
 def _anomaly_body(

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from models.counted import counted
 from models.programs.contract import Described
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
 from service.api.body_counts import BodyCounts
@@ -226,7 +227,7 @@ def _cut_texts(one: InferInput, part: memoryview, count: int) -> list[bytes]:
             raise InvalidRequest.at(one.name, message)
         texts.append(bytes(part[begin:at]))
     if len(texts) < count or at < len(part):
-        message = f"expected {count} texts for shape {one.shape}, each after its length in 4 bytes"
+        message = f"expected {counted(count, 'text')} for shape {one.shape}, each after its length in 4 bytes"
         raise InvalidRequest.at(one.name, f"{message}; got {len(texts)}, and {len(part) - at} bytes more")
     return texts
 
@@ -267,7 +268,7 @@ def _require_few_values(one: InferInput, described: Described, raw: bytes, expec
 
 
 def _wrong_count(one: InferInput, expected: int, got: str) -> InvalidRequest:
-    return InvalidRequest.at(one.name, f"expected {expected} values for shape {one.shape}, got {got}")
+    return InvalidRequest.at(one.name, f"expected {counted(expected, 'value')} for shape {one.shape}, got {got}")
 
 
 def _decode_values(raw: bytes, dtype: str, dimensions: int, with_missing: bool) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from models.counted import counted
 from models.linalg import normalize
 from models.programs.contract import Shaped
 from models.programs.tensors import HostTensor
@@ -126,4 +127,6 @@ def _read_texts(call: TensorCall, param: str) -> list[str]:
 def _cut_texts(*rows: ModelOutput) -> AnswerParameters:
     """A warning where texts were cut."""
     truncated = sum(part.truncated for part in rows)
-    return {"warnings": f"{truncated} texts were cut to the model's length"} if truncated else {}
+    return (
+        {"warnings": f"{counted(truncated, 'text was', 'texts were')} cut to the model's length"} if truncated else {}
+    )

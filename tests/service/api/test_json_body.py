@@ -135,7 +135,7 @@ def test_what_is_no_value_at_all_is_not_taken_for_a_number(client: TestClient, c
 
 def test_it_is_named_in_bodies_of_any_size(client: TestClient) -> None:
     rows = b",".join([b"[1,2,3]"] * 90_000)
-    error = post(client, b'{"model":"fake","series":[%s,[1,2,NaN],%s]}' % (rows, rows)).json()["error"]
+    error = post(client, b'{"model":"fake","series":[%s,[1,2,Infinity],%s]}' % (rows, rows)).json()["error"]
     assert error["param"] == "series[90000][2]"
 
 

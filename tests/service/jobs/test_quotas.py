@@ -127,8 +127,8 @@ def test_uploads_that_have_not_ended_take_room_too(database: Database, tmp_path:
         ({"max_total_jobs": 1}, "all keys have 1 unfinished jobs of at most 1: wait for some, cancel", "total_jobs"),
         ({"max_key_bytes": 4096}, "file: this key has 4096 bytes of files, of at most 4096; 4096 more", "key_bytes"),
         ({"max_total_bytes": 4096}, "file: all keys have 4096 bytes of files, of at most 4096;", "total_bytes"),
-        ({"max_key_feedback": 1}, "this key has 1 rows of feedback, of at most 1: raise", "key_feedback"),
-        ({"max_total_feedback": 1}, "all keys have 1 rows of feedback, of at most 1: raise", "total_feedback"),
+        ({"max_key_feedback": 1}, "this key has 1 row of feedback, of at most 1: raise", "key_feedback"),
+        ({"max_total_feedback": 1}, "all keys have 1 row of feedback, of at most 1: raise", "total_feedback"),
     ],
 )
 @pytest.mark.parametrize("scope", ["train", "admin", None])

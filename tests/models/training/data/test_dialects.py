@@ -348,7 +348,7 @@ def test_the_hour_that_is_left_out_is_told(tmp_path: Path) -> None:
     table = _berlin(tmp_path, [f"2024-03-31 {hour}" for hour in ("01:30", "02:30", "03:45")])
     assert table.times is not None
     assert np.diff(table.times).tolist() == [3600.0, 900.0]
-    assert "1 times of an hour that the clock left out, taken as an hour later" in table.read_as
+    assert "1 time of an hour that the clock left out, taken as an hour later" in table.read_as
 
 
 def workbook(tmp_path: Path, rows: list[list[object]]) -> Path:
@@ -467,7 +467,7 @@ def test_no_row_and_no_header_is_taken_for_something_else(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a\n0,5\n1,5\n2,5\n3,5\n", "line 2: expected 1 cells as in the header, got 2"),
+        ("a\n0,5\n1,5\n2,5\n3,5\n", "line 2: expected 1 cell as in the header, got 2"),
         ("pump,a\nA,Bad\nA,1\nA,2\nA,3\n", "line 2, column 'a'"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -111,7 +113,7 @@ READ = {
             lambda at: f'{when(at)},{PRESSURE[at]},"{"Bad, Sensor Failure" if at == 7 else "Good, Non-specific"}"',
         ),
         ("pressure",),
-        read_as=("1 readings left out that are not good by 'pressure_Status'",),
+        read_as=("1 reading left out that is not good by 'pressure_Status'",),
         missing=(7,),
     ),
     "OPC UA status codes": Log(
@@ -120,7 +122,7 @@ READ = {
             lambda at: f"{when(at)},{PRESSURE[at]},{'0x808A0000' if at == 7 else '0x00000000'}",
         ),
         ("pressure",),
-        read_as=("1 readings left out that are not good by 'pressure StatusCode'",),
+        read_as=("1 reading left out that is not good by 'pressure StatusCode'",),
         missing=(7,),
     ),
     "LabVIEW": Log(
@@ -141,8 +143,42 @@ READ = {
         ),
         ("pressure",),
         "TIMESTAMP",
-        ("1 lines above the header left out", "a row of units left out (TS, RN, bar)", "a row of units left out (Avg)"),
+        ("1 line above the header left out", "a row of units left out (TS, RN, bar)", "a row of units left out (Avg)"),
         missing=(5,),
+    ),
+    "Campbell TOA5, a title of as many cells": Log(
+        lines(
+            [
+                '"TOA5","Site 1","CR1000","CR1000","Std.31","CPU:pump.CR1","Beta","Table1"',
+                '"TIMESTAMP","RECORD","pressure","flow","T1","T2","T3","T4"',
+                '"TS","RN","bar","l/h","C","C","C","C"',
+                '"","","Avg","Avg","Smp","Smp","Smp","Smp"',
+            ],
+            lambda at: f'"{when(at, "%Y-%m-%d %H:%M:%S")}",{1000 + at},{PRESSURE[at]},{FLOW[at]},1,2,3,{_NAN}',
+        ),
+        ("pressure", "flow", "T1", "T2", "T3", "T4"),
+        "TIMESTAMP",
+        ("1 line above the header left out", "a row of units left out (TS, RN, bar, l/h, C, C, C, C)"),
+    ),
+    "Campbell TOACI1": Log(
+        lines(
+            ['"TOACI1","CR1000","Table1"', '"TMSTAMP","RECNBR","pressure"'],
+            lambda at: f'"{when(at, "%Y-%m-%d %H:%M:%S")}",{1000 + at},{PRESSURE[at]}',
+        ),
+        ("pressure",),
+        "TMSTAMP",
+        ("1 line above the header left out", "left out 'RECNBR', which only counts up"),
+    ),
+    "titles of as many cells": Log(
+        lines(["Device,testo 176", "Serial,4711", "time,pressure"], lambda at: f"{when(at)},{PRESSURE[at]}"),
+        ("pressure",),
+        read_as=("2 lines above the header left out",),
+    ),
+    "a Q of the reading before it": Log(
+        lines(["time,P.Value,P.Q"], lambda at: f"{when(at)},{PRESSURE[at]},{0 if at == 7 else 192}"),
+        ("P.Value",),
+        read_as=("1 reading left out that is not good by 'P.Q'",),
+        missing=(7,),
     ),
     "Testo with totals": Log(
         lines(
@@ -187,12 +223,12 @@ READ = {
     "a sum at the end": Log(
         lines(["time,pressure"], lambda at: f"{when(at)},{PRESSURE[at]}", [f"Total,{sum(PRESSURE)}"]),
         ("pressure",),
-        read_as=("1 rows at the end left out, which have no time",),
+        read_as=("1 row at the end left out, which has no time",),
     ),
     "the header again after a restart": Log(
         lines(["time,pressure"], lambda at: f"{when(at)},{PRESSURE[at]}" + ("\r\ntime,pressure" if at == 40 else "")),
         ("pressure",),
-        read_as=("1 rows left out that repeat the header",),
+        read_as=("1 row left out that repeats the header",),
     ),
     "line ends of three kinds": Log(
         "".join(
@@ -208,6 +244,9 @@ READ = {
     ),
     "returns alone": Log(
         lines(["time,pressure"], lambda at: f"{when(at)},{PRESSURE[at]}", newline="\r"), ("pressure",)
+    ),
+    "two returns at each end": Log(
+        lines(["time,pressure"], lambda at: f"{when(at)},{PRESSURE[at]}", newline="\r\r\n"), ("pressure",)
     ),
     "UTF-16 without a mark": Log(
         lines(["time\tpressure"], lambda at: f"{when(at)}\t{PRESSURE[at]}"),
@@ -269,12 +308,97 @@ def test_a_log_is_read_as_the_logger_meant_it(tmp_path: Path, name: str) -> None
         assert read_as in table.read_as
 
 
-def test_an_hour_of_24_is_the_end_of_its_day(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("14.03.2026;23:00", "14.03.2026;24:00", "15.03.2026;01:00"),
+        ("14.03.2026 23:00;", "14.03.2026 24:00;", "15.03.2026 01:00;"),
+        ("2026-03-14T23:00;", "2026-03-14T24:00;", "2026-03-15T01:00;"),
+        ("2026/03/14 23:00:00;", "2026/03/14 24:00:00;", "2026/03/15 01:00:00;"),
+        ("2026031423;", "2026031424;", "2026031501;"),
+    ],
+)
+def test_an_hour_of_24_is_the_end_of_its_day(tmp_path: Path, cells: tuple[str, ...], zone: str | None) -> None:
     path = tmp_path / "log.csv"
-    path.write_text("Datum;Uhrzeit;Last\n14.03.2026;23:00;1\n14.03.2026;24:00;2\n15.03.2026;01:00;3\n")
-    times = read_table(path, ColumnRoles(timestamp="Datum")).times
+    path.write_text("Datum;Uhrzeit;Last\n" + "".join(f"{cell};{at}\n" for at, cell in enumerate(cells)))
+    times = read_table(path, ColumnRoles(timestamp="Datum", csv=CsvOptions(timezone=zone))).times
     assert times is not None
     assert np.diff(times).tolist() == [3600.0, 3600.0]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize("comment", ["", "# of pump 1"])
+def test_lines_are_counted_as_an_editor_does(tmp_path: Path, end: str, comment: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(end.join(["a,b", "1,2", "", comment, "3,4", "5,x", ""]).encode())
+    with pytest.raises(TrainingDataError, match="line 6, column 'b': expected a number, got 'x'"):
+        read_table(path, ColumnRoles())
+    path.write_bytes(path.read_bytes().replace(b"x", b"6"))
+    assert read_table(path, ColumnRoles()).lines.tolist() == [2, 5, 6]
+
+
+@pytest.mark.parametrize("quality", ["pump Q", "Q", "Q_C", "pump (q)"])
+def test_a_flow_is_no_quality_by_its_symbol_alone(tmp_path: Path, quality: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"pump P,{quality}\n" + "".join(f"{at},{(192, 216, 64, 0)[at % 4]}\n" for at in range(8)))
+    table = read_table(path, ColumnRoles())
+    assert table.columns == ("pump P", quality)
+    assert not np.isnan(table.readings).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a,b\na,b\na,b\n", r"got none \(2 rows left out that repeat the header\)"),
+        ("a,b\n,\n", r"got none \(1 empty row at the end left out\)"),
+        ("a,b\n\n\n", "got none"),
+    ],
+)
+def test_a_file_without_readings_has_no_rows(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    with pytest.raises(TrainingDataError, match=f"expected rows of readings, {says}") as caught:
+        read_table(path, ColumnRoles())
+    assert caught.value.code == "no_rows"
+
+
+@pytest.mark.parametrize("content", [b"a\0b\0", b"a\0b\0,c\n1,2\n3,4\n", b"\0a\0b,c\n1,2\n3,4\n"])
+def test_text_with_nul_bytes_is_no_utf_16(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(content)
+    with pytest.raises(TrainingDataError, match="line 1: expected text, got a NUL byte"):
+        read_table(path, ColumnRoles())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\n".join(b"," * (50 * at) + b"x" for at in range(1, 201)),
+        b"a,b\n1,2" + b"\r" * 3_000_000,
+        b"a,b\n1,2" + b"\n" * 3_000_000,
+    ],
+    ids=["a staircase", "returns", "line feeds"],
+)
+def test_strange_files_take_no_more_time_than_others(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(content)
+    began = time.thread_time()
+    with suppress(TrainingDataError):
+        read_table(path, ColumnRoles())
+    assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("skipped", [9, 900])
+def test_more_lines_are_skipped_than_a_sample_has(tmp_path: Path, skipped: int) -> None:
+    path = tmp_path / "log.csv"
+    roles = ColumnRoles(csv=CsvOptions(skip_rows=skipped))
+    path.write_text("x\n" * skipped + "a;b\n1;2\n")
+    assert read_table(path, roles).lines.tolist() == [skipped + 2]
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(TrainingDataError, match="expected a header and rows") as caught:
+        read_table(path, roles)
+    assert caught.value.code == "no_rows"
 
 
 _WORDS = {20: "I/O Timeout", 60: "No Data", 61: "Infinity"}
@@ -348,7 +472,7 @@ REFUSED: dict[str, tuple[str, str | None, str, tuple[str, ...]]] = {
         (
             "line 12, column 'a': expected a number, got 'bad'",
             "line 22, column 'b': expected a number of at most",
-            "column 'c' has -9999 1 times, first on line 32",
+            "column 'c' has -9999 1 time, first on line 32",
             "column 'd': expected numbers in most rows",
             "line 52: expected a timestamp after",
         ),

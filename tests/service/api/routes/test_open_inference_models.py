@@ -258,7 +258,7 @@ def test_a_forecast_has_a_mean_and_quantiles(client: TestClient) -> None:
         ("fake", texts(*"abcdefghi"), "dimension 0 is 9, expected 1..8"),
         ("fake", texts(shape=[0], data=[]), "dimension 0 is 0, expected 1..8"),
         ("fake", texts("a", "b", shape=[3]), "text: expected 3 values for shape [3], got 2"),
-        ("fake", texts("a", data=[["a"], ["b"]], shape=[1]), "text: expected 1 values for shape [1], got more"),
+        ("fake", texts("a", data=[["a"], ["b"]], shape=[1]), "text: expected 1 value for shape [1], got more"),
         ("fake", texts("a", data=[["a"]]), "text: expected BYTES in lists, got other data (Expected"),
         ("fake", texts("a", data=[1]), "text: expected BYTES in lists, got other data (Expected `str`, got `int`)"),
         ("fake", texts("a", data=[""]), "text[0]: expected a text, got an empty string"),
@@ -271,7 +271,7 @@ def test_a_forecast_has_a_mean_and_quantiles(client: TestClient) -> None:
         (RECORDS, readings([[1.0, 1e16]]), "records[0].flow: expected a number of at most 1e+15 (float64), got 1e+16"),
         (RECORDS, readings([[None, None]]), "records: 100% of the values are missing"),
         (PUMP, readings(READINGS[:2], "series"), "series: has 2 readings"),
-        (LOAD, readings(READINGS[:1], "series"), "series: has 1 readings"),
+        (LOAD, readings(READINGS[:1], "series"), "series: has 1 reading"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(client: TestClient, model: str, one: dict[str, Any], message: str) -> None:
@@ -285,8 +285,8 @@ def test_inputs_that_do_not_fit_are_refused(client: TestClient, model: str, one:
     [
         (b"\2\0\0\0a", "text: expected 6 bytes, as the length before text 0 says, got 5"),
         (b"\xff\xff\xff\xffa", "text: expected 4294967299 bytes, as the length before text 0 says, got 5"),
-        (b"\1\0\0\0ab", "text: expected 1 texts for shape [1], each after its length in 4 bytes; got 1, and 1 bytes"),
-        (b"", "text: expected 1 texts for shape [1], each after its length in 4 bytes; got 0, and 0 bytes"),
+        (b"\1\0\0\0ab", "text: expected 1 text for shape [1], each after its length in 4 bytes; got 1, and 1 bytes"),
+        (b"", "text: expected 1 text for shape [1], each after its length in 4 bytes; got 0, and 0 bytes"),
         (b"\1\0", "text: expected "),
         (b"\1\0\0\0\xff", "text[0]: expected UTF-8, got other bytes"),
     ],
@@ -318,7 +318,7 @@ def test_parameters_of_other_kinds_are_refused(client: TestClient) -> None:
 def test_long_texts_are_cut_and_the_answer_says_so(client: TestClient) -> None:
     long = " ".join(["hello"] * 99)
     answer = infer(client, "fake", texts(long, "hello")).json()
-    assert answer["parameters"] == {"warnings": "1 texts were cut to the model's length"}
+    assert answer["parameters"] == {"warnings": "1 text was cut to the model's length"}
     assert infer(client, "fake", texts(long), parameters={"truncate": False}).status_code == 422
 
 

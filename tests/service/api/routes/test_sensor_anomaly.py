@@ -282,7 +282,7 @@ def raw(client: TestClient, body: str) -> Any:
     return client.post(SCORE, content=body, headers={"content-type": "application/json"})
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("number", ["-NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize(
     ("body", "param"),
     [("[[1, 2], [1, {}]]", "records[1][1]"), ('[{{"pressure": 1, "flow": {}}}, [NaN]]', "records[0].flow")],
@@ -292,6 +292,18 @@ def test_numbers_that_are_none_are_named(client: TestClient, number: str, body: 
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (400, param, "malformed_body"), answer.text
     assert "expected a finite number" in error["message"]
+
+
+@pytest.mark.parametrize("body", ["[[1, 2], [1, NaN]]", '[{"pressure": 1, "flow": 2}, {"pressure": 1, "flow": NaN}]'])
+def test_nan_is_a_missing_reading(client: TestClient, body: str) -> None:
+    answers = [
+        raw(client, f'{{"model": "{RECORDS}", "records": {form}, "user": "NaN"}}').json()
+        for form in (body, body.replace("NaN", "null"))
+    ]
+    assert answers[0]["warnings"] == ["flow: 1 of 2 values is missing; it was replaced by the column's median"]
+    assert answers[0]["data"] == answers[1]["data"]
+    error = raw(client, f'{{"model": "{RECORDS}", "records": {body}, "alpha": NaN}}').json()["error"]
+    assert error["param"] == "alpha"
 
 
 @pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 30, "18446744073709551615"])
@@ -504,7 +516,9 @@ def test_missing_readings_are_filled_and_told(make_app: MakeApp) -> None:
     series: list[Any] = [{"pressure": a, "flow": b} for a, b in rows(60)]
     series[40] = {"flow": series[39]["flow"]}
     answer = score(client, model=PUMP, series=series)
-    assert answer["warnings"] == ["pressure: 1 of 60 values are missing; each was replaced by the value before it"]
+    assert answer["warnings"] == [
+        "pressure: 1 of 60 values is missing; it was replaced by the value before it, or the column's median where there is none"
+    ]
     repeated = score(client, model=PUMP, series=[*series[:40], series[39], *series[41:]])
     assert answer["data"] == repeated["data"]
     refused(client, "series", "68% of the values are missing", model=PUMP, series=[{}] * 40 + series[40:])
@@ -519,7 +533,9 @@ def test_a_missing_value_is_carried_over_from_the_call_before(make_app: MakeApp)
     carried = score(client, model=PUMP, series=[[None, 5.0]], state=state)
     said = score(client, model=PUMP, series=[[series[-1][0], 5.0]], state=state)
     assert carried["data"] == said["data"]
-    assert carried["warnings"] == ["pressure: 1 of 1 values are missing; each was replaced by the value before it"]
+    assert carried["warnings"] == [
+        "pressure: 1 of 1 value is missing; it was replaced by the value before it, or the column's median where there is none"
+    ]
 
 
 def test_late_readings_are_left_out_where_that_is_asked_for(client: TestClient) -> None:
