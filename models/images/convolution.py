@@ -30,16 +30,16 @@ class Convolution(nn.Conv2d):
         self.kernel, self.step, self.activates = kernel, stride, activates
         # With a stride of 1 the padding is even.
         self.around = (kernel - 1) // 2 if stride == 1 else 0
-        self._packed: list[Tensor] = []
-        # Places in `_packed`, by threads and images. TorchScript knows the type of a list that is not empty.
-        self._forms = [[0]]
+        self._by_onednn = False
+        # Until `use_onednn`, the lists only show TorchScript their types. `_forms` has places in `_packed`.
+        self._packed, self._forms = [torch.empty(0)], [[0]]
 
     def forward(self, x: Tensor, threads: int = 1) -> Tensor:
         """Maps [n, in, h, w] → [n, out, h / stride, w / stride], computed with `threads` threads."""
         if self.step > 1:
             x = self._pad(x)
-        if len(self._packed) > 0:
-            return self._by_onednn(x, self._packed_for(threads, x.size(0)))
+        if self._by_onednn:
+            return self._convolve_by_onednn(x, self._packed_for(threads, x.size(0)))
         out = functional.conv2d(x, self.weight, self.bias, self.step, self.around, 1, self.groups)
         return functional.relu6(out) if self.activates else out
 
@@ -55,7 +55,7 @@ class Convolution(nn.Conv2d):
             most_images = _MOST_IMAGES if threads > 1 else 1
             forms = [self._pack(packed, [images, height, width], threads) for images in range(1, most_images + 1)]
             self._forms += [forms] * (threads - len(self._forms))
-        self._packed = list(packed.values())
+        self._packed, self._by_onednn = list(packed.values()), True
 
     def _pack(self, packed: dict[bytes, Tensor], shape: list[int], threads: int) -> int:
         """Add the weights for images of a shape, computed with so many threads; return their place."""
@@ -74,7 +74,7 @@ class Convolution(nn.Conv2d):
         forms = self._forms[min(threads, len(self._forms)) - 1]
         return self._packed[forms[min(images, len(forms)) - 1]]
 
-    def _by_onednn(self, x: Tensor, packed: Tensor) -> Tensor:
+    def _convolve_by_onednn(self, x: Tensor, packed: Tensor) -> Tensor:
         activation = "hardtanh" if self.activates else "none"
         bounds: list[number | None] = [0.0, 6.0]
         around, step = [self.around, self.around], [self.step, self.step]

@@ -22,6 +22,7 @@ from models.images.lite_encoder import LiteEncoder
 from models.images.patches import PatchModel
 from models.lite_weights import unpack
 from models.loader import load_images
+from models.runtime.device import threads_set_to
 from models.runtime.placement import place
 from models.runtime.product_autotune import ProductTimes, autotune_products
 from models.source import ModelSource, locate
@@ -82,6 +83,21 @@ def test_a_processor_without_bfloat16_takes_pytorchs_convolutions(monkeypatch: p
     placed = EfficientNetLite0().placed(torch.device("cpu"), torch.bfloat16, 32, 32)
     with torch.inference_mode():
         assert placed(torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16)).shape == (1, 1280)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.slow
+def test_no_weights_are_converted_while_it_computes(
+    threads: int, directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with threads_set_to(2):  # as a service loads it, whose runners have one thread each
+        model = LiteEncoder(locate(f"image-default={directory}"), CPU)
+    images = [model.images.prepare(picture(300, 200, number)) for number in range(5)]
+    with threads_set_to(threads), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        for count in (1, 2, 5):
+            model.forward(images[:count])
+    done = [line.split(",")[5] for line in capfd.readouterr().out.splitlines() if ",exec,cpu," in line]
+    assert set(done) == {"convolution"}
 
 
 def test_weights_are_converted_once(directory: Path) -> None:
