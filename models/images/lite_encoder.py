@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,8 +22,8 @@ from models.source import ModelSource
 from models.text.packed.torchscript import as_written
 
 WEIGHTS = "model.safetensors"
-# The stages whose maps say most about defects: one of stride 8 and two of stride 16.
-_MIDDLE = (2, 3, 4)
+# The first and last of the stages whose maps say most about defects: one of stride 8 and two of stride 16.
+_MIDDLE = (2, 4)
 
 
 class LiteEncoder:
@@ -43,7 +44,9 @@ class LiteEncoder:
 
         def compute(images: list[Pixels]) -> Tensor:
             with inference_mode(self._placement.device), as_written():
-                vectors: Tensor = self._network(to_tensor(images, self.images, self._placement))
+                vectors: Tensor = self._network(
+                    to_tensor(images, self.images, self._placement), torch.get_num_threads()
+                )
             preempt()
             return vectors
 
@@ -52,9 +55,10 @@ class LiteEncoder:
     def maps(self, images: Sequence[Pixels], preempt: Preemption = NO_PREEMPTION) -> list[Tensor]:
         """The maps of three stages, float32 [n, channels, h, w]."""
         with inference_mode(self._placement.device), as_written():
-            found = self._network.maps(to_tensor(images, self.images, self._placement), max(_MIDDLE))
+            pixels = to_tensor(images, self.images, self._placement)
+            found: list[Tensor] = self._network.maps(pixels, *_MIDDLE, torch.get_num_threads())
         preempt()
-        return [found[at].float() for at in _MIDDLE]
+        return [one.float() for one in found]
 
     def memory_bytes(self) -> int:
         """Bytes held on the device."""

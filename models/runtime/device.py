@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # An addition of this many values is large enough for PyTorch to use two threads.
 _PARALLEL_SIZE = 1 << 17
+# By default up to four runners share the threads.
+_USUAL_RUNNERS = (1, 2, 3, 4)
 
 
 # What the checks of a loaded model run in.
@@ -189,17 +191,28 @@ def compute_threads(threads: int, *, alone: bool) -> Iterator[None]:
 
 
 @contextmanager
-def leave_a_processor() -> Iterator[None]:
+def threads_set_to(threads: int) -> Iterator[None]:
+    """Compute with `threads` threads, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def leave_a_processor() -> AbstractContextManager[None]:
     """Compute with one thread less than otherwise, where there are several.
 
     The threads of a pass wait for each other, so one that shares its processor with other work holds up all.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(threads - 1, 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return threads_set_to(max(torch.get_num_threads() - 1, 1))
+
+
+def usual_thread_counts() -> list[int]:
+    """The numbers of threads that batches usually have: all, the share of two to four runners, or one; ascending."""
+    threads = max(torch.get_num_threads(), cpu.count_cores())
+    return sorted({1, torch.get_num_threads(), *(max(threads // runners, 1) for runners in _USUAL_RUNNERS)})
 
 
 class _ThreadAffinity(threading.local):

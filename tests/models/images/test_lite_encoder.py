@@ -22,6 +22,7 @@ from models.images.lite_encoder import LiteEncoder
 from models.images.patches import PatchModel
 from models.lite_weights import unpack
 from models.loader import load_images
+from models.runtime.device import threads_set_to
 from models.runtime.placement import place
 from models.runtime.product_autotune import ProductTimes, autotune_products
 from models.source import ModelSource, locate
@@ -38,7 +39,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_maps_have_the_sizes_of_the_paper() -> None:
     with torch.inference_mode():
-        maps = EfficientNetLite0().eval().maps(torch.zeros(1, 3, 224, 224), len(STAGES) - 1)
+        maps = EfficientNetLite0().eval().maps(torch.zeros(1, 3, 224, 224), 0, len(STAGES) - 1)
     assert [tuple(one.shape[1:]) for one in maps] == [
         (stage.width, side, side) for stage, side in zip(STAGES, (112, 56, 28, 14, 14, 7, 7), strict=True)
     ]
@@ -67,10 +68,10 @@ def test_a_placed_network_gives_the_same(dtype: torch.dtype) -> None:
     placed = copy.deepcopy(plain).placed(torch.device("cpu"), dtype, 64, 48)
     rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (0.05, 0.02)
     with torch.inference_mode():
-        for size in ((2, 3, 64, 48), (1, 3, 57, 33)):  # prepared for the first
+        for size in ((5, 3, 64, 48), (1, 3, 57, 33)):  # prepared for the first
             images = torch.randn(size)
             torch.testing.assert_close(placed(images.to(dtype)).float(), plain(images), rtol=rtol, atol=atol)
-            for found, expected in zip(placed.maps(images.to(dtype), 4), plain.maps(images, 4), strict=True):
+            for found, expected in zip(placed.maps(images.to(dtype), 1, 4), plain.maps(images, 1, 4), strict=True):
                 torch.testing.assert_close(found.float(), expected, rtol=rtol, atol=atol)
 
 
@@ -82,6 +83,21 @@ def test_a_processor_without_bfloat16_takes_pytorchs_convolutions(monkeypatch: p
     placed = EfficientNetLite0().placed(torch.device("cpu"), torch.bfloat16, 32, 32)
     with torch.inference_mode():
         assert placed(torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16)).shape == (1, 1280)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.slow
+def test_no_weights_are_converted_while_it_computes(
+    threads: int, directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with threads_set_to(2):  # as a service loads it, whose runners have one thread each
+        model = LiteEncoder(locate(f"image-default={directory}"), CPU)
+    images = [model.images.prepare(picture(300, 200, number)) for number in range(5)]
+    with threads_set_to(threads), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        for count in (1, 2, 5):
+            model.forward(images[:count])
+    done = [line.split(",")[5] for line in capfd.readouterr().out.splitlines() if ",exec,cpu," in line]
+    assert set(done) == {"convolution"}
 
 
 def test_weights_are_converted_once(directory: Path) -> None:
