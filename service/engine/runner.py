@@ -114,7 +114,7 @@ class Runner(Generic[ItemT]):
     ) -> None:
         self._context = context
         self._on_failure = on_failure
-        self._is_primary = number == 0
+        self._number = number
         self._in_hand: list[QueuedItem] = []
         self._overtaking_s = 0.0
         self._thread = threading.Thread(target=self._loop, name=f"engine-{context.name}-{number}", daemon=True)
@@ -145,7 +145,7 @@ class Runner(Generic[ItemT]):
     def _loop(self) -> None:
         queue = self._context.queue
         try:
-            while (batch := queue.take(first=self._is_primary)) is not None:
+            while (batch := queue.take(self._number)) is not None:
                 if batch := self._prepared(batch, self._context.device.preparing):
                     self._compute(batch, alone=self._wants_all_threads())
         except Exception as error:  # the thread's edge: a dead runner must fail the engine, or its requests hang
@@ -201,7 +201,7 @@ class Runner(Generic[ItemT]):
         """Whether it is the primary runner, others are idle, and requests outlast HTTP's work."""
         context = self._context
         others_idle = context.queue.idle_runners == context.device.runners - 1
-        return self._is_primary and others_idle and not 0 < context.request_s < _WORTH_ALL_THREADS_S
+        return self._number == 0 and others_idle and not 0 < context.request_s < _WORTH_ALL_THREADS_S
 
     def _run(self, batch: list[QueuedItem], yield_threads: Preemption) -> list[Row | SondeError]:
         """Compute a row or an error for each slot; equal items are computed once."""

@@ -209,6 +209,7 @@ class Queue:
         metrics.queue_items.labels(name).set_function(lambda: scheduler.items)
         metrics.queue_tokens.labels(name).set_function(lambda: scheduler.tokens)
         self._lock = threading.Lock()
+        self._computing = dict.fromkeys(range(runners), 0)  # the tokens that each runner has taken last
         self._idle: list[threading.Condition] = []  # one for each idle runner; the last one is woken first
         self.urgent: PreemptionFlag = np.array([False])
         self.token_s = 0.0
@@ -242,15 +243,17 @@ class Queue:
             self._mark_urgent()
         return waiting
 
-    def take(self, *, first: bool = True) -> list[QueuedItem] | None:
-        """Wait for a batch; None once closed. A runner that waits as `first` is served first."""
+    def take(self, runner: int = 0) -> list[QueuedItem] | None:
+        """Wait for the next batch of a runner; None once closed. Of those that wait, number 0 is served first."""
         with self._lock:
+            self._computing[runner] = 0
             while not self.closed:
                 others_computing = self._runners - len(self._idle) - 1
                 if self._has_work_beside(others_computing) and (batch := self._next_batch(self._fair_share())):
+                    self._computing[runner] = sum(request.items[index].count for request, index in batch)
                     self._wake_for_work()
                     return batch
-                self._wait_for_work(first)
+                self._wait_for_work(first=runner == 0)
         return None
 
     def take_urgent(self) -> list[QueuedItem]:
@@ -294,12 +297,15 @@ class Queue:
     def _fair_share(self) -> int:
         """Tokens of a batch when what waits is cut into equal ones: as few as may be, yet one for each idle runner.
 
-        A batch of all that fits would leave a small one behind it, which takes longer for each token.
+        A batch of all that fits would leave a small one behind it, which takes longer for each token. A batch that is
+        larger than those beside it would leave too little for their runners.
         """
         tokens = self._scheduler.tokens
-        runners = min(1 + len(self._idle), self._runners_worth())
-        batches = max(runners, -(-tokens // self._max_tokens), 1)
-        return -(-tokens // batches)
+        runners = max(min(1 + len(self._idle), self._runners_worth()), 1)
+        batches = max(runners, -(-tokens // self._max_tokens))
+        computing = [taken for taken in self._computing.values() if taken]
+        even = -(-(tokens + sum(computing)) // (runners + len(computing)))
+        return min(-(-tokens // batches), even)
 
     def _has_work_beside(self, computing: int) -> bool:
         """Whether the work is worth one more runner; any work is while none computes."""
@@ -315,7 +321,7 @@ class Queue:
         if self._idle and self._has_work_beside(computing=self._runners - len(self._idle)):
             self._idle.pop().notify()
 
-    def _wait_for_work(self, first: bool) -> None:
+    def _wait_for_work(self, *, first: bool) -> None:
         wakeup = threading.Condition(self._lock)
         self._idle.insert(len(self._idle) if first else 0, wakeup)
         wakeup.wait()

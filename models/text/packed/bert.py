@@ -63,7 +63,7 @@ class PackedBert(nn.Module):
         """
         inputs = self._inputs(layout)
         with as_written():
-            started, _ = self._stack[0](*inputs, "mean", _flags(preempt))
+            started, _ = self._stack[0](*inputs, "mean", *_conditions(preempt))
             return self._finish(started, inputs[-1], preempt)
 
     def embed(self, layout: PackedBatch, pooling: str, preempt: Preemption = NO_PREEMPTION) -> Tensor:
@@ -73,7 +73,7 @@ class PackedBert(nn.Module):
         """
         inputs = self._inputs(layout)
         with as_written():
-            started, vectors = self._stack[0](*inputs, pooling, _flags(preempt))
+            started, vectors = self._stack[0](*inputs, pooling, *_conditions(preempt))
             if self._is_done(started):
                 return vectors[: layout.texts]  # type: ignore[no-any-return]  # a module's call is Any
             return layout.pool(self._finish(started, inputs[-1], preempt), pooling)
@@ -95,7 +95,7 @@ class PackedBert(nn.Module):
         filled[:count] = ids
         with as_written():
             first = self.shape.first_position
-            started, vector = stack.embed_one(torch.from_numpy(filled), count, first, pooling, _flags(preempt))
+            started, vector = stack.embed_one(torch.from_numpy(filled), count, first, pooling, *_conditions(preempt))
             if self._is_done(started):
                 return vector
             return pool_one(self._finish(started, block_of_one(count), preempt), count, pooling)
@@ -114,7 +114,7 @@ class PackedBert(nn.Module):
         """Run the steps that a started pass has left; more urgent work comes before them."""
         while not self._is_done(started):
             preempt()
-            started = self._stack[0].resume(*started, blocks, _flags(preempt))
+            started = self._stack[0].resume(*started, blocks, *_conditions(preempt))
         return started[0]
 
     def placed(self, device: torch.device, dtype: torch.dtype, *, may_round: bool = False) -> Self:
@@ -182,25 +182,26 @@ class _EncoderStack(nn.Module):
         blocks: AttentionBlocks,
         pooling: str,
         flags: list[Tensor],
+        threads: int,
     ) -> tuple[tuple[Tensor, Tensor, int], Tensor]:
         """Start a pass of a PackedBatch. Returns what `resume` does, and the vectors once all steps are done."""
         rows: Tensor = self.norm(self.word_embeddings(ids) + self.position_embeddings(positions))
-        started = self.resume(rows, rows, 0, masks_in(blocks, rows.dtype), flags)
+        started = self.resume(rows, rows, 0, masks_in(blocks, rows.dtype), flags, threads)
         return started, pool(started[0], owner, lengths, pooling)
 
     @torch.jit.export
     def embed_one(
-        self, ids: Tensor, count: int, first_position: int, pooling: str, flags: list[Tensor]
+        self, ids: Tensor, count: int, first_position: int, pooling: str, flags: list[Tensor], threads: int
     ) -> tuple[tuple[Tensor, Tensor, int], Tensor]:
         """The same for one text: ids int64 [rows], its `count` tokens and fillers."""
         positions = self.position_embeddings.weight[first_position : first_position + len(ids)]
         rows: Tensor = self.norm(self.word_embeddings(ids) + positions)
-        started = self.resume(rows, rows, 0, block_of_one(count), flags)
+        started = self.resume(rows, rows, 0, block_of_one(count), flags, threads)
         return started, pool_one(started[0], count, pooling)
 
     @torch.jit.export
     def resume(
-        self, rows: Tensor, intermediate: Tensor, done: int, blocks: AttentionBlocks, flags: list[Tensor]
+        self, rows: Tensor, intermediate: Tensor, done: int, blocks: AttentionBlocks, flags: list[Tensor], threads: int
     ) -> tuple[Tensor, Tensor, int]:
         """Run the steps after the first `done`, to the end or until a flag is up.
 
@@ -209,13 +210,13 @@ class _EncoderStack(nn.Module):
         first, going = 0, True
         for layer in self.layers:
             if going and done <= first:
-                rows = layer.attend(rows, blocks)
+                rows = layer.attend(rows, blocks, threads)
                 done, going = first + 1, not _any_up(flags)
             if going and done <= first + 1:
-                intermediate = layer.project_up(rows)
+                intermediate = layer.project_up(rows, threads)
                 done, going = first + 2, not _any_up(flags)
             if going and done <= first + 2:
-                rows = layer.project_down(intermediate, rows)
+                rows = layer.project_down(intermediate, rows, threads)
                 intermediate = rows
                 done, going = first + 3, not _any_up(flags)
             first += self.steps_per_layer
@@ -234,27 +235,28 @@ class _Layer(nn.Module):
         self.norm = nn.LayerNorm(shape.width, shape.eps)
 
     @torch.jit.export
-    def attend(self, rows: Tensor, blocks: AttentionBlocks) -> Tensor:
+    def attend(self, rows: Tensor, blocks: AttentionBlocks, threads: int) -> Tensor:
         """Self-attention with its residual and norm: [tokens, d] → [tokens, d]."""
-        context = self.attention(self.qkv(rows), blocks)
-        attended: Tensor = self.attention_norm(self.out(context, "none", rows))
+        context = self.attention(self.qkv(rows, threads=threads), blocks)
+        attended: Tensor = self.attention_norm(self.out(context, "none", rows, threads))
         return attended
 
     @torch.jit.export
-    def project_up(self, rows: Tensor) -> Tensor:
+    def project_up(self, rows: Tensor, threads: int) -> Tensor:
         """The feed-forward network's first product and GELU: [tokens, d] → [tokens, intermediate]."""
-        intermediate: Tensor = self.up_proj(rows, "gelu")
+        intermediate: Tensor = self.up_proj(rows, "gelu", threads=threads)
         return intermediate
 
     @torch.jit.export
-    def project_down(self, intermediate: Tensor, rows: Tensor) -> Tensor:
+    def project_down(self, intermediate: Tensor, rows: Tensor, threads: int) -> Tensor:
         """Its second product with residual and norm: [tokens, intermediate] → [tokens, d]."""
-        projected: Tensor = self.norm(self.down_proj(intermediate, "none", rows))
+        projected: Tensor = self.norm(self.down_proj(intermediate, "none", rows, threads))
         return projected
 
 
-def _flags(preempt: Preemption) -> list[Tensor]:
-    return [torch.from_numpy(flag) for flag in preempt.flags]
+def _conditions(preempt: Preemption) -> tuple[list[Tensor], int]:
+    """The flags that end a pass early, and the threads of the calling thread."""
+    return [torch.from_numpy(flag) for flag in preempt.flags], torch.get_num_threads()
 
 
 def _any_up(flags: list[Tensor]) -> bool:

@@ -71,7 +71,13 @@ class Int8Linear(nn.Module):
         self._input_scale = input_scale
         self._residual_factors = torch.ones(()) if residual_factors is None else residual_factors
 
-    def forward(self, rows: Tensor, activation: str = "none", residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        rows: Tensor,
+        activation: str = "none",
+        residual: Tensor | None = None,
+        threads: int = 1,  # as a Linear
+    ) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
         result: Tensor = self._product(rows, self._input_scale, 128, activation)
         return result if residual is None else result.addcmul_(residual, self._residual_factors)
@@ -87,7 +93,13 @@ class Int8AfterGelu(nn.Module):
         # TorchScript reads no globals.
         self._zero_point, self._input_scale, self._min_range = _ZERO_POINT, 1 / _POSITIVE_STEPS, _MIN_RANGE
 
-    def forward(self, rows: Tensor, activation: str, residual: Tensor) -> Tensor:
+    def forward(
+        self,
+        rows: Tensor,
+        activation: str,
+        residual: Tensor,
+        threads: int = 1,  # as a Linear
+    ) -> Tensor:
         """Rows float32 [n, in] → [n, out]."""
         ranges = rows.amax(1, keepdim=True).clamp_(min=self._min_range)
         rows.div_(ranges)

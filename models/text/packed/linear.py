@@ -18,7 +18,7 @@ from models.text.packed.float16_autotune import autotune_float16
 _ONEDNN_ROWS_PER_THREAD = 64
 # Float32 weights are kept in both forms up to this size of a network: MiniLM's are 43 MB, BERT base's 340 MB.
 _MAX_DUPLICATED_BYTES = 128 * 2**20
-_ANY_ROWS = 2**62
+_ANY_ROWS = 2**31
 # GELU is oneDNN's, too. Its small pieces of code lie scattered among the tensors and keep the memory between them from
 # being used again (100 MB after some hundred batches). So it gets this many rows at a time.
 _GELU_ROWS = 32
@@ -27,23 +27,29 @@ _GELU_ROWS = 32
 class Linear(nn.Linear):
     """x Wᵀ + b, then an activation or a residual.
 
-    FBGEMM multiplies up to `float16_max_rows` rows, by weights rounded to float16; oneDNN up to `onednn_max_rows` rows,
-    by weights in its own form and with the activation fused in; PyTorch's `linear` multiplies more. Both numbers are 0
-    until `prepare_for_cpu`.
+    FBGEMM multiplies up to `float16_max_rows` rows, by weights rounded to float16. OneDNN multiplies up to
+    `onednn_rows_per_thread` rows for each thread of the pass, by weights in its own form and with the activation fused
+    in. PyTorch's `linear` multiplies more. Both numbers are 0 until `prepare_for_cpu`.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
-        self.float16_max_rows = self.onednn_max_rows = 0
+        self.float16_max_rows = self.onednn_rows_per_thread = 0
         self.gelu_rows = _GELU_ROWS  # TorchScript reads no globals
         self._packed: Tensor | None = None
         self._rounded: Any = None  # a ScriptObject
 
-    def forward(self, rows: Tensor, activation: str = "none", residual: Tensor | None = None) -> Tensor:
-        """Rows [n, in] → [n, out], then the activation ("none" or "gelu") and the residual."""
+    def forward(
+        self, rows: Tensor, activation: str = "none", residual: Tensor | None = None, threads: int = 1
+    ) -> Tensor:
+        """Rows [n, in] → [n, out], then the activation ("none" or "gelu") and the residual.
+
+        `threads` are those of the calling thread, which TorchScript cannot ask for.
+        """
         packed, rounded = self._packed, self._rounded
         by_float16 = len(rows) <= self.float16_max_rows
-        if packed is not None and len(rows) <= self.onednn_max_rows and not by_float16:
+        by_onednn = len(rows) <= threads * self.onednn_rows_per_thread
+        if packed is not None and by_onednn and not by_float16:
             algorithm = "none" if activation == "gelu" else ""
             result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, self.bias, activation, [], algorithm)  # noqa: SLF001  # as torch's inductor calls it
         else:
@@ -71,12 +77,12 @@ class Linear(nn.Linear):
         self._rounded, self.float16_max_rows = None, 0
 
     def use_onednn(self, max_rows: int = _ANY_ROWS) -> None:
-        """Have oneDNN multiply up to `max_rows` rows.
+        """Have oneDNN multiply up to `max_rows` rows a thread.
 
         For any number of rows, drop PyTorch's form of the weights.
         """
         self._packed = pack_for_onednn(self.weight.detach())
-        self.onednn_max_rows = max_rows
+        self.onednn_rows_per_thread = max_rows
         if max_rows == _ANY_ROWS:
             self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
@@ -107,7 +113,7 @@ def prepare_for_cpu(layers: Sequence[Linear], *, may_round: bool = False) -> ran
     move_to_huge_pages(area for layer in layers for area in layer.memory())
     if layers[0].rounded:
         _autotune_float16(layers)
-    return range(layers[0].float16_max_rows + 1, layers[0].onednn_max_rows + 1)
+    return range(layers[0].float16_max_rows + 1, layers[0].onednn_rows_per_thread + 1)
 
 
 def _lay_out(layers: Sequence[Linear]) -> None:
@@ -121,7 +127,7 @@ def _lay_out(layers: Sequence[Linear]) -> None:
         wins_few = has_onednn() and autotune_products().onednn_wins_few
         if wins_few and sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES:
             for layer in layers:
-                layer.use_onednn(_ONEDNN_ROWS_PER_THREAD * torch.get_num_threads())
+                layer.use_onednn(_ONEDNN_ROWS_PER_THREAD)
 
 
 def _autotune_float16(layers: Sequence[Linear]) -> None:

@@ -115,10 +115,11 @@ class PackedBatch:
 
     @classmethod
     def of(cls, batch: Sequence[Tokens], device: torch.device, onednn_rows: range = range(0)) -> Self:
-        """Lay a batch out; oneDNN multiplies numbers of rows in `onednn_rows`."""
+        """Lay a batch out; with one thread, oneDNN multiplies numbers of rows in `onednn_rows`."""
         counts = [item.count for item in batch]
         rows = sum(counts)
-        fillers = pad_rows(rows, onednn_rows) - rows
+        most = (onednn_rows.stop - 1) * torch.get_num_threads()
+        fillers = pad_rows(rows, range(onednn_rows.start, most + 1)) - rows
         ids = np.zeros(rows + fillers, dtype=np.int64)
         np.concatenate([item.ids for item in batch], out=ids[:rows])
         padded = np.array(counts + [1] * fillers, dtype=np.int64)

@@ -242,3 +242,13 @@ def test_what_waits_is_cut_into_few_equal_batches(waiting: int, expected: list[i
     while queue.waiting[0]:
         sizes.append(sum(counts(queue.take() or [])))
     assert sizes == expected
+
+
+def test_a_batch_is_no_larger_than_those_beside_it() -> None:
+    queue = Queue("even", BatchLimits(max_tokens=512, pads=False), Metrics(), time.monotonic, runners=2)
+    sizes = []
+    for runner, waiting in [(0, 11), (1, 33), (0, 11)]:
+        for _ in range(waiting):
+            queue.add(request(12), [0])
+        sizes.append(len(queue.take(runner) or []))
+    assert sizes == [11, 22, 22]

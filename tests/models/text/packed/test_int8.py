@@ -101,7 +101,9 @@ class Unrounded(nn.Module):
         super().__init__()
         self._weight, self._bias, self._factors = weight, bias, factors
 
-    def forward(self, rows: Tensor, activation: str = "none", residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, rows: Tensor, activation: str = "none", residual: Tensor | None = None, threads: int = 1
+    ) -> Tensor:
         result = functional.linear(rows, self._weight, self._bias)
         if activation == "gelu":
             return functional.gelu(result)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -153,18 +155,27 @@ def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "autotune_products", lambda: tuned)
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @needs_onednn
 @pytest.mark.usefixtures("avx2")
-def test_more_threads_make_more_rows_few() -> None:
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        layers = [layer(), layer()]
-        onednn_rows = prepare_for_cpu(layers)
-    finally:
-        torch.set_num_threads(threads)
-    assert onednn_rows == range(1, 193)
-    assert [one.onednn_max_rows for one in layers] == [192] * 2
+@pytest.mark.parametrize(("count", "by_onednn"), [(1, False), (2, True), (3, True)])
+def test_more_threads_of_a_pass_make_more_rows_few(count: int, by_onednn: bool) -> None:
+    one = layer()
+    with threads(2):  # those of the process; a runner has a share of them
+        assert prepare_for_cpu([one]) == range(1, 65)
+    with torch.profiler.profile() as profile:
+        one(torch.randn(128, 24), threads=count)
+    assert ("mkldnn::_linear_pointwise" in {event.name for event in profile.events() or ()}) is by_onednn
 
 
 @pytest.mark.usefixtures("avx2")
@@ -172,7 +183,7 @@ def test_large_weights_are_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(linear, "_MAX_DUPLICATED_BYTES", 2 * 24 * 40 * 4 - 1)
     layers = [layer(), layer()]
     prepare_for_cpu(layers)
-    assert [(one.onednn_max_rows, one.weight.stride()) for one in layers] == [(0, (1, 40))] * 2
+    assert [(one.onednn_rows_per_thread, one.weight.stride()) for one in layers] == [(0, (1, 40))] * 2
 
 
 @needs_onednn
@@ -185,14 +196,14 @@ def test_without_onednn_pytorch_multiplies(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     one = layer()
     assert not prepare_for_cpu([one])
-    assert one.onednn_max_rows == 0
+    assert one.onednn_rows_per_thread == 0
 
 
 @pytest.mark.usefixtures("avx2")
 def test_other_dtypes_and_devices_stay_as_they_are() -> None:
     for one in (layer().to(torch.bfloat16), layer().to("meta")):
         assert not prepare_for_cpu([one])
-        assert (one.onednn_max_rows, one.weight.stride()) == (0, (24, 1))
+        assert (one.onednn_rows_per_thread, one.weight.stride()) == (0, (24, 1))
 
 
 @needs_onednn
