@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from models.errors import SondeError
 from models.runtime import cpu
+from models.source import require_place
 from service.auth import Keyring
 from service.bench.flags import add_flags as add_bench_flags
 from service.commands import CLIENT_COMMANDS
@@ -86,6 +87,7 @@ def serve(parsed: argparse.Namespace) -> int:
         return serve_as_process(settings, _keyring(settings, made_before=parsed.keys_were_made), parsed.process_spec)
     keyring = _keyring(settings)
     _require_keys_file(settings, keyring)
+    _require_models(settings)
     configure_logs(settings)
     prepare_home(settings.home)
     with _logging_the_run(parsed, settings):
@@ -102,6 +104,7 @@ def up(parsed: argparse.Namespace) -> int:
 
     settings = read_settings(parsed)
     _require_keys_file(settings, _keyring(settings))  # one refusal here instead of one from each process
+    _require_models(settings)
     configure_logs(settings)
     prepare_home(settings.home)
     with _logging_the_run(parsed, settings):
@@ -199,6 +202,12 @@ def _require_keys_file(settings: Settings, keyring: Keyring) -> None:
             f"{settings.keys_file} is gone, and keys were made here: restore it, create new keys with 'sonde keys"
             f" create --scope infer', or delete {settings.keys_file.with_suffix('.lock')} to serve without keys"
         )
+
+
+def _require_models(settings: Settings) -> None:
+    """Raise ModelSourceError for a model that is not there, before seconds go into measuring the machine."""
+    for spec in settings.model:
+        require_place(spec)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -215,6 +215,22 @@ def test_no_service_is_open_to_others_without_keys(
     assert served == []
 
 
+@pytest.mark.parametrize("command", ["up", "serve"])
+@pytest.mark.parametrize("model", ["./nowhere", "net=nowhere.pt2", "all-minilm"])
+def test_a_model_that_is_not_there_is_refused_before_anything_starts(
+    sonde: Sonde,
+    served: list[Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    model: str,
+) -> None:
+    monkeypatch.setattr("service.processes.up.up", lambda *_: pytest.fail("it was started"))
+    assert sonde(command, "--model", model) == 1
+    assert model.removeprefix("net=") in capsys.readouterr().err
+    assert served == []
+
+
 @pytest.mark.parametrize(
     ("flags", "with_key"),
     [
@@ -283,6 +299,7 @@ def test_every_setting_has_a_flag_that_up_passes_on(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("service.processes.up.up", start)
     monkeypatch.setattr("service.logs.configure", lambda *_, **__: None)
     monkeypatch.setattr("service.cli.prepare_home", lambda home: None)
+    monkeypatch.setattr("service.cli.require_place", lambda spec: None)
     flags, value = given_as(name)
     assert cli.main(["up", *flags, *(["--insecure"] if name == "host" else [])]) == 0
     [(settings, serve, worker)] = started
