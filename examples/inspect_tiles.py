@@ -10,6 +10,7 @@ python -m examples.inspect_tiles --model ft:image-default:local:tiles --judge ne
 from __future__ import annotations
 
 import argparse
+import os
 from base64 import b64decode
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,8 +48,11 @@ def judge(
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder, in the order of their names."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    """The images of a folder, in the order of their names. Exits where there are none."""
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise SystemExit(f"{folder}: expected a folder with images ({' '.join(sorted(_SUFFIXES))}), found none")
+    return found
 
 
 def split_tiles(data: Path) -> tuple[list[Path], list[Path], list[Path]]:
@@ -77,7 +81,7 @@ def _scores(answers: list[Answer]) -> NDArray[np.float64]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--url", default=os.environ.get("SONDE_URL", "http://127.0.0.1:8000"))
     parser.add_argument("--model", default="image-default")
     parser.add_argument("--detector", choices=["padim", "patchcore"], default="padim")
     parser.add_argument("--alpha", type=float, default=0.05)
@@ -92,15 +96,18 @@ def main() -> None:
         good, kept, defects = [] if chosen.good is None else images_in(chosen.good), [], images_in(chosen.judge)
     else:
         parser.error("give --judge, or --tiles")
-    answers = judge(
-        chosen.url,
-        good,
-        [*kept, *defects],
-        model=chosen.model,
-        detector=chosen.detector,
-        alpha=chosen.alpha,
-        maps=chosen.maps is not None,
-    )
+    try:
+        answers = judge(
+            chosen.url,
+            good,
+            [*kept, *defects],
+            model=chosen.model,
+            detector=chosen.detector,
+            alpha=chosen.alpha,
+            maps=chosen.maps is not None,
+        )
+    except httpx.ConnectError:
+        raise SystemExit(f"nothing answers at {chosen.url}: start 'sonde up --model image-default'") from None
     for one in answers:
         verdict = "anomaly" if one["is_anomaly"] else "normal"
         print(f"{verdict:8} p = {one['p_value']:.3f}  score {one['score']:8.2f}  {one['path'].name}")

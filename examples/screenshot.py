@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -89,7 +90,7 @@ def said_by_pytorch(call: Callable[[], object]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--url", default=os.environ.get("SONDE_URL", "http://127.0.0.1:8000"))
     parser.add_argument("--image", type=Path, help="a screenshot; without it, one is drawn")
     chosen = parser.parse_args()
     screen = to_tensor(Image.open(chosen.image) if chosen.image else draw_screenshot())

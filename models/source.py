@@ -67,14 +67,33 @@ def parse_spec(spec: str) -> tuple[str, str]:
     return name, place
 
 
+def require_place(spec: str) -> None:
+    """Raise ModelSourceError for a model that is not where `--model` says; a hub id is not looked up."""
+    _, place = parse_spec(spec)
+    path = Path(place)
+    if place.endswith(PROGRAM):
+        if not path.is_file():
+            message = f"--model: expected a program of torch.export, and there is no file {place!r}"
+            raise ModelSourceError(message, param="model")
+    elif path.is_dir() or place in _DEFAULT_NAMES or place == IMAGE_MODEL or _is_hub_id(place):
+        return
+    elif path.exists():
+        raise ModelSourceError(f"--model: expected a directory with a model, got the file {place!r}", param="model")
+    else:
+        names = f"{DEFAULT_MODEL} and {IMAGE_MODEL} come as packages"
+        message = f"--model: there is no directory {place!r}; a hub id looks like 'owner/model', and {names}"
+        raise ModelSourceError(message, param="model")
+
+
+def _is_hub_id(place: str) -> bool:
+    return _HUB_ID.fullmatch(place) is not None and bool(place.split("/")[0].strip("."))  # ./model is a path
+
+
 def locate_program(spec: str) -> ModelSource:
     """Find the file of an exported program. Raises ModelSourceError when there is none."""
+    require_place(spec)
     name, place = parse_spec(spec)
     path = Path(place)
-    if not path.is_file():
-        raise ModelSourceError(
-            f"--model: expected a program of torch.export, and there is no file {place!r}", param="model"
-        )
     parts = [path, *(file for file in [path.with_suffix(DESCRIPTION)] if file.is_file())]
     return ModelSource(name, path, f"file {place}", sha256_of(*parts)[:12])
 
@@ -84,6 +103,7 @@ def locate(spec: str) -> ModelSource:
 
     Raises ModelSourceError when there is nothing to load, and UnsafeModelError when loading would need pickle or code.
     """
+    require_place(spec)
     name, place = parse_spec(spec)
     if Path(place).is_dir():
         path, origin = Path(place), f"directory {place}"
@@ -91,14 +111,8 @@ def locate(spec: str) -> ModelSource:
         path, origin = _shipped(), _SHIPPED
     elif place == IMAGE_MODEL:
         path, origin = _unpack_images(), "EfficientNet-Lite0 of sonde[images]"
-    elif _HUB_ID.fullmatch(place) and place.split("/")[0].strip("."):  # ./model is a path
-        path, origin = _download(place), f"hub model {place}"
-    elif Path(place).exists():
-        raise ModelSourceError(f"--model: expected a directory with a model, got the file {place!r}", param="model")
     else:
-        raise ModelSourceError(
-            f"--model: there is no directory {place!r}, and a hub id looks like 'owner/model'", param="model"
-        )
+        path, origin = _download(place), f"hub model {place}"
     weights = require_safe(path)
     if origin != _SHIPPED:
         require_quick_tokenizer(path)

@@ -10,11 +10,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
 from models.errors import SondeError
 from models.runtime import cpu
+from models.source import require_place
 from service.auth import Keyring
 from service.bench.flags import add_flags as add_bench_flags
 from service.commands import CLIENT_COMMANDS
@@ -27,6 +29,8 @@ from service.printable import printable
 from service.serve import configure_logs, prepare_torch, serve_alone, serve_as_process, serve_together
 
 log = logging.getLogger("sonde")
+# "--prot" is 0.83 like "--port"; "--host" is 0.67 like it.
+_SIMILAR = 0.8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,11 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given and given[0] in CLIENT_COMMANDS:
             return _run_client_command(given)
-        parsed = parser().parse_args(given)
+        parsed, unknown = parser().parse_known_args(given)
+        if unknown:
+            raise _unknown_argument(unknown[0], given[0], parsed)
         return int(parsed.run(parsed))
     except SondeError as error:
         print(f"sonde: {printable(error.message)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+
+
+def _unknown_argument(argument: str, command: str, parsed: argparse.Namespace) -> ConfigError:
+    """The error of an argument that a command does not take, with the flag that looks most like it."""
+    advice = f"'sonde {command} --help' lists the flags"
+    if not argument.startswith("-"):
+        example = f", such as --model {argument}" if hasattr(parsed, "model") else ""
+        return ConfigError(f"{argument!r}: expected a flag before it{example}; {advice}")
+    flags = [f"--{name.replace('_', '-')}" for name in vars(parsed)]
+    meant = get_close_matches(argument.partition("=")[0], flags, n=1, cutoff=_SIMILAR)
+    return ConfigError(f"{argument}: no flag of 'sonde {command}'; {f'did you mean {meant[0]}?' if meant else advice}")
 
 
 def _run_client_command(arguments: Sequence[str]) -> int:
@@ -70,6 +87,7 @@ def serve(parsed: argparse.Namespace) -> int:
         return serve_as_process(settings, _keyring(settings, made_before=parsed.keys_were_made), parsed.process_spec)
     keyring = _keyring(settings)
     _require_keys_file(settings, keyring)
+    _require_models(settings)
     configure_logs(settings)
     prepare_home(settings.home)
     with _logging_the_run(parsed, settings):
@@ -86,6 +104,7 @@ def up(parsed: argparse.Namespace) -> int:
 
     settings = read_settings(parsed)
     _require_keys_file(settings, _keyring(settings))  # one refusal here instead of one from each process
+    _require_models(settings)
     configure_logs(settings)
     prepare_home(settings.home)
     with _logging_the_run(parsed, settings):
@@ -183,6 +202,12 @@ def _require_keys_file(settings: Settings, keyring: Keyring) -> None:
             f"{settings.keys_file} is gone, and keys were made here: restore it, create new keys with 'sonde keys"
             f" create --scope infer', or delete {settings.keys_file.with_suffix('.lock')} to serve without keys"
         )
+
+
+def _require_models(settings: Settings) -> None:
+    """Raise ModelSourceError for a model that is not there, before seconds go into measuring the machine."""
+    for spec in settings.model:
+        require_place(spec)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -147,7 +147,7 @@ def _describe(tuned: ProductAutotune) -> str:
     """Why bfloat16 is preferred, or float32."""
     gain = tuned.bfloat16_gain
     if gain == 0:
-        return "this PyTorch multiplies bfloat16 on this processor not at all, or slowly"
+        return "PyTorch multiplies bfloat16 slowly or not at all on this processor"
     if tuned.prefers_bfloat16:
         return f"it multiplies {gain:.1f} times as fast as float32 here"
     if gain >= 1:

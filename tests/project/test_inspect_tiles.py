@@ -58,3 +58,17 @@ def test_the_tiles_are_split_as_the_protocol_says(tmp_path: Path) -> None:
     assert [path.stem for path in kept] == ["000", "005"]
     assert len(good) == 8
     assert [path.name for path in defects] == ["000.jpg", "001.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"), [("nowhere", "nowhere: expected a folder with images"), ("new", "nothing answers at")]
+)
+def test_a_wrong_folder_and_a_service_that_is_not_there_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, message: str
+) -> None:
+    save_tiles(tmp_path / "new", 1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SONDE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(sys, "argv", ["inspect_tiles", "--judge", folder])
+    with pytest.raises(SystemExit, match=message):
+        inspect_tiles.main()

@@ -215,6 +215,22 @@ def test_no_service_is_open_to_others_without_keys(
     assert served == []
 
 
+@pytest.mark.parametrize("command", ["up", "serve"])
+@pytest.mark.parametrize("model", ["./nowhere", "net=nowhere.pt2", "all-minilm"])
+def test_a_model_that_is_not_there_is_refused_before_anything_starts(
+    sonde: Sonde,
+    served: list[Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    model: str,
+) -> None:
+    monkeypatch.setattr("service.processes.up.up", lambda *_: pytest.fail("it was started"))
+    assert sonde(command, "--model", model) == 1
+    assert model.removeprefix("net=") in capsys.readouterr().err
+    assert served == []
+
+
 @pytest.mark.parametrize(
     ("flags", "with_key"),
     [
@@ -283,6 +299,7 @@ def test_every_setting_has_a_flag_that_up_passes_on(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("service.processes.up.up", start)
     monkeypatch.setattr("service.logs.configure", lambda *_, **__: None)
     monkeypatch.setattr("service.cli.prepare_home", lambda home: None)
+    monkeypatch.setattr("service.cli.require_place", lambda spec: None)
     flags, value = given_as(name)
     assert cli.main(["up", *flags, *(["--insecure"] if name == "host" else [])]) == 0
     [(settings, serve, worker)] = started
@@ -293,6 +310,9 @@ def test_every_setting_has_a_flag_that_up_passes_on(monkeypatch: pytest.MonkeyPa
     assert any(name in vars(cli.parser().parse_args([command])) for command in ("serve", "worker"))
 
 
+_LISTED = "'sonde {} --help' lists the flags"
+
+
 @pytest.mark.parametrize(
     ("command", "flag"),
     [("worker", "--port"), ("worker", "--workers"), ("worker", "--max-inputs"), ("serve", "--job-poll-s")],
@@ -300,10 +320,24 @@ def test_every_setting_has_a_flag_that_up_passes_on(monkeypatch: pytest.MonkeyPa
 def test_a_command_has_only_flags_that_mean_something(
     capsys: pytest.CaptureFixture[str], command: str, flag: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([command, flag, "2"])
-    assert ended.value.code == 2
-    assert f"unrecognized arguments: {flag} 2" in capsys.readouterr().err
+    assert cli.main([command, flag, "2"]) == 2
+    assert capsys.readouterr().err == f"sonde: {flag}: no flag of 'sonde {command}'; {_LISTED.format(command)}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--prot", "9"], "--prot: no flag of 'sonde serve'; did you mean --port?"),
+        (["up", "--modle=x"], "--modle=x: no flag of 'sonde up'; did you mean --model?"),
+        (["up", "./net"], f"'./net': expected a flag before it, such as --model ./net; {_LISTED.format('up')}"),
+        (["keys", "list", "all"], f"'all': expected a flag before it; {_LISTED.format('keys')}"),
+    ],
+)
+def test_an_unknown_argument_is_told_the_nearest_flag(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err == f"sonde: {message}\n"
 
 
 def test_without_flags_the_environment_counts(served: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,16 +355,7 @@ def test_a_wrong_setting_is_named(sonde: Sonde, served: list[Settings], capsys: 
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        [],
-        ["fly"],
-        ["keys"],
-        ["keys", "fly"],
-        ["keys", "create"],
-        ["keys", "revoke"],
-        ["serve", "--prot", "1"],
-        ["serve", "--device", "tpu"],
-    ],
+    [[], ["fly"], ["keys"], ["keys", "fly"], ["keys", "create"], ["keys", "revoke"], ["serve", "--device", "tpu"]],
 )
 def test_what_is_asked_for_wrongly_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -135,8 +135,8 @@ def read_rows(
 def find_faults(path: Path, task: str, columns: Mapping[str, str]) -> list[TrainingDataError]:
     """The faults of all rows of a file of texts, up to 100; none where the rows can be read.
 
-    A fault that ends the reading, such as a byte that is not UTF-8, is the last one. So is a fault of the columns, which
-    all rows below one header share.
+    A fault that ends the reading, such as a byte that is not UTF-8, is the last one. So is a fault of the columns:
+    all rows below one header share it.
     """
     faults: list[TrainingDataError] = []
 

@@ -200,7 +200,7 @@ class EncoderComparison:
         if best.low > 0:
             return self._further_objection(len(folds) + 1)
         errors = f"the frozen one is wrong on {int((frozen != truth).sum())} of {len(rows)} rows"
-        return f"{errors}, and the lead of one without errors would not show ({self._interval(best)})"
+        return f"{errors}, so even an encoder without errors would show no clear lead ({self._interval(best)})"
 
     def _tune_and_compare(self, folds: Sequence[Fold]) -> ComparisonResult:
         tuned, first = self._measure_tuned(folds[0])

@@ -26,7 +26,7 @@ def test_what_is_asked_for_is_taken() -> None:
         (1.8, "bfloat16", "bfloat16 since it multiplies 1.8 times as fast as float32 here"),
         (1.1, "float32", "float32 since bfloat16 multiplies only 1.10 times as fast here"),
         (0.5, "float32", "float32 since it multiplies 2.0 times as fast as bfloat16 here"),
-        (0.0, "float32", "float32 since this PyTorch multiplies bfloat16 on this processor not at all, or slowly"),
+        (0.0, "float32", "float32 since PyTorch multiplies bfloat16 slowly or not at all on this processor"),
     ],
 )
 def test_bfloat16_only_where_it_is_faster(

@@ -425,8 +425,8 @@ def test_auto_tunes_nothing_where_even_an_encoder_without_errors_would_not_be_se
     assert tuning.called == tuned
     said = [event.get("message", "") for event in events]
     explained = (
-        f"no tuned encoder: the frozen one is wrong on {wrong} of 60 rows, and the lead of one without "
-        f"errors would not show"
+        f"no tuned encoder: the frozen one is wrong on {wrong} of 60 rows, so even an encoder without "
+        f"errors would show no clear lead"
     )
     assert any(explained in message for message in said) == (not tuned)
 

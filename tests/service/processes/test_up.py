@@ -83,7 +83,9 @@ def test_nothing_is_left_when_up_is_killed(tmp_path: Path) -> None:
 
 
 def test_what_serve_cannot_do_ends_up_with_its_code(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "service.cli", "up", "--port", "0", "--home", str(tmp_path), "--model", "/nowhere"]
+    model = str(tmp_path / "a directory without a model")
+    Path(model).mkdir()
+    command = [sys.executable, "-m", "service.cli", "up", "--port", "0", "--home", str(tmp_path), "--model", model]
     began = time.monotonic()
     assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 1
     assert time.monotonic() - began < 40
