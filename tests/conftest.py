@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -49,7 +50,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what the imports made out of collections, which took a fifth of the tests' processor time."""
+    """Leave what the imports made out of collections, which took a fifth of the tests' processor time.
+
+    And let PyTorch's loggers propagate: pytest adds its handlers to each logger that does not, six times a test.
+    """
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.propagate = True
     gc.collect()
     gc.freeze()
     gc.set_threshold(7_000)
