@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,16 @@ def test_a_process_of_tests_is_a_fork() -> None:
         pytest.skip("these tests run in the process that was started")
     assert Forking.current is not None
     assert "fork_server" in Path("/proc/self/cmdline").read_text()
+
+
+def test_a_fork_shares_huge_pages_and_finalizes_nothing_that_was_imported() -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("these tests run in the process that was started")
+    assert "torch.library" not in {entry.func.__module__ for entry in vars(weakref.finalize)["_registry"].values()}
+    huge = re.search(r"AnonHugePages:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text())
+    if tuple(map(int, platform.release().split(".")[:2])) < (6, 1) or huge is None:
+        pytest.skip("this kernel moves no memory into huge pages on request")
+    assert int(huge[1]) > 0
 
 
 @pytest.mark.parametrize(

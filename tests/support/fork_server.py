@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -63,6 +64,7 @@ _LIBRARIES = (
 _MAX_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 16
 _PR_SET_CHILD_SUBREAPER = 36
+_MADV_COLLAPSE = 25
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,10 @@ def main() -> None:
 
 
 def _import_all() -> None:
-    """Import what programs of ours import, and exempt it from garbage collection."""
+    """Import what programs of ours import, and exempt it from garbage collection and from what is done at the end.
+
+    PyTorch's finalizers take out of its tables what they hold, which takes 40 ms and reads most of the memory.
+    """
     gc.disable()
     for package in ("models", "service"):
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
@@ -214,6 +219,21 @@ def _import_all() -> None:
         importlib.import_module(library)
     gc.freeze()
     gc.enable()
+    vars(weakref.finalize)["_registry"].clear()
+    _use_huge_pages()
+
+
+def _use_huge_pages() -> None:
+    """Move this process's memory into huge pages: a fork copies an entry for each, instead of 512.
+
+    Linux 6.1 and later can; earlier ones refuse.
+    """
+    libc = ctypes.CDLL(None)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, access, _, _, file, *_ = line.split()
+        start, end = (int(number, 16) for number in place.split("-"))
+        if access == "rw-p" and file == "0":
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_COLLAPSE)
 
 
 def _fork_on_command(commands: socket.socket, interrupt: Any) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Literal
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.sensors.adaptive.detector import DETECTOR_ID, fit_adaptive
+from models.sensors.detectors import network
 from models.sensors.detectors.factory import DETECTORS
 from models.sensors.detectors.network import NetworkDetector
 from models.sensors.fitting import fit_sensor
@@ -19,6 +21,15 @@ from models.sensors.model import AnomalyModel, Readings, Scored, SensorKind
 from models.training.sensors.fit_forecaster import ForecastPlan, fit_forecaster
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_training() -> Iterator[None]:
+    """A sixth of a network's epochs: in which units it learns does not depend on how long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_MOST_EPOCHS", 10)
+        yield
+
 
 COLUMNS = ("a", "b")
 EVERY = [(kind, name) for kind, group in DETECTORS.items() for name in group] + [("series", DETECTOR_ID)]

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.text.packed import bert
+from models.text.packed import torchscript
 
 
 @pytest.fixture(scope="module", autouse=True)
 def layers_in_python() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bert, "script_in_one", lambda module, *methods: module)
+        patch.setattr(torchscript, "script", lambda code: code)
         yield
