@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from models.errors import SondeError
 from models.runtime import cpu
@@ -33,30 +33,37 @@ log = logging.getLogger("sonde")
 _SIMILAR = 0.8
 
 
+class _Parser(argparse.ArgumentParser):
+    """A command, or an action of one, that refuses an unknown argument with the flag that looks most like it."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The arguments; none is left over. Raises ConfigError."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            raise self._unknown_argument(unknown[0])
+        return parsed, unknown
+
+    def _unknown_argument(self, argument: str) -> ConfigError:
+        flags = [flag for flag, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
+        advice = f"'{self.prog} --help' lists the flags"
+        if not argument.startswith("-"):
+            example = f", such as --model {argument}" if argument and "--model" in flags else ""
+            return ConfigError(f"{argument!r}: expected a flag before it{example}; {advice}")
+        meant = get_close_matches(argument.partition("=")[0], flags, n=1, cutoff=_SIMILAR)
+        return ConfigError(f"{argument}: no flag of '{self.prog}'; {f'did you mean {meant[0]}?' if meant else advice}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `sonde`; return its exit code: 0, 1 after a failure, 2 for wrong flags or settings."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if given and given[0] in CLIENT_COMMANDS:
             return _run_client_command(given)
-        parsed, unknown = parser().parse_known_args(given)
-        if unknown:
-            raise _unknown_argument(unknown[0], given[0], parsed)
+        parsed = parser().parse_args(given)
         return int(parsed.run(parsed))
     except SondeError as error:
         print(f"sonde: {printable(error.message)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-
-
-def _unknown_argument(argument: str, command: str, parsed: argparse.Namespace) -> ConfigError:
-    """The error of an argument that a command does not take, with the flag that looks most like it."""
-    advice = f"'sonde {command} --help' lists the flags"
-    if not argument.startswith("-"):
-        example = f", such as --model {argument}" if hasattr(parsed, "model") else ""
-        return ConfigError(f"{argument!r}: expected a flag before it{example}; {advice}")
-    flags = [f"--{name.replace('_', '-')}" for name in vars(parsed)]
-    meant = get_close_matches(argument.partition("=")[0], flags, n=1, cutoff=_SIMILAR)
-    return ConfigError(f"{argument}: no flag of 'sonde {command}'; {f'did you mean {meant[0]}?' if meant else advice}")
 
 
 def _run_client_command(arguments: Sequence[str]) -> int:
@@ -212,7 +219,7 @@ def _require_models(settings: Settings) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The commands and flags of `sonde`."""
-    made = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
+    made = _Parser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
     made.add_argument("--version", action="version", version=f"sonde {importlib.metadata.version('sonde')}")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for run, (about, names, examples) in _SERVICES.items():
