@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.runtime.device import threads_set_to
 from models.runtime.fbgemm import has_fbgemm
 from models.runtime.product_autotune import ProductAutotune, ProductTimes
 from models.text.packed import linear
+from models.text.packed.architectures import BertShape
+from models.text.packed.bert import PackedBert
 from models.text.packed.linear import Linear, has_onednn, prepare_for_cpu
+from models.text.packed.packed_batch import PackedBatch
+from models.text.tokenization import Tokens
 
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="PyTorch has no oneDNN here")
 needs_fbgemm = pytest.mark.skipif(not has_fbgemm(), reason="PyTorch has no FBGEMM here")
@@ -155,27 +159,30 @@ def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "autotune_products", lambda: tuned)
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @needs_onednn
 @pytest.mark.usefixtures("avx2")
 @pytest.mark.parametrize(("count", "by_onednn"), [(1, False), (2, True), (3, True)])
 def test_more_threads_of_a_pass_make_more_rows_few(count: int, by_onednn: bool) -> None:
     one = layer()
-    with threads(2):  # those of the process; a runner has a share of them
+    with threads_set_to(2):  # those of the process; a runner has a share of them
         assert prepare_for_cpu([one]) == range(1, 65)
     with torch.profiler.profile() as profile:
         one(torch.randn(128, 24), threads=count)
     assert ("mkldnn::_linear_pointwise" in {event.name for event in profile.events() or ()}) is by_onednn
+
+
+@needs_onednn
+@pytest.mark.usefixtures("avx2")
+@pytest.mark.parametrize(("count", "by_onednn"), [(1, False), (2, True)])
+@pytest.mark.slow
+def test_a_network_counts_the_threads_of_its_pass(count: int, by_onednn: bool) -> None:
+    cpu, shape = torch.device("cpu"), BertShape(9, 128, 0, 24, 1, 2, 40, 1e-5, 0)
+    network = PackedBert(shape).placed(cpu, torch.float32)
+    with threads_set_to(count), torch.profiler.profile() as profile:
+        batch = PackedBatch.of([Tokens(np.zeros(97, np.int32), 97)], cpu, network.onednn_rows)
+        network.embed(batch, "mean")
+    assert ("mkldnn::_linear_pointwise" in {event.name for event in profile.events() or ()}) is by_onednn
+    assert (len(batch.ids) > 97) is by_onednn, "rows are filled up for oneDNN alone"
 
 
 @pytest.mark.usefixtures("avx2")
