@@ -55,7 +55,8 @@ def draw(path: Path, table: Table, found: ScoredRows, columns: Sequence[str], al
     from models.training.sensors.report_plots import highest_of_stretches
     from service import plots
 
-    kept = highest_of_stretches(found.scores).tolist()
+    machines = np.concatenate([rows for _, rows in each_stream(table)])
+    kept = machines[highest_of_stretches(found.scores[machines])].tolist()
     order = np.argsort(-found.shares[found.p_values <= alpha].sum(axis=0), kind="stable").tolist()
     data = {
         "x": [_places(table)[at] for at in kept],

@@ -46,7 +46,7 @@ _STRING = r'"(?:[^"\\]++|\\.)*+"?'
 _MAX_CHARACTERS_TO_VALUE = 2 * 1024 * 1024
 _STEPS = re.compile(rf"[\[{{](?:[^]\[{{}}\"]++|{_STRING})*+[]}}]|{_STRING}|[]\[{{}},]", re.DOTALL)
 # A NaN, and strings, which may hold one.
-_NAN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|\bNaN\b', re.DOTALL)
+_NAN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?<![-\w])NaN\b', re.DOTALL)
 # Parsing a large body takes several times its memory, so one thread does it, one body at a time.
 _PARSE_THREAD = ThreadPoolExecutor(1, "bodies")
 # No body has this number of fields; one with more is cut, because pydantic describes each unknown field.
