@@ -185,10 +185,18 @@ def _require_keys_file(settings: Settings, keyring: Keyring) -> None:
         )
 
 
+class _ShowVersion(argparse.Action):
+    """Prints the version, and reads it only then: that takes 1 MB and more of each server process."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"{parser.prog} {importlib.metadata.version('sonde')}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands and flags of `sonde`."""
     made = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
-    made.add_argument("--version", action="version", version=f"sonde {importlib.metadata.version('sonde')}")
+    made.add_argument("--version", action=_ShowVersion, nargs=0, help="show program's version number and exit")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for run, (about, names, examples) in _SERVICES.items():
         command = add_command(commands, run.__name__, about, str(run.__doc__), examples)
