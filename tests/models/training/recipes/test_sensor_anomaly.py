@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.registry.artifact import Golden
 from models.sensors.calibrated_detector import CalibratedDetector, most_columns
+from models.sensors.detectors import network
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
@@ -262,8 +263,9 @@ def test_a_file_without_normal_rows_to_train_on_ends_the_job_at_once(tmp_path: P
 @pytest.mark.parametrize("groups", [1, 300], ids=["one group", "groups of ten"])
 @pytest.mark.parametrize("detector", ["auto", "autoencoder"])
 def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(
-    tmp_path: Path, groups: int, detector: str
+    tmp_path: Path, groups: int, detector: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(network, "_MOST_EPOCHS", 10)  # of 33, which find the same anomalies
     labels = (np.random.default_rng(2).random(3000) < 0.2).astype(int).tolist()
     directory = labelled(tmp_path, labels, groups, kind="records", detector=detector)
     assert run(directory, lambda event: None) == 0
