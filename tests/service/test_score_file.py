@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,24 @@ def test_whatever_the_time_is_written_like_it_is_drawn(service: TestClient, tmp_
     flags = ("--url", "http://localhost", "--timestamp", "at", "--plot", str(tmp_path / "t.svg"))
     assert score(str(tmp_path / "t.csv"), "--model", PUMP, *flags) == 0
     assert (tmp_path / "t.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_each_time_is_written_once_for_the_plot_and_once_for_the_events(
+    service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Counter[float]()
+
+    def counted(seconds: float, zone: object) -> str:
+        written[seconds] += 1
+        return str(seconds)
+
+    monkeypatch.setattr("service.score_output.to_iso", counted)
+    monkeypatch.setattr("service.plots.series", lambda data: None)
+    monkeypatch.setattr("service.plots.render", lambda plot, kind: b"")
+    flags = ("--url", "http://localhost", "--timestamp", "at", "--plot", str(tmp_path / "t.svg"))
+    assert score(str(table), "--model", PUMP, *flags) == 0
+    assert set(written.values()) == {2}
+    assert len(written) == 100
 
 
 @pytest.mark.slow

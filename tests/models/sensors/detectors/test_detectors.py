@@ -18,6 +18,7 @@ from scipy.stats import norm
 from models.errors import ModelSourceError
 from models.sensors.block_calibration import BlockedCalibration, correlation_time
 from models.sensors.calibrated_detector import CalibratedDetector
+from models.sensors.detectors import network
 from models.sensors.detectors.combined import EnsembleSeries
 from models.sensors.detectors.factory import build
 from models.sensors.detectors.records import PcaDetector
@@ -57,8 +58,11 @@ def normal(rows: int, seed: int = 0) -> Doubles:
 
 @pytest.fixture(scope="module")
 def sensors() -> Sensors:
+    """Every detector; networks learn for a third of their epochs, which is enough for what is tested."""
     x = normal(800)
-    return {key: fit_sensor(*key, COLUMNS, [x], seed=3) for key in (*CHEAP, *NETWORKS)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_MOST_EPOCHS", 20)
+        return {key: fit_sensor(*key, COLUMNS, [x], seed=3) for key in (*CHEAP, *NETWORKS)}
 
 
 @pytest.mark.parametrize("key", [*CHEAP, *NETWORKS], ids="-".join)
