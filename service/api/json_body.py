@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope
 from service.api.body_counts import BodyCounts
 from service.api.error_responses import path_of
 from service.api.image_bodies import begins_like_image, is_form, is_image_body, read_image_body
-from service.api.readings_parts import READINGS, cut_readings
+from service.api.readings_parts import READINGS, blank_strings, cut_readings
 from service.api.schemas.requests import require_count, shorten_name
 from service.config import Settings
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
@@ -45,8 +45,8 @@ _STRING = r'"(?:[^"\\]++|\\.)*+"?'
 # A list or object that holds no other is one step, because it ends before the fault begins.
 _MAX_CHARACTERS_TO_VALUE = 2 * 1024 * 1024
 _STEPS = re.compile(rf"[\[{{](?:[^]\[{{}}\"]++|{_STRING})*+[]}}]|{_STRING}|[]\[{{}},]", re.DOTALL)
-# A NaN, and strings, which may hold one.
-_NAN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|\bNaN\b', re.DOTALL)
+# Begins as it is searched for, which is ten times as fast as one that begins with what may not be before it.
+_NAN = re.compile(rb"NaN(?<![-\w]NaN)\b")
 # Parsing a large body takes several times its memory, so one thread does it, one body at a time.
 _PARSE_THREAD = ThreadPoolExecutor(1, "bodies")
 # No body has this number of fields; one with more is cut, because pydantic describes each unknown field.
@@ -206,7 +206,11 @@ async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
 
 def _with_nulls(body: bytes) -> bytes:
     """The body with null for each NaN, as pandas and NumPy have a missing reading; JSON has no NaN."""
-    return _NAN.sub(lambda found: found[0] if found[0].startswith(b'"') else b"null", body)
+    nulled, begin = bytearray(), 0
+    for found in _NAN.finditer(blank_strings(body)):
+        nulled += body[begin : found.start()] + b"null"
+        begin = found.end()
+    return bytes(nulled + body[begin:])
 
 
 async def _run_in_parse_thread(work: Callable[..., T], *arguments: Any) -> T:

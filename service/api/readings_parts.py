@@ -99,7 +99,7 @@ def _ends(body: bytes, at: int, close: bytes | None) -> Iterator[re.Match[bytes]
     The first that looks like an end may be within the name of a column. The next one is in no string.
     """
     window = body[at : at + _PART_BYTES + _MAX_ROW_BYTES]
-    for blank in (bytes, _blank_strings):
+    for blank in (bytes, blank_strings):
         if (end := _find_end(blank(window), close)) is not None:
             yield end
 
@@ -113,7 +113,7 @@ def _find_end(window: bytes, close: bytes | None) -> re.Match[bytes] | None:
     return _LAST_ENDS[close].search(window, 0, full) or _ENDS[close].search(window, begin)
 
 
-def _blank_strings(part: bytes) -> bytes:
+def blank_strings(part: bytes) -> bytes:
     """The same bytes with NUL for those of strings; `part` begins outside of strings."""
     plain = np.frombuffer(part.replace(b"\\\\", b"__").replace(b'\\"', b"__"), np.uint8)
     is_within = np.cumsum(plain == ord('"'), dtype=np.uint8) & 1  # the count may wrap: only its last bit is used

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import math
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,7 +20,7 @@ from fastapi.testclient import TestClient
 from starlette.types import Message
 
 from service.api.image_bodies import read_image_body
-from service.api.json_body import _loads, read_bytes
+from service.api.json_body import _loads, _with_nulls, read_bytes
 from tests.support.app import MakeApp
 
 GOOD = json.dumps({"model": "fake", "input": "hello"}).encode()
@@ -264,6 +265,23 @@ def test_quotes_within_texts_are_no_strings(client: TestClient) -> None:
     assert (
         post(client, json.dumps({"model": "fake", "input": '"' * 100_000 + "\\" * 10_001}).encode()).status_code == 200
     )
+
+
+def test_looking_for_nan_in_strings_full_of_escapes_takes_linear_time() -> None:
+    body = b'{"series": [NaN, "' + b'\\"' * 50_000
+    began = time.thread_time()
+    assert _with_nulls(body) == body.replace(b"NaN", b"null")
+    assert time.thread_time() - began < 1
+
+
+def test_many_nans_take_little_more_memory_than_the_body() -> None:
+    body = b'{"series": [%b"NaN", -NaN]}' % (b"NaN," * 50_000)
+    tracemalloc.start()
+    nulled = _with_nulls(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert nulled == b'{"series": [%b"NaN", -NaN]}' % (b"null," * 50_000)
+    assert peak < 10 * len(body)
 
 
 def test_as_many_inputs_as_allowed_pass(client: TestClient) -> None:
