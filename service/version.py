@@ -1,4 +1,4 @@
-"""Sonde's version, read once: what is read to find it takes 1 MB of each process that is forked later."""
+"""Sonde's version, read once: what is read to find it takes memory of each process that is forked later."""
 
 from importlib.metadata import version
 
