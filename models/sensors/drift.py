@@ -22,9 +22,9 @@ class DriftMonitor:
 
     Its capital is in two bets (small p-values, no bet), and 1 % moves between them at each step (Retrain or not
     retrain). While p-values are independent, and uniform or larger, the capital does not grow in expectation. It
-    restarts from 1 whenever it falls below (a CUSUM over e-values: Shin, Ramdas, Rinaldo 2023), so that the distant past
-    does not count. It is held below 10⁶, so that a drift that is over is forgotten. `p_value` is 1 / capital. Drift is
-    detected from a capital of 10,000 on, which such p-values take 10,000 bets or more on average to reach.
+    restarts from 1 whenever it falls below (a CUSUM over e-values: Shin, Ramdas, Rinaldo 2023), so that the distant
+    past does not count. It is held below 10⁶, so that a drift that is over is forgotten. `p_value` is 1 / capital.
+    Drift is detected from a capital of 10,000 on, which such p-values take 10,000 bets or more on average to reach.
 
     Larger p-values keep the promise of `alpha`: the calibration allows for stretches that differ, and most do not.
 
