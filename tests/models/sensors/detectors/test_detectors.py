@@ -313,6 +313,19 @@ def test_drift_is_seen_and_uniform_p_values_are_none() -> None:
     assert not again.update(random.random(5000)).detected, "a drift that is over is forgotten"
 
 
+def test_p_values_larger_than_uniform_ones_are_no_drift() -> None:
+    """A calibration that allows for stretches that differ gives them where stretches do not."""
+    random = np.random.default_rng(1)
+    monitor = DriftMonitor()
+    assert not any(monitor.update(random.random(10) ** 0.5).detected for _ in range(500))
+
+
+def test_a_state_that_had_bet_on_large_p_values_is_read() -> None:
+    earlier = np.array([0.2, 0.8, 1e5, 3.0])
+    again = DriftMonitor.from_array(earlier, 7)
+    assert (again.verdict().detected, again.until_next) == (False, 3)
+
+
 def test_drift_counts_every_strideth_p_value_however_they_come() -> None:
     p_values = np.random.default_rng(2).random(100)
     whole, pieces = DriftMonitor(7), DriftMonitor(7)
