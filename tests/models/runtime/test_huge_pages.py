@@ -60,7 +60,7 @@ def test_a_start_does_not_wait_for_a_busy_system(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     seconds = itertools.count(step=0.4)
-    monkeypatch.setattr(huge_pages.time, "perf_counter", lambda: next(seconds))
+    monkeypatch.setattr("models.runtime.huge_pages.time.perf_counter", lambda: next(seconds))
     monkeypatch.setattr(huge_pages, "_collapse", lambda page: 0)
     with caplog.at_level(logging.INFO, "models.runtime.huge_pages"):
         assert move_to_huge_pages([(0, 8 * PAGE_BYTES)]) == 2
