@@ -45,6 +45,8 @@ _STRING = r'"(?:[^"\\]++|\\.)*+"?'
 # A list or object that holds no other is one step, because it ends before the fault begins.
 _MAX_CHARACTERS_TO_VALUE = 2 * 1024 * 1024
 _STEPS = re.compile(rf"[\[{{](?:[^]\[{{}}\"]++|{_STRING})*+[]}}]|{_STRING}|[]\[{{}},]", re.DOTALL)
+# Begins as it is searched for, which is ten times as fast as one that begins with what may not be before it.
+_NAN = re.compile(rb"NaN(?<![-\w]NaN)\b")
 # Parsing a large body takes several times its memory, so one thread does it, one body at a time.
 _PARSE_THREAD = ThreadPoolExecutor(1, "bodies")
 # No body has this number of fields; one with more is cut, because pydantic describes each unknown field.
@@ -205,13 +207,13 @@ async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
 def _with_nulls(body: bytes) -> bytes:
     """The body with null for each NaN, as pandas and NumPy have a missing reading; JSON has no NaN.
 
-    A negative NaN is left, for the error that names it. No regular expression: it would hold the interpreter's lock.
+    A negative NaN is left, for the error that names it.
     """
-    parts, at = list[bytes](), 0
-    for part in blank_strings(body).replace(b"-NaN", b"-___").split(b"NaN"):
-        parts.append(body[at : at + len(part)])
-        at += len(part) + len(b"NaN")
-    return b"null".join(parts)
+    nulled, begin = bytearray(), 0
+    for found in _NAN.finditer(blank_strings(body)):
+        nulled += body[begin : found.start()] + b"null"
+        begin = found.end()
+    return bytes(nulled + body[begin:])
 
 
 async def _run_in_parse_thread(work: Callable[..., T], *arguments: Any) -> T:

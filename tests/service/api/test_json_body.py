@@ -275,6 +275,16 @@ def test_quotes_within_texts_are_no_strings(client: TestClient) -> None:
     )
 
 
+def test_many_nans_take_little_more_memory_than_the_body() -> None:
+    body = b'{"series": [%b"NaN", -NaN]}' % (b"NaN," * 50_000)
+    tracemalloc.start()
+    nulled = _with_nulls(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert nulled == b'{"series": [%b"NaN", -NaN]}' % (b"null," * 50_000)
+    assert peak < 10 * len(body)
+
+
 def test_as_many_inputs_as_allowed_pass(client: TestClient) -> None:
     texts = ["a"] * 2048
     assert client.post("/v1/embeddings", json={"model": "fake", "input": texts}).status_code == 200
