@@ -352,6 +352,7 @@ def test_a_flow_is_no_quality_by_its_symbol_alone(tmp_path: Path, quality: str) 
     [
         ("P.Value", "P.Q"),
         ("P", "P (q)"),
+        ("P.PV", "P.PV_QC"),
         ("P (bar)", "P (bar) (QC)"),
         ("P (value)", "P [Q]"),
         ("Value", "Q"),
