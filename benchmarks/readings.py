@@ -32,7 +32,7 @@ NAME = "ft:sensors:local:bench-{}"
 
 def publish(registry: Registry, kind: SensorKind, detector: str, columns: int) -> str:
     """Put a detector of noise in service; return its name."""
-    name = NAME.format(kind)
+    name = NAME.format(f"{kind}-{detector}")
     readings = np.random.default_rng(0).standard_normal((10_000, columns))
     sensor = fit_sensor(kind, detector, tuple(f"c{number}" for number in range(columns)), [readings])
     with tempfile.TemporaryDirectory() as staged:
@@ -68,12 +68,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="the median round is printed")
     parser.add_argument("--clients", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000], help="rows of a request")
+    parser.add_argument("--records", nargs="*", default=["pca"], help="detectors of records")
+    parser.add_argument("--series", nargs="*", default=["level"], help="detectors of series")
     parser.add_argument("--missing", type=float, nargs="+", default=[0.0], help="shares of values that are null")
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         registry = Registry(Path(home) / "models")
-        kinds: list[tuple[SensorKind, str]] = [("records", "pca"), ("series", "level")]
-        names = {kind: publish(registry, kind, detector, parsed.columns) for kind, detector in kinds}
+        detectors: list[tuple[SensorKind, str]] = [("records", name) for name in parsed.records]
+        detectors += [("series", name) for name in parsed.series]
+        models = [(kind, name, publish(registry, kind, name, parsed.columns)) for kind, name in detectors]
         process = subprocess.Popen(
             [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--home", home],
             stdout=subprocess.PIPE,
@@ -83,8 +86,8 @@ def main() -> None:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().split("ready on ")[1].split(" ")[0]
-            for (kind, detector), rows in itertools.product(kinds, parsed.sizes):
-                sent = {share: bodies(names[kind], kind, rows, parsed.columns, share) for share in parsed.missing}
+            for (kind, detector, name), rows in itertools.product(models, parsed.sizes):
+                sent = {share: bodies(name, kind, rows, parsed.columns, share) for share in parsed.missing}
                 results: dict[float, list[Summary]] = {share: [] for share in sent}
                 for _ in range(parsed.rounds):  # of each share in turn, since the machine's speed varies
                     for share, requests in sent.items():

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from openai import OpenAI
+from openai import APIConnectionError, OpenAI
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -106,7 +106,10 @@ def _dot(a: list[float], b: list[float]) -> float:
 
 def main() -> None:
     url = os.environ.get("SONDE_URL", "http://127.0.0.1:8000")
-    bot = Bot(f"{url}/v1", os.environ.get("SONDE_API_KEY", "none"))
+    try:
+        bot = Bot(f"{url}/v1", os.environ.get("SONDE_API_KEY", "none"))
+    except APIConnectionError:
+        raise SystemExit(f"nothing answers at {url}: start 'make serve'") from None
     print("Ask me something; an empty line ends this.")
     for line in sys.stdin:
         if not line.strip():

@@ -13,6 +13,7 @@ import csv
 import json
 import os
 import time
+import urllib.error
 import urllib.request
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -85,8 +86,13 @@ class Plant:
     def bytes(self, path: str, data: bytes | None = None, kind: str = "application/json") -> bytes:
         """Return an answer's bytes."""
         request = urllib.request.Request(self.url + path, data, {"content-type": kind})
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            content: bytes = answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                content: bytes = answer.read()
+        except urllib.error.HTTPError:
+            raise
+        except urllib.error.URLError:
+            raise SystemExit(f"nothing answers at {self.url}: start 'sonde up'") from None
         return content
 
     def upload(self, path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import logging
 import os
 import sys
@@ -27,6 +26,7 @@ from service.flags import add_command, add_flag, add_settings, given_flags, read
 from service.home import prepare_home
 from service.printable import printable
 from service.serve import configure_logs, prepare_torch, serve_alone, serve_as_process, serve_together
+from service.version import VERSION
 
 log = logging.getLogger("sonde")
 # "--prot" is 0.83 like "--port"; "--host" is 0.67 like it.
@@ -155,8 +155,7 @@ def _logging_the_run(parsed: argparse.Namespace, settings: Settings) -> Iterator
     if parsed.child:
         yield
         return
-    version = importlib.metadata.version("sonde")
-    log.info("sonde %s %s starts", parsed.run.__name__, version, extra={"settings": settings.changed()})
+    log.info("sonde %s %s starts", parsed.run.__name__, VERSION, extra={"settings": settings.changed()})
     yield
     log.info("sonde %s has stopped", parsed.run.__name__)
 
@@ -213,7 +212,7 @@ def _require_models(settings: Settings) -> None:
 def parser() -> argparse.ArgumentParser:
     """The commands and flags of `sonde`."""
     made = argparse.ArgumentParser(prog="sonde", description="An inference microservice for pretrained PyTorch models.")
-    made.add_argument("--version", action="version", version=f"sonde {importlib.metadata.version('sonde')}")
+    made.add_argument("--version", action="version", version=f"sonde {VERSION}")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for run, (about, names, examples) in _SERVICES.items():
         command = add_command(commands, run.__name__, about, str(run.__doc__), examples)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 from prometheus_client import (
@@ -23,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from models.metadata import ModelMetadata
 from service.errors import ConfigError
+from service.version import VERSION
 
 MetricT = TypeVar("MetricT", Counter, Histogram)
 
@@ -236,5 +236,5 @@ def _registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
         registry.register(collector)
-    Gauge("sonde_build_info", "Version of Sonde", ["version"], registry=registry).labels(version("sonde")).set(1)
+    Gauge("sonde_build_info", "Version of Sonde", ["version"], registry=registry).labels(VERSION).set(1)
     return registry

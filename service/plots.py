@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -49,7 +50,7 @@ def series(data: Mapping[str, Any]) -> Figure:
 
     `data` has `x` (times, texts or numbers), `columns` (name → readings), `scores`, `threshold` (alpha → score or
     None), `anomalies` (indices into x) and optionally `labels` (0 or 1) and `marks` (name → the anomalies that it is
-    to blame for; each column has all anomalies without them).
+    to blame for; each column has all anomalies without them). The readings of several machines follow each other.
     """
     x, marks = _positions(data["x"]), data.get("marks")
     columns = list(data["columns"].items())[:_MAX_PANELS]
@@ -57,7 +58,7 @@ def series(data: Mapping[str, Any]) -> Figure:
     grid = figure.subplots(len(columns) + 1, 1, sharex=True, squeeze=False, height_ratios=[*[1.0] * len(columns), 2.0])
     axes: list[Axes] = list(grid[:, 0])
     for axis, (name, readings) in zip(axes, columns, strict=False):
-        axis.plot(x, readings, color=_BLUE, linewidth=0.8)
+        axis.plot(*_line(x, readings), color=_BLUE, linewidth=0.8)
         axis.set_ylabel(_printable(name), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
         _mark_anomalies(axis, x, readings, data["anomalies"] if marks is None else marks.get(name, ()))
     marked = "" if marks is None else "; dots are alarms, on the columns to blame"
@@ -189,8 +190,20 @@ def new_figure(height: float) -> Figure:
     return Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
+def _line(x: Sequence[Any], values: Sequence[float]) -> tuple[list[Any], list[float]]:
+    """The points of a line that is broken where x goes back, as where the readings of the next machine begin."""
+    places, heights = list[Any](), list[float]()
+    for place, height in zip(x, values, strict=True):
+        if places and place < places[-1]:
+            places.append(place)
+            heights.append(math.nan)
+        places.append(place)
+        heights.append(height)
+    return places, heights
+
+
 def _draw_scores(axis: Axes, x: Sequence[Any], data: Mapping[str, Any]) -> None:
-    axis.plot(x, data["scores"], color=_GREY, linewidth=0.8, label="score")
+    axis.plot(*_line(x, data["scores"]), color=_GREY, linewidth=0.8, label="score")
     _mark_anomalies(axis, x, data["scores"], data["anomalies"], label="alarm")
     for style, (alpha, score) in zip(("--", ":", "-."), data["threshold"].items(), strict=False):
         if score is not None:

@@ -55,10 +55,12 @@ def draw(path: Path, table: Table, found: ScoredRows, columns: Sequence[str], al
     from models.training.sensors.report_plots import highest_of_stretches
     from service import plots
 
-    kept = highest_of_stretches(found.scores).tolist()
+    machines = np.concatenate([rows for _, rows in each_stream(table)])
+    kept = machines[highest_of_stretches(found.scores[machines])].tolist()
+    places = _places(table)
     order = np.argsort(-found.shares[found.p_values <= alpha].sum(axis=0), kind="stable").tolist()
     data = {
-        "x": [_places(table)[at] for at in kept],
+        "x": [places[at] for at in kept],
         "columns": {columns[column]: table.readings[kept, column].tolist() for column in order},
         "scores": found.scores[kept].tolist(),
         "threshold": {f"{alpha:g}": found.threshold},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shlex
@@ -122,7 +123,8 @@ def _run_server(
     app = create_app(settings, manager, keyring, metrics)
     server = Server(app, settings, manager, announce, process, open_rpc(app, settings, shared=process is not None))
     listen(metrics.registry, settings.host, settings.metrics_port)
-    return serve(server, manager, sockets)
+    with contextlib.closing(app.state.jobs):
+        return serve(server, manager, sockets)
 
 
 def _remote_opener(

@@ -18,13 +18,15 @@ log = logging.getLogger(__name__)
 # The name in Linux's mman-common.h. Linux has it since 6.1, under every setting of huge pages.
 _MADV_COLLAPSE = 25
 PAGE_BYTES = 2 * 2**20
+# A page takes 1 ms, and more than a second where other work keeps all processors busy.
+_MOST_SECONDS = 1.0
 
 
 def move_to_huge_pages(areas: Iterable[tuple[int, int]]) -> int:
     """Move the memory of `areas`, each an address and a number of bytes, into huge pages; the addresses stay.
 
     Returns the number of pages that are huge now. Others stay as they were, where the system has no such pages, has
-    none left, or the page reaches beyond the process's memory. The log then says why.
+    none left, takes more than a second, or the page reaches beyond the process's memory. The log then says why.
     """
     if sys.platform != "linux":
         return 0
@@ -32,9 +34,15 @@ def move_to_huge_pages(areas: Iterable[tuple[int, int]]) -> int:
     pages = {
         page for address, size in areas for page in range(address // PAGE_BYTES, -(-(address + size) // PAGE_BYTES))
     }
-    refused = [error for page in sorted(pages) if (error := _collapse(page))]
-    huge, took_ms = len(pages) - len(refused), 1000 * (time.perf_counter() - began)
-    why = f"; others are refused: {', '.join(map(os.strerror, sorted(set(refused))))}" if refused else ""
+    errors: list[int] = []
+    for page in sorted(pages):
+        if time.perf_counter() - began > _MOST_SECONDS:
+            break
+        errors.append(_collapse(page))
+    huge, took_ms = errors.count(0), 1000 * (time.perf_counter() - began)
+    refused = sorted({error for error in errors if error})
+    why = f"; others are refused: {', '.join(map(os.strerror, refused))}" if refused else ""
+    why += f"; {len(pages) - len(errors)} are left, since it takes too long" if len(errors) < len(pages) else ""
     log.info("%d of %d pages with weights are huge now (%.0f ms)%s", huge, len(pages), took_ms, why)
     return huge
 

@@ -1,4 +1,4 @@
-"""Drift detection: a test whether recent p-values are uniform."""
+"""Drift detection: a test whether recent p-values are smaller than uniform ones."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ _MAX_CAPITAL = 1e6
 
 @dataclass(slots=True)
 class DriftMonitor:
-    """The Simple Jumper, a betting martingale against uniform p-values (Vovk et al., 2021).
+    """The Simple Jumper, a betting martingale (Vovk et al., 2021), against p-values that are too small.
 
-    Its capital is in three bets (small p-values, no bet, large ones), and 1 % moves between them at each step (Retrain
-    or not retrain). While p-values are uniform and independent, the capital does not grow in expectation. It restarts
-    from 1 whenever it falls below (a CUSUM over e-values: Shin, Ramdas, Rinaldo 2023), so that the distant past does
-    not count. It is held below 10⁶, so that a drift that is over is forgotten. `p_value` is 1 / capital. Drift is
-    detected from a capital of 10,000 on, which uniform p-values take 10,000 bets or more on average to reach.
+    Its capital is in two bets (small p-values, no bet), and 1 % moves between them at each step (Retrain or not
+    retrain). While p-values are independent, and uniform or larger, the capital does not grow in expectation. It
+    restarts from 1 whenever it falls below (a CUSUM over e-values: Shin, Ramdas, Rinaldo 2023), so that the distant
+    past does not count. It is held below 10⁶, so that a drift that is over is forgotten. `p_value` is 1 / capital.
+    Drift is detected from a capital of 10,000 on, which such p-values take 10,000 bets or more on average to reach.
+
+    Larger p-values keep the promise of `alpha`: the calibration allows for stretches that differ, and most do not.
 
     Neighbouring readings resemble each other, so it bets on every `stride`-th p-value only.
     """
 
     stride: int = 1
-    capital: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    capital: tuple[float, float] = (1 / 2, 1 / 2)
     until_next: int = 0
 
     def update(self, p_values: Doubles) -> Drift:
@@ -48,24 +50,23 @@ class DriftMonitor:
         return Drift(p_value <= _DRIFT_P_VALUE, p_value)
 
     def to_array(self) -> Doubles:
-        """Its state, float64 [4]."""
-        return np.array([*self.capital, float(self.until_next)])
+        """Its state, float64 [4]; the third was a bet on large p-values in earlier states."""
+        return np.array([*self.capital, 0.0, float(self.until_next)])
 
     @classmethod
     def from_array(cls, memory: Doubles, stride: int) -> DriftMonitor:
         """From the result of `to_array`. Raises ValueError for anything else."""
-        if memory.shape != (4,) or not np.isfinite(memory).all() or bool((memory < 0).any()) or memory[:3].sum() <= 0:
+        if memory.shape != (4,) or not np.isfinite(memory).all() or bool((memory < 0).any()) or memory[:2].sum() <= 0:
             raise ValueError(f"drift: expected 4 finite numbers that are not negative, got {memory.tolist()}")
-        small, none, large, until_next = memory.tolist()
-        return cls(stride, (small, none, large), int(until_next) % stride)
+        small, none, _, until_next = memory.tolist()
+        return cls(stride, (small, none), int(until_next) % stride)
 
 
-def _bet(capital: tuple[float, float, float], p_value: float) -> tuple[float, float, float]:
-    small, none, large = capital
-    moved, edge = _MOVED_SHARE * (small + none + large) / 3, p_value - 0.5
-    small = ((1 - _MOVED_SHARE) * small + moved) * (1 - edge)
+def _bet(capital: tuple[float, float], p_value: float) -> tuple[float, float]:
+    small, none = capital
+    moved = _MOVED_SHARE * (small + none) / 2
+    small = ((1 - _MOVED_SHARE) * small + moved) * (1.5 - p_value)
     none = (1 - _MOVED_SHARE) * none + moved
-    large = ((1 - _MOVED_SHARE) * large + moved) * (1 + edge)
-    total = small + none + large
+    total = small + none
     bounded = 1 / total if total < 1 else min(1.0, _MAX_CAPITAL / total)
-    return small * bounded, none * bounded, large * bounded
+    return small * bounded, none * bounded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
@@ -53,6 +52,7 @@ from service.metrics import Metrics
 from service.serving.kept_inputs import KeptInputs
 from service.serving.model_manager import ModelManager
 from service.serving.token_ids import TokenDecoder
+from service.version import VERSION
 
 # Last come the paths that begin with a model's name.
 _COMPUTING = (
@@ -82,7 +82,7 @@ def create_app(
     settings: Settings, manager: ModelManager, keyring: Keyring, metrics: Metrics, backend: JobBackend | None = None
 ) -> FastAPI:
     """The application over a model manager, which the caller opens and closes. Raises ConfigError."""
-    about = {"title": "Sonde", "version": version("sonde"), "description": _DESCRIPTION}
+    about = {"title": "Sonde", "version": VERSION, "description": _DESCRIPTION}
     app: FastAPI = FastAPIOffline(**about, redoc_url=None, telemetry=_NO_TELEMETRY)
     app.state.settings, app.state.metrics = settings, metrics
     app.state.manager, app.state.registry = manager, manager.registry

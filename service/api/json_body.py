@@ -205,7 +205,10 @@ async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
 
 
 def _with_nulls(body: bytes) -> bytes:
-    """The body with null for each NaN, as pandas and NumPy have a missing reading; JSON has no NaN."""
+    """The body with null for each NaN, as pandas and NumPy have a missing reading; JSON has no NaN.
+
+    A negative NaN is left, for the error that names it.
+    """
     nulled, begin = bytearray(), 0
     for found in _NAN.finditer(blank_strings(body)):
         nulled += body[begin : found.start()] + b"null"

@@ -114,7 +114,7 @@ def _find_end(window: bytes, close: bytes | None) -> re.Match[bytes] | None:
 
 
 def blank_strings(part: bytes) -> bytes:
-    """The same bytes with NUL for those of strings; `part` begins outside of strings."""
+    """The same bytes with NUL for those in strings; `part` begins outside of strings."""
     plain = np.frombuffer(part.replace(b"\\\\", b"__").replace(b'\\"', b"__"), np.uint8)
     is_within = np.cumsum(plain == ord('"'), dtype=np.uint8) & 1  # the count may wrap: only its last bit is used
     return np.where(is_within, np.uint8(0), plain).tobytes()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from service.client.errors import ClientError, Unauthorized
 from service.commands import check, export, images, inference, jobs, register, registry, training
@@ -14,11 +17,8 @@ _KEY_PROBLEMS = ("invalid_api_key", "expired_api_key")
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command; return its exit code. Raises SystemExit for wrong usage, and SondeError."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    for module in (inference, images, check, export, register, training, jobs, registry):
-        app.add_typer(module.app)
     try:
-        app(args=list(arguments), prog_name="sonde")
+        _commands()(args=list(arguments), prog_name="sonde")
     except SystemExit as ended:  # Typer ends every command so
         if ended.code == 2:
             raise
@@ -28,3 +28,12 @@ def run(arguments: Sequence[str]) -> int:
             raise ClientError(f"{error.message.partition(':')[0]}: give a key with --key or SONDE_API_KEY") from error
         raise
     return 0
+
+
+@cache
+def _commands() -> TyperGroup:
+    """All commands, which take longer to build than most take to run."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    for module in (inference, images, check, export, register, training, jobs, registry):
+        app.add_typer(module.app)
+    return get_group(app)

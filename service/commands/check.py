@@ -9,7 +9,7 @@ import typer
 
 from service.client.job_answers import Report as ReportAnswer
 from service.commands.connection import Json
-from service.commands.job_options import Columns, Set, Task, note_columns, pairs, values
+from service.commands.job_options import Columns, Set, Task, note_flags, pairs, values
 from service.commands.report_text import show_report
 from service.commands.screen import Screen
 
@@ -37,7 +37,7 @@ def check(
     else:
         show_report(screen, ReportAnswer.model_validate(report.to_json()), title=f"Check of {file}", whole=False)
     if report.status() == "fail":
-        note_columns(screen, *(finding.message for finding in report.findings))
+        note_flags(screen, *(finding.message for finding in report.findings))
         if task == "classification":  # the default, which a table of readings fails in many ways
             screen.note("Checked for classification. For a table of readings: --task anomaly --set kind=series")
         raise typer.Exit(1)

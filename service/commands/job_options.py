@@ -22,6 +22,13 @@ Columns = Annotated[
     list[str] | None, typer.Option("--column", help="NAME=COLUMN of the file, such as text=question; may be repeated")
 ]
 
+# How the API's fields in errors are given here.
+_FLAGS = {
+    "named in `columns`": "Name columns by --column NAME=COLUMN, such as --column text=question",
+    "in `timestamp`": "Name the column of times by --set timestamp=COLUMN, and that of machines by --set group=COLUMN",
+    "`csv: {": """Say how the file is written by --set 'csv={"na_values": ["-9999"]}'""",
+}
+
 
 def pairs(given: Sequence[str], flag: str) -> dict[str, str]:
     """NAME=VALUE as a dictionary. Raises ConfigError."""
@@ -31,10 +38,11 @@ def pairs(given: Sequence[str], flag: str) -> dict[str, str]:
     return {name: value for name, _, value in (one.partition("=") for one in given)}
 
 
-def note_columns(screen: Screen, *messages: str) -> None:
-    """Say which flag is the API's field `columns`, where an error proposes that."""
-    if any("named in `columns`" in message for message in messages):
-        screen.note("Name columns by --column NAME=COLUMN, such as --column text=question")
+def note_flags(screen: Screen, *messages: str) -> None:
+    """Say which flags are the API's fields that errors propose."""
+    for field, advice in _FLAGS.items():
+        if any(field in message for message in messages):
+            screen.note(advice)
 
 
 def values(given: Sequence[str]) -> dict[str, object]:

@@ -8,7 +8,7 @@ import typer
 
 from service.client import Client
 from service.client.job_answers import Job
-from service.commands.job_options import note_columns
+from service.commands.job_options import note_flags
 from service.commands.job_progress import JobProgress
 from service.commands.report_text import show_verdict
 from service.commands.screen import STATUS, Screen
@@ -42,7 +42,7 @@ def show_outcome(screen: Screen, client: Client, job: Job) -> None:
         show_verdict(screen, client.report(job.id), "green" if _was_promoted(job) else "yellow")
     elif job.error is not None:
         screen.line(f"{job.id} failed ({job.error.code}): {job.error.message}", "red")
-        note_columns(screen, job.error.message)
+        note_flags(screen, job.error.message)
     else:
         screen.line(f"{job.id} is {job.status}", STATUS.get(job.status, ""))
     if job.fine_tuned_model and _was_promoted(job):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -224,10 +225,13 @@ class Runner(Generic[ItemT]):
         """Compute unique items and record the time, without that of overtaking requests."""
         context, interactive = self._context, batch[0][0].interactive
         preempt = self._preemption(batch, yield_threads, self._overtake)
-        overtaking_s, began = self._overtaking_s, context.clock()
+        overtaking_s, began, processor_began = self._overtaking_s, context.clock(), time.thread_time()
         results = self._forward(unique, preempt)
+        processor_s = time.thread_time() - processor_began
         seconds = context.clock() - began - (self._overtaking_s - overtaking_s)
         self._report(unique, len(batch), seconds)
+        if self._overtaking_s == overtaking_s:
+            context.queue.token_s = _smoothed(context.queue.token_s, processor_s / max(_tokens(batch), 1))
         requests = {request for request, _ in batch}
         for request in requests:
             request.computed(seconds)
@@ -314,7 +318,6 @@ class Runner(Generic[ItemT]):
         if seconds > 0:
             tokens_per_s = tokens / seconds * max(context.device.busy, 1)
             context.tokens_per_s = _smoothed(context.tokens_per_s, tokens_per_s)
-            context.queue.token_s = _smoothed(context.queue.token_s, seconds / max(tokens, 1))
 
 
 def _tokens(batch: list[QueuedItem]) -> int:

@@ -195,7 +195,8 @@ class Scheduler:
 class Queue:
     """A thread-safe scheduler. Requests past their deadline end uncomputed.
 
-    `urgent` is up while an interactive request waits. The runners keep `token_s`, the seconds that one token takes.
+    `urgent` is up while an interactive request waits. The runners keep `token_s`, the seconds of a processor that one
+    token takes: other work on the machine does not make a token larger.
     """
 
     def __init__(

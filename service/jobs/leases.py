@@ -126,7 +126,11 @@ class LeaseRenewer:
                 self._good_until = began + self._leases.lease_s
                 self._on_renewed()
         if not held:
-            log.warning("the lease was lost; the worker stops the attempt begun under it")
+            log.warning(
+                "the lease was not renewed within %g s, and a job begun under it stops: raise --job-lease-s where this"
+                " machine or its database is often so slow",
+                self._leases.lease_s,
+            )
             self._take()
 
     def _take(self) -> None:

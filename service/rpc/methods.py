@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from service.api.hot_path import facts_of
@@ -18,6 +17,7 @@ from service.errors import InvalidRequest
 from service.inference_messages import message
 from service.rpc.calls import RpcCall, RpcMethod
 from service.rpc.tensors import raw_values, read_request, write_response
+from service.version import VERSION
 
 _EXTENSIONS = ["classification", "model_configuration", "model_repository", "statistics"]
 
@@ -31,7 +31,7 @@ async def _server_ready(request: Any, call: RpcCall) -> Any:
 
 
 async def _server_metadata(request: Any, call: RpcCall) -> Any:
-    return message("ServerMetadataResponse")(name="sonde", version=version("sonde"), extensions=_EXTENSIONS)
+    return message("ServerMetadataResponse")(name="sonde", version=VERSION, extensions=_EXTENSIONS)
 
 
 async def _model_ready(request: Any, call: RpcCall) -> Any:

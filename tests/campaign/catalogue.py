@@ -41,7 +41,7 @@ CHECKS = (
     Check(
         "swaps",
         "50 promotions under load fail no request and mix no versions",
-        (f"{WATCHER}::test_fifty_promotions_under_load_fail_no_request_and_mix_no_versions",),
+        (f"{WATCHER}::test_promotions_under_load_fail_no_request_and_mix_no_versions",),
         "the wait for requests that hold the old version",
     ),
     _own(

@@ -63,6 +63,15 @@ def test_each_is_drawn_and_the_same_data_gives_the_same_file(name: str, data: di
     assert plots.draw(name, data, "svg") == drawn
 
 
+def test_a_line_does_not_lead_from_one_machine_to_the_next() -> None:
+    data = {"x": [1, 2, 3, 1, 2], "columns": {"a": [5.0, 6, 7, 1, 2]}, "scores": [0.0] * 5, "threshold": {}}
+    figure = plots.series(data | {"anomalies": []})
+    for axis in figure.axes:
+        x, y = axis.lines[0].get_data()
+        assert np.asarray(x).tolist() == [1, 2, 3, 1, 1, 2]
+        assert np.isnan(np.asarray(y)).tolist() == [False] * 3 + [True] + [False] * 2
+
+
 def test_what_is_drawn_depends_on_the_data() -> None:
     calm = {
         **PLOTS,

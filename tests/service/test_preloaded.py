@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,24 @@ def test_the_service_is_imported_and_nothing_is_started() -> None:
     assert "service.jobs.storage" in loaded, "a process alone imports it with the first call about jobs"
     assert not loaded & {"transformers", "sklearn", "pandas", "matplotlib", "grpc"}, "none of them serves texts"
     assert (told["threads"], told["cuda"], told["files"]) == (1, False, [])
+
+
+_START = """
+import sys
+import service.preloaded
+sys.addaudithook(lambda event, given: event == "open" and "METADATA" in str(given[0]) and print(given[0]))
+from service.api.app import create_app
+from service.auth import Keyring
+from service.cli import parser
+from service.config import Settings
+from service.metrics import Metrics
+from service.serving.model_manager import ModelManager
+parser().parse_args(["serve"])
+settings, metrics = Settings.read({"home": sys.argv[1]}), Metrics()
+create_app(settings, ModelManager(settings, metrics, on_failure=print), Keyring(settings.keys_file), metrics)
+"""
+
+
+def test_forks_do_not_read_the_version_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _START, str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b""

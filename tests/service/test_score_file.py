@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from fastapi.testclient import TestClient
 from models.registry.registry import Registry
 from models.sensors.adaptive.detector import fit_adaptive
 from models.sensors.fitting import fit_sensor
+from models.training.data.table import Table
 from service.cli import main
 from service.client import Client
 from service.client.pieces import rows_per_request
 from service.config import Settings
+from service.score_output import ScoredRows, draw
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.app import MakeApp
 from tests.support.artifacts import staging
@@ -118,6 +121,24 @@ def test_whatever_the_time_is_written_like_it_is_drawn(service: TestClient, tmp_
     flags = ("--url", "http://localhost", "--timestamp", "at", "--plot", str(tmp_path / "t.svg"))
     assert score(str(tmp_path / "t.csv"), "--model", PUMP, *flags) == 0
     assert (tmp_path / "t.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_each_time_is_written_once_for_the_plot_and_once_for_the_events(
+    service: TestClient, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Counter[float]()
+
+    def counted(seconds: float, zone: object) -> str:
+        written[seconds] += 1
+        return str(seconds)
+
+    monkeypatch.setattr("service.score_output.to_iso", counted)
+    monkeypatch.setattr("service.plots.series", lambda data: None)
+    monkeypatch.setattr("service.plots.render", lambda plot, kind: b"")
+    flags = ("--url", "http://localhost", "--timestamp", "at", "--plot", str(tmp_path / "t.svg"))
+    assert score(str(table), "--model", PUMP, *flags) == 0
+    assert set(written.values()) == {2}
+    assert len(written) == 100
 
 
 @pytest.mark.slow
@@ -420,3 +441,16 @@ def test_a_file_of_a_plant_is_scored_as_it_is_trained_on(
     assert "pressure: 1 value is missing" in said
     assert "open" in said.splitlines()[-1]
     assert read_rows(out)[0]["timestamp"] == "2026-11-27T10:00:00+01:00"
+
+
+def test_each_machine_is_drawn_as_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    count = 6
+    table = Table(("a",), np.arange(count * 1.0)[:, None], np.arange(count) + 2, groups=("x", "y") * 3)
+    p_values = np.array([1, 1, 1, 0.01, 1, 1])
+    found = ScoredRows(np.zeros(count), p_values, np.ones((count, 1)), None, 999, None)
+    drawn = list[dict[str, Any]]()
+    monkeypatch.setattr("service.plots.series", drawn.append)
+    monkeypatch.setattr("service.plots.render", lambda plot, kind: b"")
+    draw(tmp_path / "out.png", table, found, ("a",), 0.05, window=2)
+    assert drawn[0]["columns"] == {"a": [0, 2, 4, 1, 3, 5]}
+    assert (drawn[0]["anomalies"], drawn[0]["marks"]) == ([4], {"a": [4]})

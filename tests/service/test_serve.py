@@ -106,6 +106,13 @@ def test_sigterm_answers_those_inside_and_ends_with_0(brief: Served) -> None:
 
 
 @pytest.mark.usefixtures("executed_program")  # PyTorch can abort when the interpreter shuts down
+def test_the_database_of_jobs_is_closed_at_the_end(brief: Served) -> None:
+    assert httpx.get(f"{brief.url}/v1/fine_tuning/jobs", timeout=60).status_code == 200
+    [log] = brief.home.rglob("*-wal")  # SQLite removes it with the last connection
+    assert brief.stop() == 0
+    assert not log.exists()
+
+
 def test_sigterm_while_the_model_is_loaded_ends_with_0(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "service.cli", "serve", "--home", str(tmp_path), "--port", str(port)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.linalg import shrunk_covariance
-from models.sensors.detectors.command_columns import switch_scale
+from models.sensors.detectors.command_columns import switch_scale, value_ranges
 from models.sensors.detectors.detector import SensorDetector, require_runs
 from models.sensors.detectors.records import inverse_root
 from models.sensors.detectors.series import steady_share
@@ -60,7 +60,9 @@ class StatisticsDetector(SensorDetector):
         means = covariance.diagonal()[: self.columns]  # a view
         means *= steady_share(runs, self.block).clamp(min=_SMALLEST_SHARE) ** -4
         self.root = inverse_root(covariance)
-        self.root = self.root / switch_scale(runs, ((seen - self.center) * self.rate) @ self.root)
+        whitened = ((seen - self.center) * self.rate) @ self.root
+        changed = _range_of_statistics(value_ranges(runs)) * self.rate * self.root.diagonal()
+        self.root = self.root / switch_scale(runs, whitened, changed)
         return self
 
     def contributions(self, x: Tensor) -> Tensor:
@@ -77,6 +79,12 @@ class StatisticsDetector(SensorDetector):
         levels, steps = moving_moments(x, self.window), moving_moments(x.diff(dim=0).square(), self.window - 1)
         logs = [(spreads.sqrt() + _LEAST_SPREAD).log() for spreads in (levels.variances, steps.means)]
         return torch.cat([levels.means, *logs], dim=1)
+
+
+def _range_of_statistics(ranges: Tensor) -> Tensor:
+    """How far means, log spreads and log steps can be apart in columns of these ranges [d]: [3 · d]."""
+    logs = [(largest / _LEAST_SPREAD).log1p() for largest in (ranges / 2, ranges)]
+    return torch.cat([ranges, *logs])
 
 
 class Moments(NamedTuple):

@@ -239,19 +239,21 @@ def _has_units(body: Sequence[Sequence[str]]) -> bool:
     """Whether no cell of the first row is a number, where all filled cells of a column below it are."""
     if len(body) <= _LEAST_ROWS or len(body[0]) != len(body[1]):
         return False
-    first, rest = body[1], body[2:]
+    first, rest = [cell.strip() for cell in body[1]], body[2:]
+    if all(map(_NUMBER.fullmatch, filter(None, first))) or any(map(_DATE_LIKE.search, first)):
+        return False  # a row of readings, which is seen without its columns
     columns = [[row[at].strip() for row in rest if at < len(row)] for at in range(len(first))]
     numeric = [
         any(cell.lower() not in _EMPTY for cell in column)
         and all(cell.lower() in _EMPTY or _NUMBER.fullmatch(cell) for cell in column)
         for column in columns
     ]
-    named = [cell.strip() for cell, is_number in zip(first, numeric, strict=True) if is_number]
+    named = [cell for cell, is_number in zip(first, numeric, strict=True) if is_number]
     unlike = [cell for cell in named if cell.lower() not in _EMPTY and not _NUMBER.fullmatch(cell)]
-    filled = zip(map(str.strip, first), numeric, columns, strict=True)
+    filled = zip(first, numeric, columns, strict=True)
     if any(cell and cell in column for cell, is_number, column in filled if not is_number):
         return False  # a text of rows, such as the name of a machine
-    return bool(unlike) and not any(map(_NUMBER.fullmatch, named)) and not any(map(_DATE_LIKE.search, first))
+    return bool(unlike) and not any(map(_NUMBER.fullmatch, named))
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -198,8 +198,11 @@ def _report(context: JobContext, measured: BoundMetrics) -> None:
     """Write the metrics to the job's events and its report."""
     parts = [f"{counted(measured.rows, 'row is', 'rows are')} bound to the name"]
     if measured.left_out:
-        left_out = counted(measured.left_out, "row of the training file was", "rows of the training file were")
-        parts.append(f"{left_out} among them and not trained on")
+        one, many = (
+            "row of the training file is among them and was",
+            "rows of the training file are among them and were",
+        )
+        parts.append(f"{counted(measured.left_out, one, many)} not trained on")
     if measured.metrics:
         parts.append(f"the new model: {in_words(measured.metrics)}")
     if measured.incumbent_metrics:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -19,6 +18,7 @@ from service.api.tensors.inference import infer as infer_tensors
 from service.api.tensors.kinds import tensor_model
 from service.api.tensors.metadata import model_config, model_metadata
 from service.api.tensors.statistics import model_statistics, totals_by_model
+from service.version import VERSION
 
 # The protocol has a document of its own, which describes these routes to its clients.
 router = APIRouter(tags=["Open Inference Protocol"], include_in_schema=False, dependencies=[INFER])
@@ -32,7 +32,7 @@ _RAW_FACTOR = 32
 @router.get("/v2")
 async def server_metadata() -> dict[str, Any]:
     """The server's name and version, and what it adds to the protocol."""
-    return {"name": "sonde", "version": version("sonde"), "extensions": EXTENSIONS}
+    return {"name": "sonde", "version": VERSION, "extensions": EXTENSIONS}
 
 
 @router.get("/v2/models")

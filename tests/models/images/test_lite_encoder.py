@@ -6,6 +6,7 @@ import copy
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,8 @@ def test_no_weights_are_converted_while_it_computes(
     with threads_set_to(2):  # as a service loads it, whose runners have one thread each
         model = LiteEncoder(locate(f"image-default={directory}"), CPU)
     images = [model.images.prepare(picture(300, 200, number)) for number in range(5)]
-    with threads_set_to(threads), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+    verbose: Any = torch.backends.mkldnn.verbose
+    with threads_set_to(threads), verbose(torch.backends.mkldnn.VERBOSE_ON):
         for count in (1, 2, 5):
             model.forward(images[:count])
     done = [line.split(",")[5] for line in capfd.readouterr().out.splitlines() if ",exec,cpu," in line]

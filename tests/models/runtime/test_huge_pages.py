@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import mmap
 import platform
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.runtime import huge_pages
 from models.runtime.huge_pages import PAGE_BYTES, move_to_huge_pages
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these pages")
@@ -51,6 +53,19 @@ def test_what_cannot_move_is_told(caplog: pytest.LogCaptureFixture) -> None:
         assert move_to_huge_pages([(0, 10)]) == 0
     assert "0 of 1 pages with weights are huge now" in caplog.text
     assert "others are refused: " in caplog.text
+
+
+@needs_linux
+def test_a_start_does_not_wait_for_a_busy_system(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = itertools.count(step=0.4)
+    monkeypatch.setattr("models.runtime.huge_pages.time.perf_counter", lambda: next(seconds))
+    monkeypatch.setattr(huge_pages, "_collapse", lambda page: 0)
+    with caplog.at_level(logging.INFO, "models.runtime.huge_pages"):
+        assert move_to_huge_pages([(0, 8 * PAGE_BYTES)]) == 2
+    assert "2 of 8 pages with weights are huge now" in caplog.text
+    assert "6 are left, since it takes too long" in caplog.text
 
 
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

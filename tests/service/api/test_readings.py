@@ -76,9 +76,8 @@ def _signature(kind: Any = "series") -> SensorSignature:
 
 def test_missing_values_are_told_by_column() -> None:
     readings = to_matrix([[1, None], [2, 3], [3, None], [4, 5]], COLUMNS, "series")
-    told = [
-        "flow: 2 of 4 values are missing; each was replaced by the value before it, or the column's median where there is none"
-    ]
+    what = "the value before it, or the column's median where there is none"
+    told = [f"flow: 2 of 4 values are missing; each was replaced by {what}"]
     assert missing_warnings(readings, _signature(), "series") == told
     assert "the column's median" in missing_warnings(readings, _signature("records"), "records")[0]
     assert missing_warnings(readings[1:2], _signature(), "series") == []

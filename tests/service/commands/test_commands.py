@@ -366,10 +366,20 @@ def test_a_table_that_is_checked_as_texts_is_told_the_other_task(run: Run) -> No
     assert len(faults) == 1, "a fault of the header is told once"
 
 
-def test_columns_of_other_names_are_told_the_flag(run: Run) -> None:
-    Path("own.csv").write_text("message,intent\nhello,greeting\n", encoding="utf-8")
-    code, _, err = run("check", "own.csv")
-    assert (code, "--column NAME=COLUMN" in err) == (1, True)
+@pytest.mark.parametrize(
+    ("content", "flags", "said"),
+    [
+        ("message,intent\nhello,greeting\n", (), "--column NAME=COLUMN"),
+        ("time,a\n" + "2026-01-01 00:00,1\n" * 9, ("--task=anomaly", "--set=kind=series"), "--set timestamp=COLUMN"),
+        ("a\n" + "1\n2\n" * 90 + "-9999\n" * 9, ("--task=anomaly", "--set=kind=series"), "--set 'csv={"),
+    ],
+)
+def test_a_setting_that_is_missing_is_told_with_its_flag(
+    run: Run, content: str, flags: tuple[str, ...], said: str
+) -> None:
+    Path("own.csv").write_text(content, encoding="utf-8")
+    code, _, err = run("check", "own.csv", *flags)
+    assert (code, said in err) == (1, True)
 
 
 @pytest.mark.parametrize(

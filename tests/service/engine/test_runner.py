@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,12 +40,23 @@ WAIT_S = 20.0
 
 @contextmanager
 def engine(
-    backend: Backend[Piece], device: ComputeDevice, on_failure: Callable[[Exception], None] = lambda error: None
+    backend: Backend[Piece],
+    device: ComputeDevice,
+    on_failure: Callable[[Exception], None] = lambda error: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Engine[Piece]]:
     """An engine not yet started, closed in the end."""
-    limits = BatchLimits(max_tokens=1000, interactive_tokens=100)
     made: Engine[Piece] = Engine(
-        "m", "1", backend, 2, limits=limits, cache=RowCache(0), metrics=Metrics(), device=device, on_failure=on_failure
+        "m",
+        "1",
+        backend,
+        2,
+        limits=BatchLimits(max_tokens=1000, interactive_tokens=100),
+        cache=RowCache(0),
+        metrics=Metrics(),
+        device=device,
+        on_failure=on_failure,
+        clock=clock,
     )
     try:
         yield made
@@ -136,6 +148,20 @@ def test_a_short_interactive_batch_does_not_wait_for_another_engine(token_s: flo
         backend.resume.set()
         for request in (held, asked):
             request.future.result(WAIT_S)
+
+
+def test_a_batch_that_had_no_processor_for_long_counts_as_short() -> None:
+    seconds = itertools.count()  # one more at each look: other programs had the processors
+    backend, device = Held(), ComputeDevice(admits_short=True)
+    with engine(backend, device) as busy, engine(Doubler(), device, clock=lambda: float(next(seconds))) as other:
+        other.start()
+        other.submit([Piece(1, 10)]).future.result(WAIT_S)
+        busy.start()
+        held = busy.submit([Piece(0)])
+        assert backend.begun.wait(WAIT_S)
+        other.submit([Piece(2, 10)]).future.result(WAIT_S)
+        backend.resume.set()
+        held.future.result(WAIT_S)
 
 
 def test_a_short_bulk_batch_waits_for_another_engine() -> None:

@@ -57,3 +57,18 @@ def test_a_lease_that_could_not_be_given_up_is_not_renewed(tmp_path: Path, monke
         assert renewer.lease != left
         assert renewer.holds(renewer.lease)
         renewer.close()
+
+
+def test_a_lease_that_was_not_renewed_in_time_is_told_with_the_setting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(Database("", tmp_path)) as database:
+        database.migrate()
+        leases = WorkerLeases(database, 30.0)
+        renewer = LeaseRenewer(leases, "worker")
+        renewer.open()
+        leases.close(renewer.lease)
+        renewer.renew()
+        renewer.close()
+    assert "was not renewed within 30 s" in caplog.text
+    assert "--job-lease-s" in caplog.text

@@ -32,6 +32,7 @@ from tests.fakes.model import FakeModel
 from tests.support.app import open_manager, text_model
 from tests.support.artifacts import NAME
 from tests.support.server import wait_until
+from tests.support.size import Size
 from tests.support.trained_models import open_fake_encoders, own_encoder, train
 
 OTHER = "ft:fake:team:other"
@@ -531,10 +532,11 @@ async def load(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["heads", "encoders"])
-def test_fifty_promotions_under_load_fail_no_request_and_mix_no_versions(
-    make_one: Callable[..., Serving], monkeypatch: pytest.MonkeyPatch, kind: str
+def test_promotions_under_load_fail_no_request_and_mix_no_versions(
+    make_one: Callable[..., Serving], monkeypatch: pytest.MonkeyPatch, kind: str, size: Size
 ) -> None:
     open_fake_encoders(monkeypatch)
+    promotions = size.of(20, 50)
     serving = make_one(registry_poll_s=0.02)
     for seed in range(1, SEEDS + 1):
         serving.train() if kind == "heads" else own_encoder(serving.registry, serving.where, seed=seed)
@@ -543,7 +545,7 @@ def test_fifty_promotions_under_load_fail_no_request_and_mix_no_versions(
 
     async def check() -> tuple[list[tuple[str, bool]], list[BaseException]]:
         async with load(serving.app, classify if kind == "heads" else embed, workers=8) as (answers, failed):
-            for number in range(50):
+            for number in range(promotions):
                 version = 1 + (number + 1) % SEEDS
                 await asyncio.to_thread(serving.promote, version)
                 began = time.monotonic()
@@ -559,7 +561,7 @@ def test_fifty_promotions_under_load_fail_no_request_and_mix_no_versions(
     assert all(right for _, right in answers)
     assert len({label for label, _ in answers}) == SEEDS
     assert len(answers) > 100
-    assert serving.metric("sonde_model_generation", model=NAME) == 51
+    assert serving.metric("sonde_model_generation", model=NAME) == promotions + 1
     assert serving.metric("sonde_reload_failures_total", model=NAME) is None
     gc.collect()
     serving.manager.watcher.poke()

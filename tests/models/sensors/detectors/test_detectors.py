@@ -18,6 +18,7 @@ from scipy.stats import norm
 from models.errors import ModelSourceError
 from models.sensors.block_calibration import BlockedCalibration, correlation_time
 from models.sensors.calibrated_detector import CalibratedDetector
+from models.sensors.detectors import network
 from models.sensors.detectors.combined import EnsembleSeries
 from models.sensors.detectors.factory import build
 from models.sensors.detectors.records import PcaDetector
@@ -57,8 +58,11 @@ def normal(rows: int, seed: int = 0) -> Doubles:
 
 @pytest.fixture(scope="module")
 def sensors() -> Sensors:
+    """Every detector; networks learn for a third of their epochs, which is enough for what is tested."""
     x = normal(800)
-    return {key: fit_sensor(*key, COLUMNS, [x], seed=3) for key in (*CHEAP, *NETWORKS)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_MOST_EPOCHS", 20)
+        return {key: fit_sensor(*key, COLUMNS, [x], seed=3) for key in (*CHEAP, *NETWORKS)}
 
 
 @pytest.mark.parametrize("key", [*CHEAP, *NETWORKS], ids="-".join)
@@ -307,6 +311,19 @@ def test_drift_is_seen_and_uniform_p_values_are_none() -> None:
     again = DriftMonitor.from_array(monitor.to_array(), 1)
     assert again.verdict() == monitor.verdict()
     assert not again.update(random.random(5000)).detected, "a drift that is over is forgotten"
+
+
+def test_p_values_larger_than_uniform_ones_are_no_drift() -> None:
+    """A calibration that allows for stretches that differ gives them where stretches do not."""
+    random = np.random.default_rng(1)
+    monitor = DriftMonitor()
+    assert not any(monitor.update(random.random(10) ** 0.5).detected for _ in range(500))
+
+
+def test_a_state_that_had_bet_on_large_p_values_is_read() -> None:
+    earlier = np.array([0.2, 0.8, 1e5, 3.0])
+    again = DriftMonitor.from_array(earlier, 7)
+    assert (again.verdict().detected, again.until_next) == (False, 3)
 
 
 def test_drift_counts_every_strideth_p_value_however_they_come() -> None:

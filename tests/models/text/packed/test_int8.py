@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from models.errors import ModelError
 from models.loader import load
-from models.runtime import product_autotune
+from models.runtime import placement, product_autotune
 from models.runtime.fbgemm import FBGEMM, has_fbgemm
 from models.runtime.placement import Placement, place
 from models.runtime.product_autotune import ProductAutotune, ProductTimes
@@ -218,7 +218,8 @@ def test_where_it_gains_nothing_the_log_says_so(
 def test_it_is_compared_with_what_the_machine_would_take_otherwise(
     rough: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    one = ProductTimes(1.0, 1.0)
+    monkeypatch.setattr(placement, "autotune_products", lambda: ProductAutotune(ProductTimes(0.4, 0.4), one, one))
     monkeypatch.setattr(linear, "has_onednn", lambda: False)  # whose bfloat16 really needs such a processor
     model = PackedEncoder(rough, int8())
     assert "of the time of bfloat16 for" in model.metadata.notes[0]

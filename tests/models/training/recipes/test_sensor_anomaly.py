@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.registry.artifact import Golden
 from models.sensors.calibrated_detector import CalibratedDetector, most_columns
+from models.sensors.detectors import network
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
@@ -262,8 +263,9 @@ def test_a_file_without_normal_rows_to_train_on_ends_the_job_at_once(tmp_path: P
 @pytest.mark.parametrize("groups", [1, 300], ids=["one group", "groups of ten"])
 @pytest.mark.parametrize("detector", ["auto", "autoencoder"])
 def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(
-    tmp_path: Path, groups: int, detector: str
+    tmp_path: Path, groups: int, detector: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(network, "_MOST_EPOCHS", 10)  # of 33, which find the same anomalies
     labels = (np.random.default_rng(2).random(3000) < 0.2).astype(int).tolist()
     directory = labelled(tmp_path, labels, groups, kind="records", detector=detector)
     assert run(directory, lambda event: None) == 0
@@ -276,7 +278,7 @@ def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(
 def wide(directory: Path, columns: int, **settings: Any) -> Path:
     """A job on a series with this number of columns."""
     job(directory, kind="series", timestamp=None, label=None, **settings)
-    rows = np.random.default_rng(0).standard_normal((200, columns)).tolist()
+    rows = np.random.default_rng(0).standard_normal((120, columns)).tolist()
     names = ",".join(f"c{number}" for number in range(columns))
     (directory / "train.csv").write_text(
         "\n".join([names, *(",".join(f"{value:.3f}" for value in row) for row in rows)]) + "\n"
@@ -363,7 +365,10 @@ def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
 
 
 @pytest.mark.parametrize("detector", [*DETECTORS["series"], "adaptive", "auto"])
-def test_a_signal_without_noise_ends_in_a_detector_that_finds_a_fault(tmp_path: Path, detector: str) -> None:
+def test_a_signal_without_noise_ends_in_a_detector_that_finds_a_fault(
+    tmp_path: Path, detector: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_MOST_EPOCHS", 20)  # of 60
     directory = job(tmp_path, 900, kind="series", detector=detector)
     wave = np.sin(2 * np.pi * np.arange(900) / 24)
     rows = [
