@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from models.counted import counted
 from models.training.csv_options import CsvOptions
@@ -24,8 +25,8 @@ _ERRORS = frozenset(("#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#n
 _LEAST_ROWS = 3
 # What LabVIEW writes below each part of its header; the names of columns follow the last one.
 _LABVIEW = "***End_of_Header***"
-# The first cell of the title that Campbell's loggers write above the header, and the number of rows of units below it.
-_CAMPBELL = {"TOA5": 2, "TOACI1": 0}
+# The first cell of the title that Campbell's loggers write above the header. Below it, rows of units follow one.
+_CAMPBELL, _CAMPBELL_WITH_UNITS = frozenset(("TOA5", "TOACI1")), "TOA5"
 # The header is among so many first rows.
 _LAST_HEADER = 50
 # A column that loggers name and leave without cells.
@@ -75,7 +76,7 @@ class Layout:
         skipped = rows[header][0] if rows and (header or options.skip_rows) else options.skip_rows or 0
         body = [row for _, row in rows[header:]]
         title = rows[header - 1][1][0] if header else ""
-        units = _CAMPBELL.get(title, _count_units(body)) if options.units_row is None else int(options.units_row)
+        units = _count_units(body, title) if options.units_row is None else int(options.units_row)
         width, remark = _find_width(body), _has_remark(body)
         read_as = [] if delimiter == "," else [_NAMES.get(delimiter, repr(delimiter))]
         read_as += [f"{counted(skipped, 'line')} above the header left out"] if skipped else []
@@ -203,8 +204,11 @@ def _filled(row: Sequence[str]) -> int:
     return next((at for at in range(len(row), 0, -1) if row[at - 1].strip()), 0)
 
 
-def _count_units(body: Sequence[Sequence[str]]) -> int:
-    """The number of rows of units below the header."""
+def _count_units(body: Sequence[Sequence[str]], title: str) -> int:
+    """The number of rows of units below the header, which the title above it may tell."""
+    if title == _CAMPBELL_WITH_UNITS:  # unless a program took them out: rows of readings begin with a time or a number
+        below = body[1 : 1 + _MOST_UNIT_ROWS]
+        return len(list(takewhile(lambda row: not any(map(str.isdigit, row[0])), below)))
     for count in range(min(_MOST_UNIT_ROWS, len(body) - 1), 0, -1):
         if all(_has_units([body[0], row, *body[1 + count :]]) for row in body[1 : 1 + count]):
             return count

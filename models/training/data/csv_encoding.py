@@ -16,7 +16,8 @@ _UTF_8 = "utf-8"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # UTF-16 without a mark: two letters of ASCII.
 _UNMARKED = {"utf-16-le": re.compile(rb"([ -~]\0){2}"), "utf-16-be": re.compile(rb"(\0[ -~]){2}")}
-_SAMPLE_BYTES = 4096
+# More than the names of the most columns take.
+_SAMPLE_BYTES = 1 << 16
 _PART_BYTES = 1 << 20
 # Of Western Europe, which is what spreadsheets there write.
 _FALLBACK = "cp1252"

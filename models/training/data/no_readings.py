@@ -23,11 +23,11 @@ def leave_out_no_readings(file: FileColumns, timestamp: str | None) -> FileColum
 
     The time of a line of totals has no digit; without a column of times there are none.
     """
-    for mask, one, many in (
-        (_repeats_header(file.table), "row left out that repeats the header", "rows left out that repeat the header"),
-        (_is_empty_end(file.table), "empty row at the end left out", "empty rows at the end left out"),
+    for find, one, many in (
+        (_repeats_header, "row left out that repeats the header", "rows left out that repeat the header"),
+        (_is_empty_end, "empty row at the end left out", "empty rows at the end left out"),
     ):
-        file = _select(file, ~mask, one, many)
+        file = _select(file, ~find(file.table), one, many)
     if timestamp in file.table.column_names:
         file = _select(
             file,

@@ -68,7 +68,13 @@ def find_quality(table: pa.Table, taken: Collection[str | None], used: Collectio
 def _is_no_symbol(before: str, name: str) -> bool:
     """Whether a name is not one of a flow or a heat: a Q belongs to the very name before it, as in `P.Value`, `P.Q`."""
     symbol = _SYMBOL.search(name.strip())
-    return symbol is None or _VALUE.sub("", before.strip()) == name.strip()[: symbol.start()]
+    names = (before.strip(), _VALUE.sub("", before.strip()))
+    return symbol is None or _stem(name.strip()[: symbol.start()]) in map(_stem, names)
+
+
+def _stem(name: str) -> str:
+    """The beginning of a name without the spaces and the bracket before its last word."""
+    return name.rstrip(" ([")
 
 
 def describe_left_out(qualities: Collection[Quality]) -> str:

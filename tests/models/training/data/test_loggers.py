@@ -348,6 +348,53 @@ def test_a_flow_is_no_quality_by_its_symbol_alone(tmp_path: Path, quality: str) 
 
 
 @pytest.mark.parametrize(
+    ("value", "quality"),
+    [
+        ("P.Value", "P.Q"),
+        ("P", "P (q)"),
+        ("P.PV", "P.PV_QC"),
+        ("P (bar)", "P (bar) (QC)"),
+        ("P (value)", "P [Q]"),
+        ("Value", "Q"),
+        ("P", "P Q"),
+    ],
+)
+def test_a_q_of_the_name_before_it_is_of_quality(tmp_path: Path, value: str, quality: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"{value},{quality}\n" + "".join(f"{at},{(192, 216, 64, 0)[at % 4]}\n" for at in (0, 2, 1, 3, 1)))
+    table = read_table(path, ColumnRoles())
+    assert table.columns == (value,)
+    assert np.isnan(table.readings[:, 0]).tolist() == [False, True, False, True, False]
+
+
+def test_the_header_comes_again_above_empty_rows(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("time,P\n2026-01-01,2\ntime,P\n2026-01-02,1\n,\n,\n")
+    table = read_table(path, ColumnRoles(timestamp="time"))
+    assert table.lines.tolist() == [2, 4]
+    assert table.read_as == ("1 row left out that repeats the header", "2 empty rows at the end left out")
+
+
+@pytest.mark.parametrize("title", ["TOA5", "TOACI1"])
+@pytest.mark.parametrize("units", [(), ("TS,bar",), ("TS,bar", ",Avg")])
+def test_readings_below_a_campbell_header_are_no_units(tmp_path: Path, title: str, units: tuple[str, ...]) -> None:
+    path = tmp_path / "log.csv"
+    rows = [f"{when(at)},{PRESSURE[at]}" for at in range(4)]
+    path.write_text("\n".join([f"{title},CR1000", "TIMESTAMP,pressure", *units, *rows]))
+    table = read_table(path, ColumnRoles(timestamp="TIMESTAMP"))
+    assert table.readings[:, 0].tolist() == PRESSURE[:4]
+    assert table.lines.tolist() == [3 + len(units) + at for at in range(4)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_may_have_a_long_header(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "log.csv"
+    names = [f"a temperature of the column number {at}" for at in range(500)]
+    path.write_text("\n".join([",".join(names), *([",".join("1" for _ in names)] * 2)]), encoding=encoding)
+    assert read_table(path, ColumnRoles(columns=(names[-1],))).lines.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("a,b\na,b\na,b\n", r"got none \(2 rows left out that repeat the header\)"),
