@@ -34,7 +34,13 @@ _SIMILAR = 0.8
 
 
 class _Parser(argparse.ArgumentParser):
-    """A command, or an action of one, that refuses an unknown argument with the flag that looks most like it."""
+    """A command, or an action of one, that refuses an unknown argument with the flag that looks most like it.
+
+    The beginning of a flag is unknown, too: it may be that of a flag which is not for users.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The arguments; none is left over. Raises ConfigError."""
@@ -49,8 +55,9 @@ class _Parser(argparse.ArgumentParser):
         if not argument.startswith("-"):
             example = f", such as --model {argument}" if argument and "--model" in flags else ""
             return ConfigError(f"{argument!r}: expected a flag before it{example}; {advice}")
-        meant = get_close_matches(argument.partition("=")[0], flags, n=1, cutoff=_SIMILAR)
-        return ConfigError(f"{argument}: no flag of '{self.prog}'; {f'did you mean {meant[0]}?' if meant else advice}")
+        name = argument.partition("=")[0]  # the value may be secret
+        meant = get_close_matches(name, flags, n=1, cutoff=_SIMILAR)
+        return ConfigError(f"{name}: no flag of '{self.prog}'; {f'did you mean {meant[0]}?' if meant else advice}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

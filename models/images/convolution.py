@@ -13,6 +13,8 @@ from models.runtime.device import threads_set_to, usual_thread_counts
 if TYPE_CHECKING:
     number = float  # TorchScript's name for integers and floats
 
+# Of oneDNN, beside its convolution; PyTorch's inductor uses them as well, and they are not public.
+CONVOLUTION_OPERATORS = ("_reorder_convolution_weight", "_get_mkldnn_serialized_md")
 # oneDNN's form of the weights is looked up for up to so many images, which a batch of 224 x 224 has on a CPU.
 _MOST_IMAGES = 5
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from models.images.convolution import Convolution
+from models.images.convolution import CONVOLUTION_OPERATORS, Convolution
 from models.runtime.product_autotune import autotune_products
 from models.text.packed.linear import has_onednn
 from models.text.packed.torchscript import script
@@ -157,7 +157,8 @@ class EfficientNetLite0(nn.Module):
 
 def _onednn_convolves(dtype: torch.dtype) -> bool:
     """Whether oneDNN has convolutions of a dtype here: some processors cannot multiply bfloat16."""
-    return has_onednn() and (dtype == torch.float32 or autotune_products().bfloat16_gain > 0)
+    has_operators = all(hasattr(torch.ops.mkldnn, name) for name in CONVOLUTION_OPERATORS)
+    return has_onednn() and has_operators and (dtype == torch.float32 or autotune_products().bfloat16_gain > 0)
 
 
 def fold(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -210,9 +210,13 @@ def leave_a_processor() -> AbstractContextManager[None]:
 
 
 def usual_thread_counts() -> list[int]:
-    """The numbers of threads that batches usually have: all, the share of two to four runners, or one; ascending."""
-    threads = max(torch.get_num_threads(), cpu.count_cores())
-    return sorted({1, torch.get_num_threads(), *(max(threads // runners, 1) for runners in _USUAL_RUNNERS)})
+    """The numbers of threads that batches usually have: all, the share of two to four runners, or one; ascending.
+
+    A model may be loaded with one thread less than all.
+    """
+    loading = torch.get_num_threads()
+    threads = max(loading, min(loading + 1, cpu.count_cores()))
+    return sorted({1, loading, *(max(threads // runners, 1) for runners in _USUAL_RUNNERS)})
 
 
 class _ThreadAffinity(threading.local):

@@ -250,7 +250,7 @@ class Queue:
             self._computing[runner] = 0
             while not self.closed:
                 others_computing = self._runners - len(self._idle) - 1
-                if self._has_work_beside(others_computing) and (batch := self._next_batch(self._fair_share())):
+                if self._has_work_beside(others_computing) and (batch := self._next_batch(self._even_share())):
                     self._computing[runner] = sum(request.items[index].count for request, index in batch)
                     self._wake_for_work()
                     return batch
@@ -298,15 +298,21 @@ class Queue:
     def _fair_share(self) -> int:
         """Tokens of a batch when what waits is cut into equal ones: as few as may be, yet one for each idle runner.
 
-        A batch of all that fits would leave a small one behind it, which takes longer for each token. A batch that is
-        larger than those beside it would leave too little for their runners.
+        A batch of all that fits would leave a small one behind it, which takes longer for each token.
         """
         tokens = self._scheduler.tokens
-        runners = max(min(1 + len(self._idle), self._runners_worth()), 1)
-        batches = max(runners, -(-tokens // self._max_tokens))
+        batches = max(self._ready_runners(), -(-tokens // self._max_tokens))
+        return -(-tokens // batches)
+
+    def _even_share(self) -> int:
+        """The fair share, yet no more than an equal one of all work, with what the other runners compute."""
         computing = [taken for taken in self._computing.values() if taken]
-        even = -(-(tokens + sum(computing)) // (runners + len(computing)))
-        return min(-(-tokens // batches), even)
+        even = -(-(self._scheduler.tokens + sum(computing)) // (self._ready_runners() + len(computing)))
+        return min(self._fair_share(), even)
+
+    def _ready_runners(self) -> int:
+        """How many runners could share what waits: the asking one, and idle ones where the work is worth them."""
+        return max(min(1 + len(self._idle), self._runners_worth()), 1)
 
     def _has_work_beside(self, computing: int) -> bool:
         """Whether the work is worth one more runner; any work is while none computes."""

@@ -328,14 +328,15 @@ def test_a_command_has_only_flags_that_mean_something(
     ("arguments", "message"),
     [
         (["serve", "--prot", "9"], "--prot: no flag of 'sonde serve'; did you mean --port?"),
-        (["up", "--modle=x"], "--modle=x: no flag of 'sonde up'; did you mean --model?"),
+        (["up", "--modle=x"], "--modle: no flag of 'sonde up'; did you mean --model?"),
         (["up", "./net"], f"'./net': expected a flag before it, such as --model ./net; {_LISTED.format('up')}"),
         (["keys", "list", "all"], f"'all': expected a flag before it; {_LISTED.format('keys list')}"),
         (
             ["keys", "create", "--scope", "infer", "--nme=x"],
-            "--nme=x: no flag of 'sonde keys create'; did you mean --name?",
+            "--nme: no flag of 'sonde keys create'; did you mean --name?",
         ),
         (["--foo", "config"], "--foo: no flag of 'sonde'; 'sonde --help' lists the flags"),
+        (["serve", "--key=secret"], f"--key: no flag of 'sonde serve'; {_LISTED.format('serve')}"),
         (["serve", "--chilt"], f"--chilt: no flag of 'sonde serve'; {_LISTED.format('serve')}"),
         (["serve", ""], f"'': expected a flag before it; {_LISTED.format('serve')}"),
     ],

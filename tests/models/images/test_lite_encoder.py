@@ -86,6 +86,15 @@ def test_a_processor_without_bfloat16_takes_pytorchs_convolutions(monkeypatch: p
         assert placed(torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16)).shape == (1, 1280)
 
 
+@pytest.mark.slow
+def test_a_pytorch_without_onednns_operators_takes_its_own_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficientnet_lite, "CONVOLUTION_OPERATORS", ("_of_another_version",))
+    monkeypatch.setattr(Convolution, "use_onednn", lambda *_: pytest.fail("packed for oneDNN"))
+    placed = EfficientNetLite0().placed(torch.device("cpu"), torch.float32, 32, 32)
+    with torch.inference_mode():
+        assert placed(torch.zeros(1, 3, 32, 32)).shape == (1, 1280)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.slow
 def test_no_weights_are_converted_while_it_computes(

@@ -252,3 +252,12 @@ def test_a_batch_is_no_larger_than_those_beside_it() -> None:
             queue.add(request(12), [0])
         sizes.append(len(queue.take(runner) or []))
     assert sizes == [11, 22, 22]
+
+
+def test_a_batch_that_overtakes_may_be_larger_than_those_beside_it() -> None:
+    queue = Queue("even", BatchLimits(max_tokens=512, pads=False), Metrics(), time.monotonic, runners=1)
+    queue.add(request(60), [0])
+    assert counts(queue.take() or []) == [60]
+    for _ in range(40):
+        queue.add(request(12), [0])
+    assert len(queue.take_urgent()) == 40
