@@ -39,8 +39,8 @@ class _Parser(argparse.ArgumentParser):
     The beginning of a flag is unknown, too: it may be that of a flag which is not for users.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The arguments; none is left over. Raises ConfigError."""
