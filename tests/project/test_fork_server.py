@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import sys
-import weakref
 from pathlib import Path
 
 import pytest
@@ -24,10 +23,9 @@ def test_a_process_of_tests_is_a_fork() -> None:
     assert "fork_server" in Path("/proc/self/cmdline").read_text()
 
 
-def test_a_fork_shares_huge_pages_and_finalizes_nothing_that_was_imported() -> None:
+def test_a_fork_shares_huge_pages() -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         pytest.skip("these tests run in the process that was started")
-    assert "torch.library" not in {entry.func.__module__ for entry in vars(weakref.finalize)["_registry"].values()}
     huge = re.search(r"AnonHugePages:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text())
     if tuple(map(int, platform.release().split(".")[:2])) < (6, 1) or huge is None:
         pytest.skip("this kernel moves no memory into huge pages on request")

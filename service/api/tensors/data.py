@@ -228,7 +228,7 @@ def _cut_texts(one: InferInput, part: memoryview, count: int) -> list[bytes]:
         texts.append(bytes(part[begin:at]))
     if len(texts) < count or at < len(part):
         message = f"expected {counted(count, 'text')} for shape {one.shape}, each after its length in 4 bytes"
-        raise InvalidRequest.at(one.name, f"{message}; got {len(texts)}, and {len(part) - at} bytes more")
+        raise InvalidRequest.at(one.name, f"{message}; got {len(texts)}, and {counted(len(part) - at, 'byte')} more")
     return texts
 
 

@@ -94,7 +94,7 @@ BAD: dict[str, tuple[Send, str]] = {
     "a negative size in a shape": (_json(shape=[-1, 16]), "inputs[0].shape[0]: expected `int` >= 0"),
     "BYTES with a false length, raw": (_raw(model="clip", **_text(5)), "text: expected 9 bytes, as the length"),
     "BYTES of 4 GB, raw": (_raw(model="clip", **_text(2**32 - 1)), "as the length before text 0 says, got 8"),
-    "BYTES with too short a length, raw": (_raw(model="clip", **_text(3)), "text: expected 1 texts"),
+    "BYTES with too short a length, raw": (_raw(model="clip", **_text(3)), "text: expected 1 text for shape [1]"),
     "BYTES with a false length, gRPC": (_rpc(model="clip", **_text(5)), "text: expected 9 bytes, as the length"),
     "BYTES of 4 GB, gRPC": (_rpc(model="clip", **_text(2**32 - 1)), "as the length before text 0 says, got 8"),
     "an image with a false length": (

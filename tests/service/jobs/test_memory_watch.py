@@ -76,12 +76,12 @@ def test_without_a_setting_most_of_the_memory_is_the_limit() -> None:
 
 @pytest.mark.real
 def test_a_job_that_takes_too_much_memory_fails_once_and_the_worker_goes_on(harness: JobHarness) -> None:
-    with workers(harness, 1, "max_trainer_memory=200MiB"):
-        greedy, modest = harness.submit(hoard_mb=300, steps=1000), harness.submit(hoard_mb=10)
+    with workers(harness, 1, "max_trainer_memory=400MiB"):  # a fork of the tests' modules has 200 at its start
+        greedy, modest = harness.submit(hoard_mb=500, steps=1000), harness.submit(hoard_mb=10)
         failed = harness.until(greedy)
         assert (failed.status, failed.error_code, failed.attempt) == ("failed", "out_of_memory", 1)
         assert failed.error_message == (
-            "the training process may take 209,715,200 bytes of memory and took more: train on fewer or shorter rows, "
+            "the training process may take 419,430,400 bytes of memory and took more: train on fewer or shorter rows, "
             "set a smaller batch_size, or raise the worker's --max-trainer-memory"
         )
         assert harness.until(modest).status == "succeeded"

@@ -60,7 +60,7 @@ def test_a_folder_is_a_label_and_a_copy_has_the_same_key(
     assert store.name(second) == "all/blue/b.png"
     assert store.picture(first).size == (64, 64)
     (note,) = rows.notes
-    assert note.startswith("1 files, the first 'all/notes.txt', were left out")
+    assert note == "1 file was left out, whose name does not end as an image's: first 'all/notes.txt'"
 
 
 def test_images_need_no_label_for_anomalies(tmp_path: Path, read: Callable[..., TextRows]) -> None:

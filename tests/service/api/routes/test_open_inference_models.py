@@ -285,8 +285,11 @@ def test_inputs_that_do_not_fit_are_refused(client: TestClient, model: str, one:
     [
         (b"\2\0\0\0a", "text: expected 6 bytes, as the length before text 0 says, got 5"),
         (b"\xff\xff\xff\xffa", "text: expected 4294967299 bytes, as the length before text 0 says, got 5"),
-        (b"\1\0\0\0ab", "text: expected 1 text for shape [1], each after its length in 4 bytes; got 1, and 1 bytes"),
-        (b"", "text: expected 1 text for shape [1], each after its length in 4 bytes; got 0, and 0 bytes"),
+        (
+            b"\1\0\0\0ab",
+            "text: expected 1 text for shape [1], each after its length in 4 bytes; got 1, and 1 byte more",
+        ),
+        (b"", "text: expected 1 text for shape [1], each after its length in 4 bytes; got 0, and 0 bytes more"),
         (b"\1\0", "text: expected "),
         (b"\1\0\0\0\xff", "text[0]: expected UTF-8, got other bytes"),
     ],
