@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from models.runtime.device import threads_set_to
+
 WayT = TypeVar("WayT")
 
 # Each way is timed at least so often, except one that takes so many times as long as the fastest.
@@ -22,13 +24,8 @@ def one_thread() -> Iterator[None]:
 
     On a busy machine several threads wait for each other, which hides the difference between two ways.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with threads_set_to(1), torch.random.fork_rng(devices=[]):
+        yield
 
 
 def time_in_turn(ways: Mapping[WayT, Callable[[], object]], seconds: float) -> dict[WayT, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from importlib.metadata import version
 from typing import Annotated
 
 import orjson
@@ -13,6 +12,7 @@ from pydantic import WithJsonSchema
 from service.api.dependencies import ManagerDep, MetricsDep, requires
 from service.api.openapi import READING
 from service.api.schemas.models import Health, VersionObject
+from service.version import VERSION
 
 router = APIRouter(tags=["operations"])
 _NOT_READY = {"model": Health, "description": "not ready; the reason is in the body"}
@@ -62,7 +62,7 @@ def _readiness(body: dict[str, object], problem: str | None) -> Response:
 @router.get("/version", response_model=VersionObject, summary="Version of Sonde")
 async def sonde_version() -> dict[str, str]:
     """The version of the service, without a key."""
-    return {"version": version("sonde")}
+    return {"version": VERSION}
 
 
 @router.get(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -18,6 +17,7 @@ from service.serving.model_manager import ModelManager
 from service.serving.program_version import ProgramVersion
 from service.serving.sensor_model import ServedSensor
 from service.serving.servable import Servable
+from service.version import VERSION
 
 router = APIRouter(dependencies=[Depends(requires("infer"))])
 _STARTED = int(time.time())
@@ -76,7 +76,7 @@ async def info(manager: ManagerDep, settings: SettingsDep) -> dict[str, Any]:
         "max_request_tokens": settings.max_request_tokens,
         "max_queued_tokens": settings.max_queued_tokens,
         "auto_truncate": True,
-        "version": version("sonde"),
+        "version": VERSION,
         "models": await describe_all(manager),
     }
 

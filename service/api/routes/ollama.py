@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from hashlib import sha256
-from importlib.metadata import version
 from typing import Any
 
 import orjson
@@ -29,6 +28,7 @@ from service.api.schemas.ollama import (
 )
 from service.api.schemas.requests import name_by_index, name_inputs
 from service.serving.text_model import ModelOutput, TokenizeOptions
+from service.version import VERSION
 
 router = APIRouter(route_class=JsonRoute, tags=["Ollama"])
 _STARTED = datetime.now(UTC).isoformat()
@@ -112,7 +112,7 @@ async def show_model(body: OllamaShowBody, manager: ManagerDep) -> dict[str, Any
 )
 async def get_version() -> dict[str, str]:
     """Sonde's version."""
-    return {"version": version("sonde")}
+    return {"version": VERSION}
 
 
 def _vectors_answer(model: str, vectors: bytes, took_s: float = 0.0, tokens: int = 0) -> bytes:
