@@ -64,7 +64,6 @@ _LIBRARIES = (
 _MAX_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 16
 _PR_SET_CHILD_SUBREAPER = 36
-_MADV_COLLAPSE = 25
 
 
 @dataclass(frozen=True)
@@ -228,12 +227,13 @@ def _use_huge_pages() -> None:
 
     Linux 6.1 and later can; earlier ones refuse.
     """
-    libc = ctypes.CDLL(None)
+    areas = list[tuple[int, int]]()
     for line in Path("/proc/self/maps").read_text().splitlines():
         place, access, _, _, file, *_ = line.split()
         start, end = (int(number, 16) for number in place.split("-"))
         if access == "rw-p" and file == "0":
-            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_COLLAPSE)
+            areas.append((start, end - start))
+    importlib.import_module("models.runtime.huge_pages").move_to_huge_pages(areas)
 
 
 def _fork_on_command(commands: socket.socket, interrupt: Any) -> NoReturn:
