@@ -87,9 +87,8 @@ def _check_dtype(out: Tensor, dtype: torch.dtype | None) -> Finding:
 
 def _check_finite(out: Tensor, names: list[int]) -> Finding:
     bad = _rows(~torch.isfinite(out).all(dim=1), names)
-    message = (
-        f"{counted(len(bad), f'of {len(out)} outputs contains', f'of {len(out)} outputs contain')} NaN or infinity."
-    )
+    contain = counted(len(bad), f"of {len(out)} outputs contains", f"of {len(out)} outputs contain")
+    message = f"{contain} NaN or infinity."
     remedy = "Load the weights again, use float32, and check these inputs."
     return _finding("finite", fail_if(bad), float(len(bad)), 0.0, message, remedy, bad)
 

@@ -85,7 +85,9 @@ def _choose(texts: Sequence[str], options: CsvOptions, param: str) -> tuple[Pars
     found = [_PARTS.fullmatch(text) for text in filled[:1]]
     if not found or found[0] is None or len(found[0]["a"]) > 2:
         parse = parser_of(texts)
-        return (parse if options.timezone is None else _read_iso if parse is to_seconds else _local(parse)), []
+        if options.timezone is None:
+            return parse, []
+        return (_read_iso if parse is to_seconds else _local(parse)), []
     day_first = _is_day_first(filled, options, param)
     return (lambda text: _from_parts(text, day_first=day_first)), ["day first" if day_first else "month first"]
 
