@@ -1,4 +1,4 @@
-"""The clients' own environments, each made once for each content of its list of packages.
+"""What clients need, each made once for its content: environments, generated clients.
 
 `python -m tests.clients.environment` makes them and prints where they are.
 """
@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ KSERVE = Path(__file__).with_name("kserve.txt")
 GENERATORS = Path(__file__).with_name("generators.txt")
 NODE_CLIENTS = Path(__file__).with_name("clients.json")
 NODE_GENERATORS = Path(__file__).with_name("generators.json")
+_UNUSED_S = 30 * 86400.0
 
 
 class CannotInstall(Exception):
@@ -34,7 +36,7 @@ def interpreter(requirements: Path = REQUIREMENTS) -> Path:
         _run(sys.executable, "-m", "venv", "--clear", str(directory))
         _run(str(directory / "bin/pip"), "install", "--quiet", "--requirement", str(requirements))
 
-    return _made("clients", requirements, make) / "bin/python"
+    return kept("clients", _with_version(requirements), make) / "bin/python"
 
 
 def node_modules(packages: Path) -> Path:
@@ -43,24 +45,34 @@ def node_modules(packages: Path) -> Path:
         raise CannotInstall("the clients cannot be installed: npm is missing")
 
     def make(directory: Path) -> None:
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir()
         shutil.copy(packages, directory / "package.json")
         _run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(directory))
 
-    return _made("node", packages, make) / "node_modules"
+    return kept("node", _with_version(packages), make) / "node_modules"
 
 
-def _made(kind: str, packages: Path, make: Callable[[Path], None]) -> Path:
+def _with_version(packages: Path) -> bytes:
+    return packages.read_bytes() + sys.version.encode()
+
+
+def kept(kind: str, content: bytes, make: Callable[[Path], None]) -> Path:
+    """A directory that `make` has filled once for this content.
+
+    One that no run asks for in 30 days is removed.
+    """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sonde"
     home.mkdir(parents=True, exist_ok=True)
-    content = packages.read_bytes() + sys.version.encode()
     made = home / f"{kind}-{hashlib.sha256(content).hexdigest()[:16]}"
     with (home / "clients.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (made / "ready").exists():
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
             make(made)
-            (made / "ready").touch()
+        (made / "ready").touch()
+        for ready in home.glob(f"{kind}-*/ready"):
+            if ready.stat().st_mtime < time.time() - _UNUSED_S:
+                shutil.rmtree(ready.parent)
     return made
 
 

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from service.api.http_protocol import TimeoutProtocol
 from service.auth import Keyring
 from service.config import Settings
 from service.metrics import Metrics
-from tests.clients.environment import GENERATORS, NODE_GENERATORS, CannotInstall, interpreter, node_modules
+from tests.clients.environment import GENERATORS, NODE_GENERATORS, CannotInstall, interpreter, kept, node_modules
 from tests.fakes.model import FakeModel
 from tests.support.app import open_manager
 from tests.support.server import wait_until
@@ -80,18 +80,37 @@ def node() -> Path:
         pytest.skip(str(error))
 
 
+class Kept:
+    """What generators and compilers make of a document. It is made again where that or this file has changed."""
+
+    def __init__(self, document: Path) -> None:
+        made_of = (document, Path(__file__), GENERATORS, NODE_GENERATORS)
+        self._content = b"".join(path.read_bytes() for path in made_of)
+
+    def once(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The directory that `make` has filled."""
+        return kept(f"made-{name}", self._content, make)
+
+
 @pytest.fixture(scope="module")
-def generated(document: Path, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(document: Path) -> Kept:
+    return Kept(document)
+
+
+@pytest.fixture(scope="module")
+def generated(made: Kept, document: Path, python: Path) -> Path:
     """A directory with a client for each of `LANGUAGES`, all from one run of openapi-generator."""
     if shutil.which("java") is None:
         pytest.skip("openapi-generator needs java")
-    made = tmp_path_factory.mktemp("generated")
-    for language, properties in LANGUAGES.items():
-        about = {"generatorName": language, "inputSpec": str(document), "outputDir": str(made / language)}
-        (made / f"{language}.json").write_text(json.dumps({**about, "additionalProperties": properties}))
-    configurations = [f"{language}.json" for language in LANGUAGES]
-    run(python.with_name("openapi-generator-cli"), "batch", "--fail-fast", *configurations, cwd=made)
-    return made
+
+    def generate(directory: Path) -> None:
+        for language, properties in LANGUAGES.items():
+            about = {"generatorName": language, "inputSpec": str(document), "outputDir": str(directory / language)}
+            (directory / f"{language}.json").write_text(json.dumps({**about, "additionalProperties": properties}))
+        configurations = [f"{language}.json" for language in LANGUAGES]
+        run(python.with_name("openapi-generator-cli"), "batch", "--fail-fast", *configurations, cwd=directory)
+
+    return made.once("clients", generate)
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
@@ -110,11 +129,12 @@ def test_the_document_is_valid(document: Path, python: Path, tmp_path: Path) -> 
     assert "OK" in run(python.with_name("openapi-spec-validator"), document, cwd=tmp_path)
 
 
-def test_openapi_python_client_makes_calls(document: Path, python: Path, tmp_path: Path, url: str) -> None:
-    generator = python.with_name("openapi-python-client")
-    command = [generator, "generate", "--path", document, "--output-path", tmp_path / "sonde_client", "--meta", "none"]
-    said = run("sh", "-c", f"{shlex.join(map(str, command))} 2>&1", cwd=tmp_path)
-    assert "will not be generated" not in said
+def test_openapi_python_client_makes_calls(made: Kept, document: Path, python: Path, url: str) -> None:
+    def generate(directory: Path) -> None:
+        options = ["--path", document, "--output-path", directory / "sonde_client", "--meta", "none"]
+        command = shlex.join(map(str, [python.with_name("openapi-python-client"), "generate", *options]))
+        assert "will not be generated" not in run("sh", "-c", f"{command} 2>&1", cwd=directory)
+
     program = f"""
 import json
 from sonde_client import Client
@@ -124,32 +144,39 @@ body = EmbeddingsBody(model={MODEL!r}, input_={TEXTS!r})
 answer = embeddings.sync(client=Client(base_url={url!r}), body=body)
 print(json.dumps([item.embedding for item in answer.data]))
 """
-    assert json.loads(run(python, "-c", program, cwd=tmp_path)) == own_vectors(url)
+    assert json.loads(run(python, "-c", program, cwd=made.once("python", generate))) == own_vectors(url)
 
 
-def test_hey_apis_client_makes_calls(document: Path, node: Path, tmp_path: Path, url: str) -> None:
-    (tmp_path / "node_modules").symlink_to(node.parent)
-    run(node / "openapi-ts", "-i", document, "-o", tmp_path / "client", cwd=tmp_path)
-    (tmp_path / "call.ts").write_text(f"""
+def test_hey_apis_client_makes_calls(made: Kept, document: Path, node: Path, url: str) -> None:
+    def generate(directory: Path) -> None:
+        (directory / "node_modules").symlink_to(node.parent)
+        run(node / "openapi-ts", "-i", document, "-o", directory / "client", cwd=directory)
+        (directory / "call.ts").write_text(f"""
 import {{ embeddingsV1EmbeddingsPost as embeddings }} from './client/sdk.gen';
+declare const process: {{ argv: string[] }};
 embeddings({{
-  baseUrl: '{url}', body: {{ model: '{MODEL}', input: {json.dumps(TEXTS)} }}, throwOnError: true
+  baseUrl: process.argv[2], body: {{ model: '{MODEL}', input: {json.dumps(TEXTS)} }}, throwOnError: true
 }}).then(({{ data }}) => console.log(JSON.stringify(data.data.map((item) => item.embedding))));
 """)
-    assert json.loads(compile_and_call(node, tmp_path, "--strict")) == own_vectors(url)
+        compile_program(node, directory, "--strict")
+
+    assert json.loads(run("node", "out/call.js", url, cwd=made.once("hey-api", generate))) == own_vectors(url)
 
 
-def compile_and_call(node: Path, directory: Path, *options: str) -> str:
-    """What the program `call.ts` prints."""
+def compile_program(node: Path, directory: Path, *options: str) -> None:
+    """Compile `call.ts` into the directory `out`."""
     libraries = ("--skipLibCheck", "--target", "es2022", "--lib", "es2022,dom,dom.iterable")
     target = ("--module", "commonjs", "--moduleResolution", "node10", "--outDir", "out")
     run(node / "tsc", *libraries, *target, *options, "call.ts", cwd=directory)
-    return run("node", "out/call.js", cwd=directory)
 
 
-def test_openapi_typescript_writes_types_that_compile(document: Path, node: Path, tmp_path: Path) -> None:
-    run(node / "openapi-typescript", document, "-o", tmp_path / "sonde.ts", cwd=tmp_path)
-    run(node / "tsc", "--noEmit", "--strict", "--skipLibCheck", "--lib", "es2022,dom", "sonde.ts", cwd=tmp_path)
+def test_openapi_typescript_writes_types_that_compile(made: Kept, document: Path, node: Path) -> None:
+    def compile_types(directory: Path) -> None:
+        run(node / "openapi-typescript", document, "-o", directory / "sonde.ts", cwd=directory)
+        options = ("--noEmit", "--strict", "--skipLibCheck", "--lib", "es2022,dom")
+        run(node / "tsc", *options, "sonde.ts", cwd=directory)
+
+    assert "embeddings" in (made.once("types", compile_types) / "sonde.ts").read_text()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -162,24 +189,31 @@ def test_openapi_generator_reads_the_document(generated: Path, language: str) ->
     assert kotlin == [], "a model that is a map has no fields as JSON"
 
 
-def test_the_client_of_typescript_fetch_makes_calls(generated: Path, node: Path, tmp_path: Path, url: str) -> None:
-    (tmp_path / "client").symlink_to(generated / "typescript-fetch")
-    (tmp_path / "call.ts").write_text(f"""
+def test_the_client_of_typescript_fetch_makes_calls(made: Kept, generated: Path, node: Path, url: str) -> None:
+    def compile_client(directory: Path) -> None:
+        (directory / "client").symlink_to(generated / "typescript-fetch")
+        (directory / "call.ts").write_text(f"""
 import {{ Configuration, OpenAIApi }} from './client';
-const api = new OpenAIApi(new Configuration({{ basePath: '{url}' }}));
+declare const process: {{ argv: string[] }};
+const api = new OpenAIApi(new Configuration({{ basePath: process.argv[2] }}));
 const embeddingsBody: any = {{ model: '{MODEL}', input: {json.dumps(TEXTS)} }};
 api.embeddingsV1EmbeddingsPost({{ embeddingsBody }}).then((answer) =>
   console.log(JSON.stringify(answer.data.map((item) => item.embedding))));
 """)
-    assert json.loads(compile_and_call(node, tmp_path)) == own_vectors(url)
+        compile_program(node, directory)
+
+    assert json.loads(run("node", "out/call.js", url, cwd=made.once("fetch", compile_client))) == own_vectors(url)
 
 
-def test_the_client_for_java_makes_calls(generated: Path, python: Path, url: str) -> None:
+def test_the_client_for_java_makes_calls(made: Kept, generated: Path, python: Path, url: str) -> None:
     libraries = [Path("/usr/share/java", name) for name in ("httpmime.jar", "jakarta-annotation-api.jar")]
     if shutil.which("javac") is None or not all(library.exists() for library in libraries):
         pytest.skip("its client for Java needs a JDK, libhttpmime-java and libjakarta-annotation-api-java")
-    made = generated / "java"
-    (made / "Call.java").write_text(f"""
+    [generator] = python.parent.parent.rglob("openapi-generator.jar")  # it brings Jackson and Apache's client
+    path = ":".join(map(str, [generator, *libraries, "."]))
+
+    def compile_client(directory: Path) -> None:
+        (directory / "Call.java").write_text(f"""
 import org.openapitools.client.ApiClient;
 import org.openapitools.client.api.OpenAiApi;
 import org.openapitools.client.model.EmbeddingsBody;
@@ -187,39 +221,43 @@ import org.openapitools.client.model.EmbeddingsBody;
 class Call {{
     public static void main(String[] given) throws Exception {{
         var client = new ApiClient();
-        client.updateBaseUri("{url}");
+        client.updateBaseUri(given[0]);
         var body = new EmbeddingsBody().model("{MODEL}").input(new String[] {{"{'", "'.join(TEXTS)}"}});
         var answer = new OpenAiApi(client).embeddingsV1EmbeddingsPost(body, null);
         System.out.println(ApiClient.createDefaultObjectMapper().writeValueAsString(answer));
     }}
 }}
 """)
-    [generator] = python.parent.parent.rglob("openapi-generator.jar")  # it brings Jackson and Apache's client
-    path = ":".join(map(str, [generator, *libraries, made]))
-    run("javac", "-nowarn", "-cp", path, *made.glob("src/main/**/*.java"), made / "Call.java", "-d", made, cwd=made)
-    answer = json.loads(run("java", "-cp", path, "Call", cwd=made))
+        sources = (generated / "java").glob("src/main/**/*.java")
+        run("javac", "-nowarn", "-proc:none", "-cp", path, *sources, "Call.java", "-d", ".", cwd=directory)
+
+    answer = json.loads(run("java", "-cp", path, "Call", url, cwd=made.once("java", compile_client)))
     np.testing.assert_allclose([item["embedding"] for item in answer["data"]], own_vectors(url), rtol=1e-6)
 
 
-def test_the_client_for_go_makes_calls(generated: Path, url: str) -> None:
+def test_the_client_for_go_makes_calls(made: Kept, generated: Path, url: str) -> None:
     if shutil.which("go") is None:
         pytest.skip("the client for Go needs go")
-    made = generated / "go"
-    (made / "call").mkdir()
-    (made / "go.mod").write_text("module sonde\n\ngo 1.19\n")
-    (made / "call" / "main.go").write_text(f"""
+
+    def compile_client(directory: Path) -> None:
+        for source in (generated / "go").glob("*.go"):
+            shutil.copy(source, directory)
+        (directory / "call").mkdir()
+        (directory / "go.mod").write_text("module sonde\n\ngo 1.19\n")
+        (directory / "call" / "main.go").write_text(f"""
 package main
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"sonde"
 )
 
 func main() {{
 	settings := sonde.NewConfiguration()
-	settings.Servers = sonde.ServerConfigurations{{{{URL: "{url}"}}}}
+	settings.Servers = sonde.ServerConfigurations{{{{URL: os.Args[1]}}}}
 	body := sonde.EmbeddingsBody{{}}
 	if err := json.Unmarshal([]byte(`{json.dumps({"model": MODEL, "input": TEXTS})}`), &body); err != nil {{
 		panic(err)
@@ -233,6 +271,7 @@ func main() {{
 	fmt.Println(string(written))
 }}
 """)
-    shutil.rmtree(made / "test", ignore_errors=True)
-    answer = json.loads(run("go", "run", "./call", cwd=made, GOFLAGS="-mod=mod", GOPROXY="off"))
+        run("go", "build", "-o", "program", "./call", cwd=directory, GOFLAGS="-mod=mod", GOPROXY="off")
+
+    answer = json.loads(run("./program", url, cwd=made.once("go", compile_client)))
     assert [item["embedding"] for item in answer["data"]] == own_vectors(url)

@@ -43,6 +43,7 @@ _FORKED = {
     "service.processes.parent_death",
     "tests.support.failing_trainer",
     "tests.support.on_terminal",
+    "tests.support.program_fuzzer",
     "tests.support.worker_process",
 }
 _TESTS = ["-u", "-c", popen_bootstrapline]  # what pytest-xdist starts: a process of tests
