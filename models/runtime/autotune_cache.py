@@ -40,10 +40,11 @@ _INSTRUCTION_SETS = (
 
 
 class AutotuneCache:
-    """Results of autotuning by machine, in one JSON file. Nothing is kept until `keep_in`."""
+    """Results of autotuning, in memory and, from `keep_in` on, by machine in one JSON file."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
+        self._results = dict[str, Any]()
 
     def keep_in(self, path: Path | None) -> None:
         """Keep results in a file from now on, or nowhere."""
@@ -54,6 +55,12 @@ class AutotuneCache:
 
         Of several processes one measures, and the others wait for its result.
         """
+        if name not in self._results:
+            self._results[name] = self._read_or_run(name, kind, run)
+        result: ResultT = self._results[name]
+        return result
+
+    def _read_or_run(self, name: str, kind: type[ResultT], run: Callable[[], ResultT]) -> ResultT:
         path, adapter = self._path, TypeAdapter[ResultT](kind)
         if path is None:
             return run()

@@ -50,6 +50,12 @@ def test_the_next_start_takes_the_kept_result(path: Path) -> None:
     assert again.runs == 0
 
 
+def test_a_process_measures_once_without_a_file() -> None:
+    cache, measurement = AutotuneCache(), Measurement()
+    assert [cache.recall("products", ProductAutotune, measurement) for _ in range(2)] == [RESULT] * 2
+    assert measurement.runs == 1
+
+
 def test_results_are_kept_beside_each_other(path: Path) -> None:
     kept_in(path).recall("another", ProductTimes, lambda: SLOW)
     again = Measurement()

@@ -6,12 +6,18 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from models.runtime.autotune_cache import AutotuneCache
 from models.runtime.fbgemm import has_fbgemm
 from models.text.packed import float16_autotune
 from models.text.packed.float16_autotune import autotune_float16
 from models.text.packed.linear import Linear
 
 pytestmark = pytest.mark.skipif(not has_fbgemm(), reason="PyTorch has no FBGEMM here")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float16_autotune, "autotune_cache", AutotuneCache())
 
 
 @pytest.fixture
