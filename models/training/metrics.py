@@ -16,6 +16,8 @@ Ints = NDArray[np.integer]
 # Fewer independent rows tell nothing beyond their count: of 9 rows that are right, a resample is right, too.
 FEW_ROWS = 10
 _ROWS_AT_ONCE = 64
+# A bootstrap of labels holds this many of them at once.
+_LABELS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +181,31 @@ def encoded(truth: Sequence[str], *predictions: Sequence[str]) -> tuple[list[str
 
 def class_f1(truth: Ints, predicted: Ints, classes: int) -> NDArray[np.float64]:
     """F1 of each class, float64 [classes]; NaN for classes without a true row."""
-    # A bootstrap calls this 2,000 times: counting takes 0.012 ms for 77 classes, scikit-learn's f1_score 1.6 ms.
-    right = np.bincount(truth[truth == predicted], minlength=classes)
-    true, positive = np.bincount(truth, minlength=classes), np.bincount(predicted, minlength=classes)
-    return np.where(true > 0, 2 * right / np.maximum(true + positive, 1), np.nan)
+    scores: NDArray[np.float64] = _LabelCounts(truth, predicted, classes).f1(np.arange(len(truth))[None])[0]
+    return scores
+
+
+class _LabelCounts:
+    """True, predicted and right labels, counted in samples of the rows.
+
+    A bootstrap counts 2,000 samples. scikit-learn's f1_score takes 1.6 ms for one of 77 classes, this 0.01 to 0.1.
+    """
+
+    def __init__(self, truth: Ints, predicted: Ints, classes: int) -> None:
+        right = np.where(truth == predicted, truth, classes)  # wrong ones are counted apart
+        self._columns, self._size = (truth, predicted, right), classes + 1
+
+    def f1(self, samples: Ints) -> NDArray[np.float64]:
+        """F1 of each class, float64 [samples, classes], in samples of row numbers [samples, n]."""
+        true, positive, right = (self._count(column[samples]) for column in self._columns)
+        return np.where(true > 0, 2 * right / np.maximum(true + positive, 1), np.nan)
+
+    def _count(self, labels: Ints) -> Ints:
+        count = len(labels)
+        if count > 1:
+            labels = labels + self._size * np.arange(count)[:, None]
+        counts = np.bincount(labels.ravel(), minlength=count * self._size)
+        return counts.reshape(count, self._size)[:, :-1]
 
 
 def macro_f1(truth: Ints, predicted: Ints, classes: int) -> float:
@@ -199,15 +222,19 @@ def macro_f1_gain(
     is, too; then the interval is that of the share of right rows.
     """
 
-    def gain(rows: Ints) -> float:
-        other = 0.0 if theirs is None else macro_f1(truth[rows], theirs[rows], classes)
-        return macro_f1(truth[rows], ours[rows], classes) - other
+    counts = [_LabelCounts(truth, labels, classes) for labels in (ours, theirs) if labels is not None]
+
+    def gain(samples: Ints) -> Floats:
+        means: list[Floats] = [np.nanmean(one.f1(samples), axis=1) for one in counts]
+        return means[0] if theirs is None else np.subtract(*means)
 
     rng, count = np.random.default_rng(seed), len(truth)
     if theirs is None and (truth == ours).all():
         return replace(share_of(count, count), is_few=count < FEW_ROWS)
-    gains = [gain(rng.integers(0, count, count)) for _ in range(resamples)]
-    return Interval.of(gain(np.arange(count)), gains, level, count)
+    step = max(1, _LABELS_AT_ONCE // count)
+    draws = (rng.integers(0, count, (min(step, resamples - at), count)) for at in range(0, resamples, step))
+    gains = np.concatenate([gain(samples) for samples in draws])
+    return Interval.of(float(gain(np.arange(count)[None])[0]), gains, level, count)
 
 
 def gain_in(
