@@ -127,7 +127,7 @@ def test_sigterm_while_the_model_is_loaded_ends_with_0(tmp_path: Path) -> None:
 def test_readiness_ends_with_sigterm_and_liveness_does_not(brief: Served) -> None:
     with ThreadPoolExecutor(4) as pool, httpx.Client(base_url=brief.url) as probe:
         assert probe.get("/health/ready").status_code == 200
-        waiting = [pool.submit(post, brief.url, input=[f"{number} {LONG}" for number in range(30)]) for _ in range(3)]
+        waiting = [pool.submit(post, brief.url, input=[f"{number} {LONG}" for number in range(15)]) for _ in range(3)]
         wait_until(lambda: metric(brief.url, "sonde_requests_in_flight") >= 4, 20)
         brief.process.terminate()
         wait_until(lambda: probe.get("/health/ready").status_code == 503)
