@@ -30,7 +30,7 @@ from models.source import locate
 from models.text.encoder import Encoder
 from models.text.model import TextModel
 from models.text.packed.encoder import PackedEncoder
-from models.text.sequence_classifier import probabilities
+from models.linalg import probabilities
 from tests.support import tiny_models
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from models.registry.golden_rows import compare
 from models.registry.registry import Registry
 from models.text.golden_texts import reproduce
 from models.text.lexical_head import LexicalHead, WordPieces
-from models.text.sequence_classifier import probabilities
+from models.linalg import probabilities
 from service.config import Settings
 from service.metrics import Metrics
 from service.serving.fine_tuned import FineTunedModel

@@ -206,6 +206,13 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
         ("/v1/classify", {"model": "vit", "images": [URI], "labels": ["a"]}, "labels", "labels of its own"),
         ("/v1/classify", {"model": "clip", "images": [URI]}, "labels", "give it labels"),
         ("/v1/classify", {"model": "dino", "images": [URI], "labels": ["a"]}, "model", "encoder of images alone"),
+        ("/v1/classify", {"model": "clip", "images": [URI], "labels": ["a"]}, "labels", "expected at least 2, got 1"),
+        (
+            "/v1/classify",
+            {"model": "clip", "images": [URI], "labels": ["a", "b"], "multi_label": True},
+            "multi_label",
+            "compares labels with each other: leave it out",
+        ),
         ("/v1/classify", {"model": "fake", "images": [URI]}, "model", "models that do classification with images: vit"),
         ("/v1/classify", {"model": "vit", "input": "a"}, "model", "reads images, not texts"),
         ("/v1/embeddings", {"model": "dino", "input": "a"}, "model", "embedding with images"),
