@@ -189,7 +189,7 @@ def test_a_reranker_classifies_nothing(make_app: MakeApp) -> None:
     )
     error = client.post("/v1/classify", json={"model": "cross", "input": "a"}).json()["error"]
     assert error["code"] == "wrong_task"
-    assert "models that do: fake" in error["message"]
+    assert "models that do classification with texts: fake" in error["message"]
 
 
 @pytest.mark.parametrize(

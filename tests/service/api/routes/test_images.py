@@ -215,7 +215,7 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
         ),
         ("/v1/classify", {"model": "fake", "images": [URI]}, "model", "models that do classification with images: vit"),
         ("/v1/classify", {"model": "vit", "input": "a"}, "model", "reads images, not texts"),
-        ("/v1/embeddings", {"model": "dino", "input": "a"}, "model", "embedding with images"),
+        ("/v1/embeddings", {"model": "dino", "input": "a"}, "model", "models that do embedding with texts: fake, clip"),
         ("/v1/embeddings", {"model": "dino", "input": [{"image": BASE64}, {"text": "a"}]}, "input[1]", "images alone"),
         ("/v1/embeddings", {"model": "fake", "input": URI, "modality": "image"}, "model", "dino, clip"),
         ("/v1/embeddings", {"model": "dino", "input": [[1, 2]], "modality": "image"}, "modality", "got token ids"),
