@@ -159,7 +159,7 @@ async def read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: in
     """
     stated = headers.get("content-length", "0")
     if stated.isdecimal() and int(stated) > max_bytes:
-        raise _body_too_large(max_bytes)
+        raise _body_too_large(max_bytes, stated)
     parts: list[bytes] = []
     length, more = 0, True
     while more:
@@ -170,7 +170,7 @@ async def read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: in
         length += len(parts[-1])
         more = message.get("more_body", False)
         if length > max_bytes:
-            raise _body_too_large(max_bytes)
+            raise _body_too_large(max_bytes, "more")
         if len(parts) == _MOST_PARTS:
             parts = [b"".join(parts)]
     return b"".join(parts)
@@ -187,8 +187,9 @@ def _require_json(content_type: str, *, or_image: bool) -> None:
         raise UnsupportedMedia(f"expected content-type application/json{others}, got {kind[:80] or 'none'}")
 
 
-def _body_too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body may have {max_bytes} bytes: send fewer inputs a request")
+def _body_too_large(max_bytes: int, got: str) -> BodyTooLarge:
+    limit = f"expected a body of at most {max_bytes} bytes, as --max-body-bytes says"
+    return BodyTooLarge(f"{limit}, got {got[:20]}: send fewer or smaller inputs a request")
 
 
 async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:

@@ -71,7 +71,8 @@ def _refuse_early(request: Request, max_bytes: int) -> None:
     """Refuse by the stated length, which is not trusted otherwise."""
     stated = request.headers.get("content-length", "")
     if stated.isascii() and stated.isdigit() and int(stated[:20]) > max_bytes + OVERHEAD_BYTES:
-        raise BodyTooLarge(f"a file may have {max_bytes} bytes", param=FILE_FIELD)
+        limit = f"expected a file of at most {max_bytes} bytes, as --max-file-bytes says"
+        raise BodyTooLarge(f"{limit}, got a body of {stated[:20]}: send a smaller one", param=FILE_FIELD)
 
 
 class _Reader:
@@ -126,7 +127,9 @@ class _Reader:
     def _count_outside(self, size: int) -> None:
         self._outside += size
         if self._outside > OVERHEAD_BYTES:
-            raise BodyTooLarge(f"what comes beside the file may have {OVERHEAD_BYTES} bytes")
+            raise BodyTooLarge(
+                f"expected at most {OVERHEAD_BYTES} bytes beside the file, got more: leave other parts out"
+            )
 
     def _begin_part(self) -> None:
         self._parts += 1
