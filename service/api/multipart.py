@@ -121,7 +121,10 @@ class _Reader:
         if not self._complete:
             raise InvalidRequest("the body ends before its last part does", param="body")
         if self._form.filename is None:
-            raise InvalidRequest("file: expected a part called 'file'", param=FILE_FIELD)
+            raise InvalidRequest(
+                "file: expected a part called 'file' that is a file, got none; curl sends one with @: -F file=@rows.csv",
+                param=FILE_FIELD,
+            )
         return self._form
 
     def _count_outside(self, size: int) -> None:

@@ -91,6 +91,13 @@ def test_an_image_can_be_sent_in_every_way(client: TestClient) -> None:
         assert answer(response)["data"] == by_json["data"]
 
 
+def test_a_form_with_the_name_of_a_file_says_how_to_send_it(client: TestClient) -> None:
+    part = (None, "holiday photo.jpg", None)
+    error = client.post("/v1/classify", data={"model": "vit"}, files={"images": part}).json()["error"]
+    assert error["param"] == "images"
+    assert "got 'holiday photo.jpg', which names a file; curl sends the file itself with @" in error["message"]
+
+
 def test_a_form_has_options_and_several_images(client: TestClient) -> None:
     files = [("images", ("a.png", DATA, "image/png")), ("images", ("b.jpg", OTHER, "image/jpeg"))]
     found = answer(client.post("/v1/classify", data={"model": "vit", "top_k": "1"}, files=files))
