@@ -121,10 +121,7 @@ class _Reader:
         if not self._complete:
             raise InvalidRequest("the body ends before its last part does", param="body")
         if self._form.filename is None:
-            raise InvalidRequest(
-                "file: expected a part called 'file' that is a file, got none; curl sends one with @: -F file=@rows.csv",
-                param=FILE_FIELD,
-            )
+            raise InvalidRequest.at(FILE_FIELD, "expected a part called 'file', got none; curl: -F file=@rows.csv")
         return self._form
 
     def _count_outside(self, size: int) -> None:
