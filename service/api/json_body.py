@@ -195,10 +195,10 @@ async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
     try:
         return await _parse_json(body, with_readings, settings)
     except orjson.JSONDecodeError as error:
-        if not with_readings:
+        nulled = await _run_in_parse_thread(replace_missing, body, b"null") if with_readings else body
+        if nulled == body:
             raise await _run_in_parse_thread(_malformed_body, error) from None
         fault = error
-    nulled = await _run_in_parse_thread(replace_missing, body, b"null")
     try:
         return await _parse_json(nulled, with_readings, settings)
     except orjson.JSONDecodeError:
