@@ -11,6 +11,8 @@ from models.counted import counted
 from service.errors import InvalidRequest
 
 _LONGEST = 40
+# A larger body is not read once more for its message: as objects it would take up to a hundred times its bytes.
+_MOST_READ = 256 * 1024
 _STEPS = re.compile(r"[^.\[\]]+")
 
 
@@ -21,7 +23,7 @@ def validation_error(error: msgspec.ValidationError, content: bytes | memoryview
     said = message[:1].lower() + message[1:]
     if said.startswith("object contains unknown field"):
         said = f"{said}: leave it out"
-    elif said.startswith("expected") and ", got " not in said:
+    elif said.startswith("expected") and ", got " not in said and len(content) <= _MOST_READ:
         said = f"{said}, got {_describe(_find(content, path))}"
     return InvalidRequest.at(path or "body", said)
 
