@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, takewhile
+from itertools import accumulate
 from typing import Annotated, Protocol
 
 import torch
@@ -23,13 +23,13 @@ from models.runtime.timing import one_thread, time_in_turn
 
 log = logging.getLogger(__name__)
 
-# Numbers of rows that are tried, the largest first. Where the largest gains, so may more rows: FBGEMM's products are
-# then as fast as others and still read half as much.
-_FEW, _MORE = (32, 24, 16, 8), (64, 96, 128)
+# Numbers of rows that are tried, the largest first. Where few gain, more may: FBGEMM's products are about as fast as
+# others, and two batches at once read half as much.
+_FEW, _MORE = (32, 24, 16, 8), (256, 128, 64)
+# A smaller gain is not worth the rounding. Where few rows are rounded anyway, more rows need not gain as much.
+_MIN_GAIN, _MIN_GAIN_OF_MORE = 1.05, 1.0
 # More rows are tried on the first layers alone, of so many weights. They take long to compute and little to read.
 _SAMPLED_WEIGHTS = 2**21
-# A smaller gain is not worth the rounding.
-_MIN_GAIN = 1.05
 # Each number of rows is timed for so long, or for four turns.
 _SECONDS = 0.03
 
@@ -50,7 +50,7 @@ class Product(Protocol):
 class Float16Autotune:
     """The most rows for which weights in float16 are faster, 0 for none."""
 
-    max_rows: Annotated[int, Field(ge=0, le=_MORE[-1])]
+    max_rows: Annotated[int, Field(ge=0, le=_MORE[0])]
 
 
 def autotune_float16(layers: Sequence[Product]) -> int:
@@ -60,7 +60,7 @@ def autotune_float16(layers: Sequence[Product]) -> int:
     autotuning fails, the weights stay in float32.
     """
     weights = sum(layer.in_features * layer.out_features for layer in layers)
-    name = f"float16 weights of {weights >> 18} MB for up to {_MORE[-1]} rows"
+    name = f"float16 weights of {weights >> 18} MB for up to {_MORE[0]} rows"
     try:
         tuned = autotune_cache.recall(name, Float16Autotune, partial(_run, layers))
     except (MemoryError, RuntimeError) as error:
@@ -72,9 +72,10 @@ def autotune_float16(layers: Sequence[Product]) -> int:
 
 def _run(layers: Sequence[Product]) -> Float16Autotune:
     with one_thread(), torch.inference_mode():
-        few = next((rows for rows in _FEW if _gains(layers, rows)), 0)
-        more = takewhile(partial(_gains, _sample(layers)), _MORE) if few == _FEW[0] else ()
-        return Float16Autotune(max([few, *more]))
+        few = next((rows for rows in _FEW if _gain(layers, rows) >= _MIN_GAIN), 0)
+        more = _MORE if few == _FEW[0] else ()
+        sample = _sample(layers)
+        return Float16Autotune(next((rows for rows in more if _gain(sample, rows) >= _MIN_GAIN_OF_MORE), few))
 
 
 def _sample(layers: Sequence[Product]) -> Sequence[Product]:
@@ -83,8 +84,8 @@ def _sample(layers: Sequence[Product]) -> Sequence[Product]:
     return layers[: bisect_left(list(weights), _SAMPLED_WEIGHTS) + 1]
 
 
-def _gains(layers: Sequence[Product], rows: int) -> bool:
-    """Whether the layers multiply `rows` rows so much faster by weights in float16 that it is worth the rounding."""
+def _gain(layers: Sequence[Product], rows: int) -> float:
+    """How many times as fast the layers multiply `rows` rows by weights in float16."""
     inputs = {width: torch.randn(rows, width) for width in {layer.in_features for layer in layers}}
 
     def multiply(float16_max_rows: int) -> None:
@@ -93,4 +94,4 @@ def _gains(layers: Sequence[Product], rows: int) -> bool:
             layer(inputs[layer.in_features])
 
     seconds = time_in_turn({limit: partial(multiply, limit) for limit in (0, rows)}, _SECONDS)
-    return seconds[0] / seconds[rows] >= _MIN_GAIN
+    return seconds[0] / seconds[rows]

@@ -193,7 +193,7 @@ def test_a_network_counts_the_threads_of_its_pass(count: int, by_onednn: bool) -
 @needs_fbgemm
 @needs_onednn
 @pytest.mark.usefixtures("avx2")
-@pytest.mark.parametrize(("max_rows", "onednn_rows"), [(32, range(33, 65)), (64, range(0)), (128, range(0))])
+@pytest.mark.parametrize(("max_rows", "onednn_rows"), [(32, range(33, 65)), (64, range(0)), (256, range(0))])
 def test_what_weights_in_float16_multiply_takes_no_form_of_onednn(
     max_rows: int, onednn_rows: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
