@@ -21,7 +21,7 @@ _MAX_DUPLICATED_BYTES = 128 * 2**20
 _ANY_ROWS = 2**31
 # GELU is oneDNN's, too. Its small pieces of code lie scattered among the tensors and keep the memory between them from
 # being used again (100 MB after some hundred batches). So it gets the first number of rows at a time, and the second
-# number of those that are left.
+# number of those that are left at the end.
 _GELU_ROWS = 128, 32
 
 
@@ -67,10 +67,10 @@ class Linear(nn.Linear):
 
     def _gelu_in_place(self, rows: Tensor) -> None:
         many, few = self.gelu_rows
-        whole = len(rows) // many * many
-        for part in torch.split(rows[:whole], many):
+        parts = torch.split(rows, many)
+        for part in parts[:-1]:
             torch.ops.aten.gelu_(part)
-        for part in torch.split(rows[whole:], few):
+        for part in torch.split(parts[-1], few):
             torch.ops.aten.gelu_(part)
 
     @property
