@@ -125,21 +125,31 @@ def prepare_for_cpu(layers: Sequence[Linear], *, may_round: bool = False) -> ran
     move_to_huge_pages(area for layer in layers for area in layer.memory())
     if layers[0].rounded:
         _autotune_float16(layers)
+    if _leave_few(layers):
+        for layer in layers:
+            layer.use_onednn(_ONEDNN_ROWS_PER_THREAD)
+        move_to_huge_pages(layer.memory()[-1] for layer in layers)
     return range(layers[0].float16_max_rows + 1, layers[0].onednn_rows_per_thread + 1)
 
 
 def _lay_out(layers: Sequence[Linear]) -> None:
-    """Give the layers the forms that autotuning of products chose."""
-    if has_onednn() and all(_onednn_is_best(layer.weight.dtype) for layer in layers):
-        for layer in layers:
+    """Give the layers the form that autotuning of products chose for many rows."""
+    by_onednn = has_onednn() and all(_onednn_is_best(layer.weight.dtype) for layer in layers)
+    for layer in layers:
+        if by_onednn:
             layer.use_onednn()
-    elif all(layer.weight.dtype == torch.float32 for layer in layers):
-        for layer in layers:
+        elif layer.weight.dtype == torch.float32:
             layer.lay_out_for_mkl()
-        wins_few = has_onednn() and autotune_products().onednn_wins_few
-        if wins_few and sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES:
-            for layer in layers:
-                layer.use_onednn(_ONEDNN_ROWS_PER_THREAD)
+
+
+def _leave_few(layers: Sequence[Linear]) -> bool:
+    """Whether oneDNN is to multiply few rows, where MKL multiplies many and the weights may be held in both forms."""
+    if layers[0].onednn_rows_per_thread or any(layer.weight.dtype != torch.float32 for layer in layers):
+        return False
+    if layers[0].float16_max_rows >= _ONEDNN_ROWS_PER_THREAD:  # FBGEMM multiplies these
+        return False
+    small = sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES
+    return small and has_onednn() and autotune_products().onednn_wins_few
 
 
 def _autotune_float16(layers: Sequence[Linear]) -> None:
