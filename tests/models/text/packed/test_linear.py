@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +40,7 @@ def expected(one: Linear, rows: Tensor, *, gelu: bool, plus: Tensor | None) -> T
 
 
 @needs_onednn
-@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 70])
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 70, 300])
 @pytest.mark.parametrize(("gelu", "residual"), [(False, False), (True, False), (False, True)])
 def test_few_rows_and_many_are_multiplied_alike(count: int, gelu: bool, residual: bool) -> None:
     one = layer()
@@ -139,10 +140,11 @@ def test_the_race_decides_what_onednn_multiplies(
     assert (taken == [None]) is all_rows
 
 
-def test_the_residual_is_left_as_it_was() -> None:
+@pytest.mark.parametrize("prepare", [lambda one: prepare_for_cpu([one]), Linear.lay_out_for_mkl])
+def test_the_residual_is_left_as_it_was(prepare: Callable[[Linear], object]) -> None:
     one, rows = layer(24, 24), torch.randn(3, 24)
     before = rows.clone()
-    prepare_for_cpu([one])
+    prepare(one)
     one(rows, "none", rows)
     assert torch.equal(rows, before)
 
