@@ -1,4 +1,4 @@
-"""Linear algebra on the CPU: unit length, shortening, quantization, duplicates and covariance."""
+"""Linear algebra on the CPU: unit length, probabilities, shortening, quantization, duplicates and covariance."""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ def normalize(vectors: Vectors) -> Vectors:
     lengths = np.sqrt(np.add.reduce(vectors * vectors, axis=-1, keepdims=True))
     scaled: Vectors = np.divide(vectors, np.maximum(lengths, np.float32(1e-12)))
     return scaled
+
+
+def probabilities(logits: Vectors, *, multi_label: bool = False) -> Vectors:
+    """Logits float32 [n, labels] → probabilities: each label by itself, or all summing to 1.
+
+    A single label is judged by itself, as Hugging Face's pipelines do: a sum of 1 would say nothing.
+    """
+    tensor = torch.from_numpy(logits)
+    by_itself = multi_label or logits.shape[-1] == 1
+    return (tensor.sigmoid() if by_itself else tensor.softmax(dim=-1)).numpy()
+
+
+def ranks_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Ranks [n] of values [n] from 1; equal values share the mean of theirs."""
+    # As scipy.stats.rankdata, whose module takes half a second to import.
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
 
 
 def first_occurrences(vectors: Vectors) -> NDArray[np.int64]:

@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     max_readings: int = Field(100_000, ge=1, description="readings of one request")
     max_request_tokens: int = Field(300_000, ge=1, description="tokens of one request")
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="bytes of one request's body")
-    max_image_bytes: int = Field(20 * 2**20, ge=1, description="bytes of one image, as it is sent")
+    max_image_bytes: int = Field(16 * 2**20, ge=1, description="bytes of one image, within --max-body-bytes")
     allow_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="hosts whose images are fetched by URL, like images.example or images.example:8443, or * for every "

@@ -158,7 +158,11 @@ def _stated_frames(image: Image.Image) -> int:
 
 
 def _require_one_content(data: bytes, param: str) -> None:
-    """Refuse a file that programs of other kinds would read as theirs."""
+    """Refuse a file that programs of other kinds would read as theirs.
+
+    A ZIP archive is found by its end record, without which no program opens it. Its first mark alone may come by
+    chance, and other bytes behind an image are left alone: cameras put previews and videos there.
+    """
     found = next((what for mark, what in _OTHER_CONTENT.items() if _holds(data, mark)), None)
     if found is None and zipfile.is_zipfile(io.BytesIO(data)):
         found = "a ZIP archive"

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from models.linalg import normalize
+from models.linalg import normalize, probabilities
 
 Rows = NDArray[np.float32]
 
@@ -37,6 +36,4 @@ class LabelPrototypes:
         Cosines become logits by the scale and bias that the model was trained with.
         """
         scale, bias = scale_and_bias
-        logits = torch.from_numpy(scale * (normalize(images) @ self.directions.T) + bias)
-        found: Rows = (logits.sigmoid() if multi_label else logits.softmax(dim=-1)).numpy()
-        return found
+        return probabilities(scale * (normalize(images) @ self.directions.T) + bias, multi_label=multi_label)

@@ -8,12 +8,12 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import numpy as np
-import torch
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from models.errors import ModelError, TensorError, source_error
 from models.filesystem import replace_file
+from models.linalg import probabilities
 from models.programs.contract import Contract, Described, TensorSpec
 from models.programs.stated_contract import StatedContract
 from models.programs.tensors import HostTensor
@@ -80,8 +80,7 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
                 got = f"values from {rows.min():g} to {rows.max():g}: its description should state logits"
                 raise ModelError(f"{self.output}: expected probabilities, got {got}", param="model")
             return rows.clip(0, 1)
-        logits = torch.from_numpy(rows)
-        return (logits.sigmoid() if multi_label or self.multi_label else logits.softmax(-1)).numpy()
+        return probabilities(rows, multi_label=multi_label or self.multi_label)
 
 
 def description_file(program: Path) -> Path:

@@ -86,6 +86,10 @@ def _call_entry(entry: str) -> tuple[torch.nn.Module, Inputs, Any]:
     name, _, function = entry.partition(":")
     if not name or not function.isidentifier():
         raise _wrong(entry, "expected MODULE:FUNCTION, like my_model:make")
+    if name.endswith(".py") or not name.replace(".", "").isidentifier():
+        file = Path(name)
+        instead = f"write {file.stem}:{function} in the directory of {file.name}"
+        raise _wrong(entry, f"expected the name of a module, got {name}; of a file, {instead}")
     sys.path.insert(0, str(Path.cwd()))
     with _explaining(entry, "it cannot be called", "the module is looked for in the working directory, too"):
         made = getattr(importlib.import_module(name), function)()

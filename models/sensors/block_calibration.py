@@ -129,9 +129,9 @@ def correlation_time(runs: Sequence[NDArray[np.floating]]) -> float:
 
 def _ranked(runs: Sequence[NDArray[np.floating]]) -> list[Doubles]:
     """Each score's rank among those of all runs."""
-    from scipy.stats import rankdata  # takes half a second to import, and only fitting needs it
-
-    ranks = rankdata(np.concatenate(list(runs)), method="ordinal") - 1.0
+    scores = np.concatenate(list(runs))
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(scores, kind="stable")] = np.arange(len(scores))
     return np.split(ranks, np.cumsum([len(run) for run in runs])[:-1])
 
 

@@ -93,11 +93,11 @@ def ceiling_of(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> flo
     Use of Confidence or Fiducial Limits, 1934) at 95 %; the m with the lowest bound counts. Without errors the bound is
     about 3 / n, so that the ceiling is 0.928 for 40 rows, and 0.997 for 1,000.
     """
-    from scipy.stats import beta  # takes a second to import, and only fitting needs it
+    from scipy.special import betaincinv  # takes a fifth of a second to import, and only fitting needs it
 
     wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
     rows = np.arange(1, len(right) + 1)
-    bounds = np.where(wrong < rows, beta.ppf(_LEVEL, wrong + 1, np.maximum(rows - wrong, 1)), 1.0)
+    bounds = np.where(wrong < rows, betaincinv(wrong + 1, np.maximum(rows - wrong, 1), _LEVEL), 1.0)
     return float(1.0 - bounds.min())
 
 

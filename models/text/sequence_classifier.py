@@ -66,12 +66,6 @@ class SequenceClassifier:
         return self._placement.memory_bytes()
 
 
-def probabilities(logits: NDArray[np.float32], *, multi_label: bool) -> NDArray[np.float32]:
-    """Logits [n, labels] → probabilities: each label by itself, or all summing to 1."""
-    tensor = torch.from_numpy(logits)
-    return (tensor.sigmoid() if multi_label else tensor.softmax(dim=-1)).numpy()
-
-
 def relevance(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """A cross-encoder's logits [n, 1] → relevance [n] between 0 and 1."""
     return torch.from_numpy(logits[:, 0]).sigmoid().numpy()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.linalg import ranks_of
 from models.training.hyperparameters import Metric
 
 Floats = NDArray[np.floating]
@@ -18,6 +20,7 @@ FEW_ROWS = 10
 _ROWS_AT_ONCE = 64
 # A bootstrap of labels holds this many of them at once.
 _LABELS_AT_ONCE = 1 << 15
+_Z_95 = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,10 @@ def accuracy(truth: Ints, predicted: Ints) -> float:
 
 def share_of(count: int, rows: int) -> Interval:
     """A share of rows with its 95 % interval, which holds for few rows and for 0 % and 100 % (Wilson, 1927)."""
-    from scipy.stats import binomtest  # takes half a second to import, and the service reads reports without it
-
-    found = binomtest(count, rows).proportion_ci(0.95, method="wilson")
-    return Interval(count / rows, float(found.low), float(found.high))
+    share, spread = count / rows, _Z_95**2 / rows
+    half = _Z_95 * np.sqrt(share * (1 - share) / rows + spread / (4 * rows))
+    low, high = ((share + spread / 2 + end) / (1 + spread) for end in (-half, half))
+    return Interval(share, float(low) if count else 0.0, float(high) if count < rows else 1.0)
 
 
 def calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = 15) -> float:
@@ -120,9 +123,7 @@ def auroc(normal: Floats, strange: Floats) -> float:
     # bootstrap resamples would feel.
     if not len(normal) or not len(strange):
         raise ValueError(f"expected scores of both kinds, got {len(normal)} normal and {len(strange)} strange")
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.concatenate([normal, strange]))
+    ranks = ranks_of(np.concatenate([normal, strange]))
     above = ranks[len(normal) :].sum() - len(strange) * (len(strange) + 1) / 2
     return float(above / (len(normal) * len(strange)))
 
@@ -144,9 +145,7 @@ def recall_at_in_scope(normal: Floats, strange: Floats, pass_rate: float = 0.95)
 def spearman(a: Floats, b: Floats) -> float:
     """Rank correlation of two columns [n]; 0 when one of them is constant."""
     _require_same_length(a, b)
-    from scipy.stats import spearmanr
-
-    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(spearmanr(a, b).statistic)
+    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(np.corrcoef(ranks_of(a), ranks_of(b))[0, 1])
 
 
 def ndcg(grades: Sequence[Sequence[float]], scores: Sequence[Sequence[float]], k: int = 10) -> float:
@@ -265,10 +264,9 @@ def effective_rank(x: Floats) -> float:
 
     It is 1 when all rows point the same way.
     """
-    from scipy.stats import entropy
-
     values = np.linalg.svd(np.asarray(x, dtype=np.float64), compute_uv=False)
-    return float(np.exp(entropy(values))) if values.any() else 0.0
+    shares = values[values > 0] / values.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
 
 
 def _require_same_length(a: NDArray[np.generic], b: NDArray[np.generic]) -> None:

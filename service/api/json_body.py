@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope
 from service.api.body_counts import BodyCounts
 from service.api.error_responses import path_of
 from service.api.image_bodies import begins_like_image, is_form, is_image_body, read_image_body
-from service.api.readings_parts import READINGS, blank_strings, cut_readings
+from service.api.readings_parts import READINGS, cut_readings, replace_missing
 from service.api.schemas.requests import require_count, shorten_name
 from service.config import Settings
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
@@ -45,8 +45,6 @@ _STRING = r'"(?:[^"\\]++|\\.)*+"?'
 # A list or object that holds no other is one step, because it ends before the fault begins.
 _MAX_CHARACTERS_TO_VALUE = 2 * 1024 * 1024
 _STEPS = re.compile(rf"[\[{{](?:[^]\[{{}}\"]++|{_STRING})*+[]}}]|{_STRING}|[]\[{{}},]", re.DOTALL)
-# Begins as it is searched for, which is ten times as fast as one that begins with what may not be before it.
-_NAN = re.compile(rb"NaN(?<![-\w]NaN)\b")
 # Parsing a large body takes several times its memory, so one thread does it, one body at a time.
 _PARSE_THREAD = ThreadPoolExecutor(1, "bodies")
 # No body has this number of fields; one with more is cut, because pydantic describes each unknown field.
@@ -159,7 +157,7 @@ async def read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: in
     """
     stated = headers.get("content-length", "0")
     if stated.isdecimal() and int(stated) > max_bytes:
-        raise _body_too_large(max_bytes)
+        raise _body_too_large(max_bytes, stated)
     parts: list[bytes] = []
     length, more = 0, True
     while more:
@@ -170,7 +168,7 @@ async def read_bytes(receive: Receive, headers: Mapping[str, str], max_bytes: in
         length += len(parts[-1])
         more = message.get("more_body", False)
         if length > max_bytes:
-            raise _body_too_large(max_bytes)
+            raise _body_too_large(max_bytes, "more")
         if len(parts) == _MOST_PARTS:
             parts = [b"".join(parts)]
     return b"".join(parts)
@@ -187,33 +185,32 @@ def _require_json(content_type: str, *, or_image: bool) -> None:
         raise UnsupportedMedia(f"expected content-type application/json{others}, got {kind[:80] or 'none'}")
 
 
-def _body_too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body may have {max_bytes} bytes: send fewer inputs a request")
+def _body_too_large(max_bytes: int, got: str) -> BodyTooLarge:
+    limit = f"expected a body of at most {max_bytes} bytes, as --max-body-bytes says"
+    return BodyTooLarge(f"{limit}, got {got[:20]}: send fewer or smaller inputs a request")
 
 
 async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
+    """The body. JSON has no NaN, which pandas and NumPy send for a missing reading; a failure looks for it."""
     try:
-        if len(body) > _INLINE_BYTES:
-            return await _run_in_parse_thread(_parse_large, body, with_readings, settings)
-        if not with_readings and len(body) > _OTHER:  # a shorter one cannot hold too much
-            _body_limits(settings).require_within(body)
-        return _loads(body)
+        return await _parse_json(body, with_readings, settings)
     except orjson.JSONDecodeError as error:
-        if with_readings and (nulled := await _run_in_parse_thread(_with_nulls, body)) != body:
-            return await _parse(nulled, with_readings, settings)
-        raise await _run_in_parse_thread(_malformed_body, error) from None
+        nulled = await _run_in_parse_thread(replace_missing, body, b"null") if with_readings else body
+        if nulled == body:
+            raise await _run_in_parse_thread(_malformed_body, error) from None
+        fault = error
+    try:
+        return await _parse_json(nulled, with_readings, settings)
+    except orjson.JSONDecodeError:
+        raise await _run_in_parse_thread(_malformed_readings, fault, body) from None
 
 
-def _with_nulls(body: bytes) -> bytes:
-    """The body with null for each NaN, as pandas and NumPy have a missing reading; JSON has no NaN.
-
-    A negative NaN is left, for the error that names it.
-    """
-    nulled, begin = bytearray(), 0
-    for found in _NAN.finditer(blank_strings(body)):
-        nulled += body[begin : found.start()] + b"null"
-        begin = found.end()
-    return bytes(nulled + body[begin:])
+async def _parse_json(body: bytes, with_readings: bool, settings: Settings) -> Any:
+    if len(body) > _INLINE_BYTES:
+        return await _run_in_parse_thread(_parse_large, body, with_readings, settings)
+    if not with_readings and len(body) > _OTHER:  # a shorter one cannot hold too much
+        _body_limits(settings).require_within(body)
+    return _loads(body)
 
 
 async def _run_in_parse_thread(work: Callable[..., T], *arguments: Any) -> T:
@@ -291,6 +288,15 @@ def _require_few_items(node: Any, param: str, name: str, settings: Settings) -> 
         require_count(len(node), max(settings.max_request_tokens, most) if ids else most, param)
         inner = sum(len(item) for item in node if isinstance(item, list | dict))
         require_count(inner, max(settings.max_request_tokens, most), param)
+
+
+def _malformed_readings(error: orjson.JSONDecodeError, body: bytes) -> MalformedBody:
+    """The parser's error in a whole body with readings, at its place as it came: 0.0 is as long as NaN."""
+    try:
+        _loads(replace_missing(body, b"0.0"))
+    except orjson.JSONDecodeError as found:
+        error = found
+    return _malformed_body(error)
 
 
 def _malformed_body(error: orjson.JSONDecodeError) -> MalformedBody:

@@ -71,7 +71,8 @@ def _refuse_early(request: Request, max_bytes: int) -> None:
     """Refuse by the stated length, which is not trusted otherwise."""
     stated = request.headers.get("content-length", "")
     if stated.isascii() and stated.isdigit() and int(stated[:20]) > max_bytes + OVERHEAD_BYTES:
-        raise BodyTooLarge(f"a file may have {max_bytes} bytes", param=FILE_FIELD)
+        limit = f"expected a file of at most {max_bytes} bytes, as --max-file-bytes says"
+        raise BodyTooLarge(f"{limit}, got a body of {stated[:20]}: send a smaller one", param=FILE_FIELD)
 
 
 class _Reader:
@@ -120,13 +121,15 @@ class _Reader:
         if not self._complete:
             raise InvalidRequest("the body ends before its last part does", param="body")
         if self._form.filename is None:
-            raise InvalidRequest("file: expected a part called 'file'", param=FILE_FIELD)
+            raise InvalidRequest.at(FILE_FIELD, "expected a part called 'file', got none; curl: -F file=@rows.csv")
         return self._form
 
     def _count_outside(self, size: int) -> None:
         self._outside += size
         if self._outside > OVERHEAD_BYTES:
-            raise BodyTooLarge(f"what comes beside the file may have {OVERHEAD_BYTES} bytes")
+            raise BodyTooLarge(
+                f"expected at most {OVERHEAD_BYTES} bytes beside the file, got more: leave other parts out"
+            )
 
     def _begin_part(self) -> None:
         self._parts += 1

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from service.client import Client
-from service.client.answers import Answer, Version
+from service.client.answers import Answer, InService, Version
 from service.commands.connection import DEFAULT_URL, Json, Key, Url, connect
 from service.commands.screen import Screen
 from service.errors import ConfigError
@@ -97,3 +97,12 @@ def _show(screen: Screen, answer: Answer) -> None:
     else:
         fields = answer.model_dump(mode="json", exclude={"object"})
         screen.table(("", ""), [(name, value) for name, value in fields.items() if value not in (None, "", [], {})])
+        if isinstance(answer, InService):
+            screen.note(_describe_move(answer))
+
+
+def _describe_move(now: InService) -> str:
+    """Where the next rollback leads, because one after another goes back and forth between two versions."""
+    if now.previous is None:
+        return f"{now.model}: version {now.version} is in service; none served before it"
+    return f"{now.model}: version {now.version} is in service; {now.previous} served before, and rollback leads to it"

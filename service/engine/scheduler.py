@@ -8,6 +8,7 @@ when it would finish if all clients shared the model token by token. A single qu
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ QueuedItem = tuple[Request, int]
 # one batch with what comes next: a small batch takes nearly as long as a larger one, and its processor is missing to
 # the batch beside it and to the threads that speak HTTP (benchmarks/NOTES.md).
 _RUNNER_TOKENS, _RUNNER_S = 128, 0.015
+# A batch takes the rest of a request up to this part of its own tokens: the request would wait for one more batch.
+_REST_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,12 @@ class BatchLimits:
 class _Flow:
     """One request's queued items, longest first, so that neighbours have similar lengths."""
 
-    __slots__ = ("finish", "order", "request")
+    __slots__ = ("finish", "order", "request", "tokens")
 
     def __init__(self, request: Request, indices: list[int]) -> None:
         self.request = request
         self.order = deque(sorted(indices, key=lambda index: -request.items[index].count))
+        self.tokens = sum(request.items[index].count for index in indices)
         self.finish = 0.0
 
     @property
@@ -96,13 +100,12 @@ class Scheduler:
         indices = list(range(len(request.items))) if indices is None else indices
         if not indices:
             return
-        tokens = sum(request.items[index].count for index in indices)
-        request.interactive = not request.bulk and tokens <= self._limits.interactive_tokens
         flow = _Flow(request, indices)
+        request.interactive = not request.bulk and flow.tokens <= self._limits.interactive_tokens
         self._flows[request.number] = flow
         self._live[request.client] += 1
-        self._count(flow, len(indices), tokens)
-        flow.finish = self._virtual
+        self._count(flow, len(indices), flow.tokens)
+        flow.finish = self._virtual + flow.next_count * self._live[request.client]
         self._push(flow)
 
     def remove(self, request: Request) -> int:
@@ -111,7 +114,7 @@ class Scheduler:
         if flow is None:
             return 0
         waiting = len(flow.order)
-        self._count(flow, -waiting, -sum(request.items[index].count for index in flow.order))
+        self._count(flow, -waiting, -flow.tokens)
         flow.order.clear()
         self._forget(flow)
         return waiting
@@ -121,32 +124,31 @@ class Scheduler:
         return [f.request for f in self._flows.values() if f.request.deadline is not None and f.request.deadline <= now]
 
     def next_batch(
-        self, *, interactive_only: bool = False, most_tokens: int | None = None, largest: int | None = None
+        self, *, interactive_only: bool = False, most_tokens: float = math.inf, largest: float = math.inf
     ) -> list[QueuedItem]:
         """Take the most urgent item, whatever it costs, and others that fit it until `most_tokens`.
 
+        Items of a request stay together: with two requests in each batch, neither would be done before both are.
         Items of more tokens than `largest` are left. Without it, empty only where no item of the wanted kind waits.
         """
         batch: list[QueuedItem] = []
         tokens = longest = 0
-        skipped: list[_Flow] = []
+        left: list[_Flow] = []
         clients = max(len(self._live), 1)
         heap = self._heaps[interactive_only or self._interactive_is_next()]
-        while heap and len(skipped) < self._limits.look_ahead:
-            if batch and most_tokens is not None and tokens >= most_tokens:
-                break
+        while heap and len(left) < self._limits.look_ahead and not (batch and tokens >= most_tokens):
             _, _, flow = heapq.heappop(heap)
-            if not flow.order:
-                continue
-            count = flow.next_count
-            too_large = largest is not None and count > largest
-            if too_large or (batch and not self._limits.admits(len(batch) + 1, tokens + count, max(longest, count))):
-                skipped.append(flow)
-                continue
-            batch.append(self._take(flow))
-            tokens, longest = tokens + count, max(longest, count)
-        for flow in skipped:
-            self._push(flow, keep=True)
+            while flow.order and (count := flow.next_count) <= largest:
+                if batch and not self._limits.admits(len(batch) + 1, tokens + count, max(longest, count)):
+                    break
+                batch.append(self._take(flow))
+                tokens, longest = tokens + count, max(longest, count)
+                if tokens >= most_tokens and flow.tokens > tokens * _REST_SHARE:
+                    break
+            if flow.order:
+                left.append(flow)
+        for flow in left:
+            self._push(flow)
         self._virtual += tokens / clients
         return batch
 
@@ -158,18 +160,16 @@ class Scheduler:
         return waiting
 
     def _take(self, flow: _Flow) -> QueuedItem:
-        index = flow.order.popleft()
-        self._count(flow, -1, -flow.request.items[index].count)
+        count, index = flow.next_count, flow.order.popleft()
+        flow.tokens -= count
+        self._count(flow, -1, -count)
         if flow.order:
-            self._push(flow)
+            flow.finish += flow.next_count * self._live[flow.request.client]
         else:
             self._forget(flow)
         return flow.request, index
 
-    def _push(self, flow: _Flow, *, keep: bool = False) -> None:
-        """Queue a flow by its next item's finish time; `keep` it when nothing was taken."""
-        if not keep:
-            flow.finish = flow.finish + flow.next_count * self._live[flow.request.client]
+    def _push(self, flow: _Flow) -> None:
         heapq.heappush(self._heaps[flow.request.interactive], (flow.finish, flow.request.number, flow))
 
     def _interactive_is_next(self) -> bool:
@@ -287,7 +287,7 @@ class Queue:
         return waiting
 
     def _next_batch(
-        self, most_tokens: int, *, interactive_only: bool = False, largest: int | None = None
+        self, most_tokens: int, *, interactive_only: bool = False, largest: float = math.inf
     ) -> list[QueuedItem]:
         self._expire()
         batch = self._scheduler.next_batch(interactive_only=interactive_only, most_tokens=most_tokens, largest=largest)

@@ -227,7 +227,8 @@ class IncomingFile:
     def write(self, chunk: bytes) -> None:
         """Append. Raises BodyTooLarge when the file would exceed `max_bytes`, QuotaExceeded and StorageFull."""
         if self.bytes + len(chunk) > self._max_bytes:
-            raise BodyTooLarge(f"a file may have {self._max_bytes} bytes", param="file")
+            limit = f"expected a file of at most {self._max_bytes} bytes, as --max-file-bytes says"
+            raise BodyTooLarge(f"{limit}, got more: send a smaller one", param="file")
         self._counted += len(chunk)
         self._count(len(chunk))
         with _naming_full_disk():

@@ -12,8 +12,9 @@ import numpy as np
 from models.counted import counted
 from models.programs.tensors import NUMPY_DTYPES
 from service.api.schemas.open_inference import MOST_DIMENSIONS, InferBody
-from service.api.tensors.data import bytes_tensor, to_raw, validation_error
+from service.api.tensors.data import bytes_tensor, to_raw
 from service.api.tensors.inference import Inference
+from service.api.tensors.refusals import validation_error
 from service.datatypes import DATATYPES, DTYPES
 from service.errors import InvalidRequest
 from service.inference_messages import message
@@ -54,7 +55,7 @@ def read_request(request: Any) -> InferBody:
     try:
         return msgspec.convert(fields, InferBody)
     except msgspec.ValidationError as error:
-        raise validation_error(error) from error
+        raise validation_error(error, msgspec.json.encode(fields)) from error
 
 
 def write_response(made: Inference) -> Any:
@@ -105,4 +106,7 @@ def _from_contents(one: Any) -> bytes:
         parts = [np.array(values[at : at + _PART], dtype).tobytes() for at in range(0, len(values), _PART)]
         return b"".join(parts)
     except OverflowError as error:
-        raise InvalidRequest.at(one.name, f"expected {one.datatype}, got a value out of its range") from error
+        limits = np.iinfo(dtype)
+        wrong = next(value for value in values if not limits.min <= value <= limits.max)
+        expected = f"expected {one.datatype}, {limits.min} to {limits.max}"
+        raise InvalidRequest.at(one.name, f"{expected}, got {wrong}") from error

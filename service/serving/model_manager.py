@@ -231,15 +231,14 @@ class ModelManager:
         self.require_ready()
         able = sorted(self._text_models_for(task), key=lambda served: served.metadata.task != task)
         if not able:
-            raise WrongTask(f"no model here does {task}; start one with --model", param="model")
+            raise WrongTask(f"no model here does {task} with texts; start one with --model", param="model")
         return able[0]
 
     def require_task(self, served: Servable, task: Task) -> ServedText:
         """The same model. Raises WrongTask naming others, unless it is a text model for `task`."""
         if isinstance(served, ServedText) and _does(served, task):
             return served
-        able = _names_of(self._text_models_for(task))
-        raise WrongTask(f"{served.metadata.name} does {served.does}, not {task}; models that do: {able}", param="model")
+        raise _does_other(served, f"models that do {task} with texts", self._text_models_for(task))
 
     def require_readings(self, served: Servable, task: Task) -> ServedSensor:
         """The same model. Raises WrongTask naming others, unless it is a sensor model for `task`."""

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
-from models.linalg import Quantization, first_occurrences, normalize, quantize, shorten
+from models.linalg import Quantization, first_occurrences, normalize, probabilities, quantize, ranks_of, shorten
 
 ROWS = arrays.arrays(
     np.float32, st.tuples(st.integers(0, 5), st.integers(1, 9)), elements=st.floats(-1e3, 1e3, width=32)
@@ -23,6 +24,17 @@ def rows(*values: list[float]) -> NDArray[np.float32]:
 def test_rows_become_of_length_1_and_keep_their_direction() -> None:
     scaled = normalize(rows([3, 4], [0, -2], [0.6, 0.8]))
     np.testing.assert_allclose(scaled, rows([0.6, 0.8], [0, -1], [0.6, 0.8]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("values", [[2.0, 1.0, 2.0, 3.0, 2.0, 1.0], [5.0], [-0.5, 7.0, 1e300]])
+def test_equal_values_share_their_mean_rank(values: list[float]) -> None:
+    assert ranks_of(np.array(values)).tolist() == rankdata(values).tolist()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_single_label_is_judged_by_itself(multi_label: bool) -> None:
+    found = probabilities(rows([0], [-2]), multi_label=multi_label)
+    np.testing.assert_allclose(found, rows([0.5], [1 / (1 + np.e**2)]), rtol=1e-6)
 
 
 def test_a_zero_row_stays_zero() -> None:

@@ -29,6 +29,10 @@ def test_the_defaults_listen_on_loopback_alone() -> None:
     assert settings == Settings()
 
 
+def test_no_default_allows_an_image_that_no_body_can_have() -> None:
+    assert Settings().max_image_bytes <= Settings().max_body_bytes
+
+
 @pytest.mark.parametrize(
     ("flags", "environment", "port"),
     [

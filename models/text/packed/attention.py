@@ -28,7 +28,7 @@ class Attention(nn.Module):
     def forward(self, qkv: Tensor, blocks: AttentionBlocks) -> Tensor:
         """Queries, keys and values [tokens, 3 d] → [tokens, d]."""
         dtype = qkv.dtype
-        if blocks.sizes[-1] >= self.bfloat16_min_size:
+        if max(blocks.sizes) >= self.bfloat16_min_size:
             qkv = qkv.to(torch.bfloat16)
         row_of_slot, slot_of_row = blocks.row_of_slot, blocks.slot_of_row  # TorchScript narrows types of names only
         if row_of_slot is not None:

@@ -7,9 +7,11 @@ weights in float32, so only they are rounded.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Annotated, Protocol
 
 import torch
@@ -21,10 +23,13 @@ from models.runtime.timing import one_thread, time_in_turn
 
 log = logging.getLogger(__name__)
 
-# Numbers of rows that are tried, the largest first. More rows take longer to compute than weights take to read.
-_CANDIDATES = (32, 24, 16, 8)
-# A smaller gain is not worth the rounding.
-_MIN_GAIN = 1.05
+# Numbers of rows that are tried, the largest first. Where few gain, more may: FBGEMM's products are about as fast as
+# others, and two batches at once read half as much.
+_FEW, _MORE = (32, 24, 16, 8), (256, 128, 64)
+# A smaller gain is not worth the rounding. Where few rows are rounded anyway, more rows need not gain as much.
+_MIN_GAIN, _MIN_GAIN_OF_MORE = 1.05, 1.0
+# More rows are tried on the first layers alone, of so many weights. They take long to compute and little to read.
+_SAMPLED_WEIGHTS = 2**21
 # Each number of rows is timed for so long, or for four turns.
 _SECONDS = 0.03
 
@@ -45,7 +50,7 @@ class Product(Protocol):
 class Float16Autotune:
     """The most rows for which weights in float16 are faster, 0 for none."""
 
-    max_rows: Annotated[int, Field(ge=0, le=_CANDIDATES[0])]
+    max_rows: Annotated[int, Field(ge=0, le=_MORE[0])]
 
 
 def autotune_float16(layers: Sequence[Product]) -> int:
@@ -54,19 +59,29 @@ def autotune_float16(layers: Sequence[Product]) -> int:
     The size of the network is part of the result's name, since weights that fit into a cache are read faster. Where
     autotuning fails, the weights stay in float32.
     """
-    name = f"float16 weights of {sum(layer.in_features * layer.out_features for layer in layers) >> 18} MB"
+    weights = sum(layer.in_features * layer.out_features for layer in layers)
+    name = f"float16 weights of {weights >> 18} MB for up to {_MORE[0]} rows"
     try:
         tuned = autotune_cache.recall(name, Float16Autotune, partial(_run, layers))
     except (MemoryError, RuntimeError) as error:
         log.warning("%s could not be autotuned, so they stay in float32: %s", name, error)
         return 0
-    log.info("%s in float32: up to %d rows are multiplied faster in float16", name, tuned.max_rows)
+    log.info("%s: %d rows are multiplied faster than by float32", name, tuned.max_rows)
     return tuned.max_rows
 
 
 def _run(layers: Sequence[Product]) -> Float16Autotune:
     with one_thread(), torch.inference_mode():
-        return Float16Autotune(next((rows for rows in _CANDIDATES if _gain(layers, rows) >= _MIN_GAIN), 0))
+        few = next((rows for rows in _FEW if _gain(layers, rows) >= _MIN_GAIN), 0)
+        more = _MORE if few == _FEW[0] else ()
+        sample = _sample(layers)
+        return Float16Autotune(next((rows for rows in more if _gain(sample, rows) >= _MIN_GAIN_OF_MORE), few))
+
+
+def _sample(layers: Sequence[Product]) -> Sequence[Product]:
+    """The first layers, until they have _SAMPLED_WEIGHTS."""
+    weights = accumulate(layer.in_features * layer.out_features for layer in layers)
+    return layers[: bisect_left(list(weights), _SAMPLED_WEIGHTS) + 1]
 
 
 def _gain(layers: Sequence[Product], rows: int) -> float:

@@ -20,8 +20,9 @@ _ONEDNN_ROWS_PER_THREAD = 64
 _MAX_DUPLICATED_BYTES = 128 * 2**20
 _ANY_ROWS = 2**31
 # GELU is oneDNN's, too. Its small pieces of code lie scattered among the tensors and keep the memory between them from
-# being used again (100 MB after some hundred batches). So it gets this many rows at a time.
-_GELU_ROWS = 32
+# being used again (100 MB after some hundred batches). So it gets the first number of rows at a time, and the second
+# number of those that are left at the end.
+_GELU_ROWS = 128, 32
 
 
 class Linear(nn.Linear):
@@ -35,6 +36,7 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         self.float16_max_rows = self.onednn_rows_per_thread = 0
+        self.by_mkl = False
         self.gelu_rows = _GELU_ROWS  # TorchScript reads no globals
         self._packed: Tensor | None = None
         self._rounded: Any = None  # a ScriptObject
@@ -55,12 +57,21 @@ class Linear(nn.Linear):
         else:
             if rounded is not None and by_float16:
                 result = torch.ops.quantized.linear_dynamic_fp16(rows, rounded)
+            elif residual is not None and self.by_mkl:
+                return (residual + self.bias).addmm_(rows, self.weight.t())  # `linear` copies the bias to add to it
             else:
                 result = functional.linear(rows, self.weight, self.bias)
             if activation == "gelu":
-                for part in torch.split(result, self.gelu_rows):
-                    torch.ops.aten.gelu_(part)
+                self._gelu_in_place(result)
         return result if residual is None else result + residual
+
+    def _gelu_in_place(self, rows: Tensor) -> None:
+        many, few = self.gelu_rows
+        parts = torch.split(rows, many)
+        for part in parts[:-1]:
+            torch.ops.aten.gelu_(part)
+        for part in torch.split(parts[-1], few):
+            torch.ops.aten.gelu_(part)
 
     @property
     def rounded(self) -> bool:
@@ -89,6 +100,7 @@ class Linear(nn.Linear):
     def lay_out_for_mkl(self) -> None:
         """Store the weights as [in, out], which MKL multiplies faster; shape and values stay."""
         self.weight = nn.Parameter(self.weight.detach().t().contiguous().t(), requires_grad=False)
+        self.by_mkl = True
 
     def memory(self) -> list[tuple[int, int]]:
         """Address and bytes of each form of the weights."""
@@ -113,21 +125,31 @@ def prepare_for_cpu(layers: Sequence[Linear], *, may_round: bool = False) -> ran
     move_to_huge_pages(area for layer in layers for area in layer.memory())
     if layers[0].rounded:
         _autotune_float16(layers)
+    if _leave_few(layers):
+        for layer in layers:
+            layer.use_onednn(_ONEDNN_ROWS_PER_THREAD)
+        move_to_huge_pages(layer.memory()[-1] for layer in layers)
     return range(layers[0].float16_max_rows + 1, layers[0].onednn_rows_per_thread + 1)
 
 
 def _lay_out(layers: Sequence[Linear]) -> None:
-    """Give the layers the forms that autotuning of products chose."""
-    if has_onednn() and all(_onednn_is_best(layer.weight.dtype) for layer in layers):
-        for layer in layers:
+    """Give the layers the form that autotuning of products chose for many rows."""
+    by_onednn = has_onednn() and all(_onednn_is_best(layer.weight.dtype) for layer in layers)
+    for layer in layers:
+        if by_onednn:
             layer.use_onednn()
-    elif all(layer.weight.dtype == torch.float32 for layer in layers):
-        for layer in layers:
+        elif layer.weight.dtype == torch.float32:
             layer.lay_out_for_mkl()
-        wins_few = has_onednn() and autotune_products().onednn_wins_few
-        if wins_few and sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES:
-            for layer in layers:
-                layer.use_onednn(_ONEDNN_ROWS_PER_THREAD)
+
+
+def _leave_few(layers: Sequence[Linear]) -> bool:
+    """Whether oneDNN is to multiply few rows, where MKL multiplies many and the weights may be held in both forms."""
+    if layers[0].onednn_rows_per_thread or any(layer.weight.dtype != torch.float32 for layer in layers):
+        return False
+    if layers[0].float16_max_rows >= _ONEDNN_ROWS_PER_THREAD:  # FBGEMM multiplies these
+        return False
+    small = sum(layer.weight.nbytes for layer in layers) <= _MAX_DUPLICATED_BYTES
+    return small and has_onednn() and autotune_products().onednn_wins_few
 
 
 def _autotune_float16(layers: Sequence[Linear]) -> None:

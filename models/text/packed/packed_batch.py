@@ -31,12 +31,15 @@ SHARED = 32
 TILE, AMX_TILE = 32, 16
 # On a GPU one more kernel costs more than empty slots do: all blocks of a batch are as long as its longest text.
 ONE_SIZE = 0
+# With AVX2 alone, a block for each run of texts of one length is faster: no row is moved, and no slot is empty. That
+# pays for runs of this many rows on average.
+EXACT, _MIN_RUN_ROWS = 1, 24
 # What a mask adds to the score of two tokens.
 _WITHIN, _BETWEEN = np.float32(0), np.float32(-np.inf)
 
 
 class AttentionBlocks(NamedTuple):
-    """The blocks of a batch, small ones first: sizes, counts and attention masks.
+    """The blocks of a batch: sizes, counts and attention masks.
 
     A block has `size` slots and holds one long text or several short ones. `row_of_slot` int64 [slots] is the row that
     each slot reads (row 0 for empty slots); `slot_of_row` int64 [rows] is its inverse. Both are None where slots are
@@ -57,6 +60,11 @@ class AttentionBlocks(NamedTuple):
         The `fillers` rows after them have the first row's slot, or none where slots are rows. On a CPU NumPy computes
         them: each operation of PyTorch would let go of Python's lock, and wait for the event loop to win it back.
         """
+        if tile == EXACT:
+            runs = [(size, len(list(same))) for size, same in groupby(lengths.tolist())]
+            if lengths.sum() >= _MIN_RUN_ROWS * len(runs):
+                return cls([size for size, _ in runs], [count for _, count in runs], [None] * len(runs), None, None)
+            tile = TILE
         block_sizes = _block_sizes(lengths, tile)
         if len(lengths) == 1 and block_sizes[0] == lengths[0]:  # as below, in a tenth of the time
             return block_of_one(int(lengths[0]))
@@ -172,7 +180,9 @@ def tile_of(device: torch.device) -> int:
     """The number that block sizes are multiples of on a device."""
     if device.type != "cpu":
         return ONE_SIZE
-    return AMX_TILE if has_amx() else TILE
+    if has_amx():
+        return AMX_TILE
+    return EXACT if torch.backends.cpu.get_cpu_capability() == "AVX2" else TILE
 
 
 def _block_sizes(lengths: NDArray[np.int64], tile: int) -> NDArray[np.int64]:

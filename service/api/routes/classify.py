@@ -10,8 +10,8 @@ import torch
 from fastapi import APIRouter, Response
 
 from models.images.data_uri import to_kept_data_uri
+from models.linalg import probabilities
 from models.text.detectors.knn import ReferenceDetector
-from models.text.sequence_classifier import probabilities
 from models.text.zero_shot import ZeroShotHead
 from service.api.compute_route import CallDep, compute_route
 from service.api.hot_path import ComputeCall
@@ -153,7 +153,9 @@ async def classify_by_labels(
     def compute() -> LabelScores:
         with torch.inference_mode():
             vectors = torch.from_numpy(rows.values)
-            scores = labels.head(vectors, multi_label=multi_label).numpy()
+            # A sum of 1 over a single label says nothing, unless it is multiplied by the chance of being in scope.
+            by_itself = multi_label or (len(labels.names) == 1 and labels.detector is None)
+            scores = labels.head(vectors, multi_label=by_itself).numpy()
             scope = labels.detector.score(vectors) if labels.detector else None
             label_set: dict[str, object] = {"count": labels.count, "cached": not more, "truncated": labels.truncated}
             return LabelScores(labels.names, scores, scope, (rows, *more), label_set)

@@ -55,6 +55,7 @@ async def _score_zero_shot(
     *,
     multi_label: bool,
 ) -> LabelScores:
+    _require_comparable(labels, served, multi_label=multi_label)
     owners, texts = zip(*_label_texts(labels), strict=True)
     options = TokenizeOptions(param="labels")
     fit: Callable[[ModelOutput], LabelPrototypes] = partial(_fit, owners)
@@ -69,6 +70,18 @@ async def _score_zero_shot(
         "truncated": sum(part.truncated for part in more),
     }
     return LabelScores(tuple(labels), scores, None, (rows, *more), about)
+
+
+def _require_comparable(labels: dict[str, str | list[str]], served: ServedTextImages, *, multi_label: bool) -> None:
+    """Refuse labels by themselves where the model only compares them: without a bias, each one would get about 1."""
+    _, bias = served.metadata.zero_shot
+    if bias:
+        return
+    only_compares = f"{served.metadata.name} only compares labels with each other"
+    if multi_label:
+        raise InvalidRequest.at("multi_label", f"{only_compares}: leave it out, or name a SigLIP")
+    if len(labels) == 1:
+        raise InvalidRequest.at("labels", f"{only_compares}: expected at least 2, got 1; add what else it may be")
 
 
 def _label_texts(labels: dict[str, str | list[str]]) -> list[tuple[int, str]]:

@@ -13,6 +13,10 @@ from pydantic import PlainValidator, WithJsonSchema
 from service.api.schemas.requests import MAX_INPUTS, SingleInput, check_text, kind_of
 from service.errors import InvalidRequest
 
+# What may be the name of a file, which curl sends as a text where its @ is forgotten.
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_AS_FILE = ", which names a file; curl sends the file itself with @: -F images=@photo.jpg"
+_LONGEST_SHOWN = 40
 IMAGE_SCHEMA: dict[str, Any] = {
     "type": "string",
     "minLength": 1,
@@ -57,7 +61,9 @@ class EncodedImage:
         try:
             return b64decode("".join(text.split()), validate=True)
         except ValueError:
-            raise InvalidRequest.at(self.param, "expected an image as base64 or as a data URI") from None
+            hint = _AS_FILE if text.lower().endswith(_ENDINGS) else ""
+            came = f"got {source[:_LONGEST_SHOWN]!r}{hint}"
+            raise InvalidRequest.at(self.param, f"expected an image as base64 or as a data URI, {came}") from None
 
 
 def check_image(value: object, param: str) -> EncodedImage:

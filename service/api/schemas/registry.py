@@ -57,7 +57,7 @@ class InService(ResponseBody):
     model: str
     version: int | None = Field(description="the version in service; null when none is")
     generation: int = Field(description="the number of changes so far")
-    previous: int | None = Field(description="what a rollback leads to")
+    previous: int | None = Field(description="the version that served before; a rollback leads to it")
 
 
 class Version(ResponseBody):
@@ -91,7 +91,7 @@ class Trained(ResponseBody):
     version: int | None = Field(description="the version in service; null when none is")
     versions: list[int]
     generation: int = Field(description="the number of changes so far")
-    previous: int | None = Field(description="what a rollback leads to")
+    previous: int | None = Field(description="the version that served before; a rollback leads to it")
 
 
 class TrainedList(ListAnswer[Trained]):

@@ -18,6 +18,7 @@ from models.programs.contract import Described
 from models.programs.tensors import NUMPY_DTYPES, HostTensor
 from service.api.body_counts import BodyCounts
 from service.api.schemas.open_inference import MOST_DIMENSIONS, MOST_TENSORS, InferBody, InferInput, ShapesAsBytes
+from service.api.tensors.refusals import validation_error
 from service.datatypes import BINARY_ALONE, DATATYPES, DTYPES
 from service.errors import BodyTooLarge, InvalidRequest, MalformedBody
 
@@ -72,15 +73,9 @@ def decode_body(raw: bytes | memoryview, kind: type[BodyT]) -> BodyT:
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
-        raise validation_error(error) from error
+        raise validation_error(error, raw) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody(f"the body is not JSON in UTF-8: {error}") from error
-
-
-def validation_error(error: msgspec.ValidationError) -> InvalidRequest:
-    """What msgspec says of a field, as an error of ours that names it."""
-    message, _, where = str(error).partition(" - at `$")
-    return InvalidRequest.at(where.strip("`.") or "body", message[:1].lower() + message[1:])
 
 
 def cut_parts(body: InferBody, binary: memoryview) -> list[memoryview | None]:
@@ -107,7 +102,7 @@ def describe_inputs(body: InferBody) -> dict[str, Described]:
             known = ", ".join(DTYPES)
             raise InvalidRequest.at(one.name, f"expected a datatype of {known}, got {one.datatype!r}")
         if one.name in described:
-            raise InvalidRequest.at(one.name, "is there twice")
+            raise InvalidRequest.at(one.name, "expected one input of this name, got another one: send it once")
         described[one.name] = Described(DTYPES[one.datatype], _shape(one))
     return described
 
@@ -210,7 +205,7 @@ def _from_bytes(one: InferInput, described: Described, part: memoryview) -> np.n
     values = np.frombuffer(part, np.uint8 if described.dtype == "bool" else dtype)
     if described.dtype == "bool":
         if (values > 1).any():
-            raise InvalidRequest.at(one.name, "expected bytes of 0 and 1")
+            raise InvalidRequest.at(one.name, f"expected bytes of 0 and 1, got {values.max()}")
         values = values.astype(np.bool_)
     return values
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+import zipfile
 
 import numpy as np
 import psutil
@@ -112,6 +113,17 @@ def test_the_reason_names_the_limit() -> None:
         with pytest.raises(error, match=words):
             read_image(data, LIMITS, "image")
     assert len(png_header(40_000, 40_000)) < 2048
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_an_archive_behind_an_image_is_refused_and_its_first_mark_alone_is_not(kind: str) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.txt", "a")
+    image = encoded(picture(), kind)
+    with pytest.raises(UnsupportedImage, match="also holds a ZIP archive"):
+        read_image(image + archive.getvalue(), LIMITS, "image")
+    assert read_image(image + b"PK\3\4", LIMITS, "image").size == picture().size
 
 
 @pytest.mark.parametrize("mark", [b"%PDF-", b"<script", b"<?php"])

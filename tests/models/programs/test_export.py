@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,14 @@ def test_a_module_is_exported_with_a_batch_that_varies(directory: Path, capsys: 
     assert shown["batches"].startswith("rows of several requests share a batch")
     assert open_program(Path("net.pt2")).contract.batch is not None
     assert sorted(path.name for path in Path().iterdir() if path.suffix != "") == [f"{directory}.py", "net.pt2"]
+
+
+@pytest.mark.parametrize("name", ["my_model.py", "./my_model.py", "code/my_model.py", "code/my_model"])
+def test_a_file_is_told_from_a_module(name: str) -> None:
+    file = Path(name).name
+    message = f"expected the name of a module, got {name}; of a file, write my_model:make in the directory of {file}"
+    with pytest.raises(ModelSourceError, match=f"^{re.escape(f'{name}:make: {message}')}$"):
+        export_program(f"{name}:make", Path("net.pt2"))
 
 
 @pytest.mark.slow

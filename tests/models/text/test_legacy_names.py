@@ -24,13 +24,13 @@ from transformers import (
 )
 
 from models.errors import ModelSourceError, UnsafeModelError
+from models.linalg import probabilities
 from models.loader import load
 from models.runtime.placement import place
 from models.source import locate
 from models.text.encoder import Encoder
 from models.text.model import TextModel
 from models.text.packed.encoder import PackedEncoder
-from models.text.sequence_classifier import probabilities
 from tests.support import tiny_models
 
 pytestmark = pytest.mark.slow

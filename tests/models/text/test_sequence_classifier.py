@@ -11,10 +11,11 @@ from sentence_transformers import CrossEncoder
 from transformers import pipeline
 
 from models.errors import ModelSourceError
+from models.linalg import probabilities
 from models.loader import load
 from models.runtime.placement import place
 from models.source import locate
-from models.text.sequence_classifier import SequenceClassifier, probabilities, relevance
+from models.text.sequence_classifier import SequenceClassifier, relevance
 from tests.support import tiny_models
 from tests.support.preemption import Calling
 

@@ -7,6 +7,8 @@ from dataclasses import asdict
 
 import numpy as np
 import orjson
+import pytest
+from scipy.stats import binomtest
 
 from models.training.confusion import MAX_EXAMPLES, MAX_LABELS, MAX_PAIRS, Confusion, Example
 from models.training.metrics import calibration_curve, share_of
@@ -55,6 +57,12 @@ def test_the_calibration_curve_has_the_bins_that_have_rows() -> None:
     assert curve["accuracy"] == [0.5, 1.0]
     assert np.allclose(curve["confidence"], [0.53, 1.0])
     assert curve["low"][1] < 0.5 < curve["high"][1]
+
+
+@pytest.mark.parametrize(("count", "rows"), [(0, 1), (1, 1), (0, 30), (7, 30), (30, 30), (99_999, 100_000)])
+def test_the_interval_of_a_share_is_scipy_s(count: int, rows: int) -> None:
+    found, expected = share_of(count, rows), binomtest(count, rows).proportion_ci(0.95, method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_a_share_has_an_interval_even_where_all_rows_are_right() -> None:

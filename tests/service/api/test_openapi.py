@@ -36,7 +36,7 @@ _UP_TO_THE_MODEL = (
     "dimensions: fake has 16",
     "output_dimension: fake has 16",
     "fake has no prompt",
-    "; models that do: ",
+    "; models that do ",
     "images: none here",
     "programs that do ",
     "numbers as rows[0] has",

@@ -479,6 +479,18 @@ def test_a_refused_key_says_how_to_give_one(run: Run, monkeypatch: pytest.Monkey
     assert (ended, err) == (1, f"sonde: {said}\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("promote", "--version", "2"), "version 2 is in service; 1 served before, and rollback leads to it"),
+        (("rollback",), "version 1 is in service; none served before it"),
+    ],
+)
+def test_a_move_says_what_serves_and_what_served(run: Run, arguments: tuple[str, ...], says: str) -> None:
+    assert run("models", "ft:x", *arguments)[2] == f"ft:x: {says}\n"
+    assert run("models", "ft:x", *arguments, "--json")[2] == ""
+
+
 def test_train_waits_until_a_promoted_model_answers(
     run: Run, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

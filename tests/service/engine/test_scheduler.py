@@ -221,7 +221,30 @@ TestQueue.settings = settings(max_examples=60, stateful_step_count=40)
 @pytest.mark.parametrize("waiting", [[[0]], [[0, 0]], [[0], [0, 3]]])
 def test_items_without_cost_are_given_out_whatever_the_share(waiting: list[list[int]]) -> None:
     queue = scheduler(*(request(*items) for items in waiting))
-    assert len(queue.next_batch(most_tokens=0)) == 1
+    assert queue.next_batch(most_tokens=0)
+
+
+@pytest.mark.parametrize("sizes", [[12] * 32, [12], [60, 12, 12]])
+def test_requests_are_served_one_after_the_other(sizes: list[int]) -> None:
+    limits = BatchLimits(max_tokens=512, pads=False)
+    first, second = request(*sizes), request(*sizes)
+    queue = scheduler(first, second, limits=limits)
+    batches = [queue.next_batch(most_tokens=sum(sizes)) for _ in range(2)]
+    assert [{owner for owner, _ in batch} for batch in batches] == [{first}, {second}]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (32, 32),
+        (36, 36),  # the request would wait for four texts
+        (37, 32),
+        (64, 32),
+    ],
+)
+def test_a_small_rest_of_a_request_goes_along(texts: int, expected: int) -> None:
+    queue = scheduler(request(*[12] * texts), limits=BatchLimits(max_tokens=512, pads=False))
+    assert len(queue.next_batch(most_tokens=32 * 12)) == expected
 
 
 @pytest.mark.parametrize(

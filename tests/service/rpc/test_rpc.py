@@ -193,9 +193,9 @@ def test_health_says_that_models_are_loading(make_app: MakeApp) -> None:
         ({"model_name": "nobody", "inputs": [text()]}, "NOT_FOUND", "no model 'nobody' here; there is: fake"),
         ({"inputs": [text(shape=[3])]}, "INVALID_ARGUMENT", "text: expected 3 texts for shape [3]"),
         ({"inputs": [text(shape=[1, 2])]}, "INVALID_ARGUMENT", "text: expected bytes [batch], got [1, 2]"),
-        ({"inputs": [text(shape=[-1])]}, "INVALID_ARGUMENT", "inputs[0].shape[0]: expected `int` >= 0"),
+        ({"inputs": [text(shape=[-1])]}, "INVALID_ARGUMENT", "inputs[0].shape[0]: expected `int` >= 0, got -1"),
         ({"inputs": [text(datatype="INT8")]}, "INVALID_ARGUMENT", "text: expected bytes [batch], got dtype int8"),
-        ({"inputs": []}, "INVALID_ARGUMENT", "inputs: expected `array` of length >= 1"),
+        ({"inputs": []}, "INVALID_ARGUMENT", "inputs: expected `array` of length >= 1, got 0 items"),
         ({"inputs": [text()], "raw_input_contents": [b"", b""]}, "INVALID_ARGUMENT", "raw_input_contents: expected"),
         (
             {"inputs": [text()], "parameters": {"horizon": {"int64_param": 3}}},
@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_refused(make_app: MakeApp, fields: dict[str, Any],
     [
         ({"datatype": "FP16"}, "text: expected raw_input_contents, or contents"),
         ({"datatype": "INT8"}, "text: expected INT8 in int_contents, got bytes_con"),
-        ({"datatype": "INT8", "contents": {"int_contents": [300, 1]}}, "text: expected INT8, got a value out of its"),
+        ({"datatype": "INT8", "contents": {"int_contents": [300, 1]}}, "text: expected INT8, -128 to 127, got 300"),
         ({"datatype": "INT8", "contents": {"int_contents": [1] * 9}}, "text: expected 2 values for shape [2], got 9"),
     ],
 )

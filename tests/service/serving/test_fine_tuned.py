@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from models.errors import ArtifactError, NotRegistered
+from models.linalg import probabilities
 from models.registry.artifact import Golden
 from models.registry.golden_rows import compare
 from models.registry.registry import Registry
 from models.text.golden_texts import reproduce
 from models.text.lexical_head import LexicalHead, WordPieces
-from models.text.sequence_classifier import probabilities
 from service.config import Settings
 from service.metrics import Metrics
 from service.serving.fine_tuned import FineTunedModel

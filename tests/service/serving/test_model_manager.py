@@ -124,10 +124,14 @@ def test_an_encoder_reranks_where_there_is_nothing_better() -> None:
         (
             "embedding",
             "classifier",
-            r"^classifier does classification, not embedding; models that do: encoder, team/other$",
+            r"^classifier does classification; models that do embedding with texts: encoder, team/other$",
         ),
-        ("rerank", "classifier", r"models that do: encoder, team/other$"),
-        ("classification", "encoder", r"^encoder does embedding, not classification; models that do: classifier$"),
+        ("rerank", "classifier", r"models that do rerank with texts: encoder, team/other$"),
+        (
+            "classification",
+            "encoder",
+            r"^encoder does embedding; models that do classification with texts: classifier$",
+        ),
     ],
 )
 def test_the_wrong_task_says_who_does_it(task: Task, name: str, message: str) -> None:
@@ -138,7 +142,10 @@ def test_the_wrong_task_says_who_does_it(task: Task, name: str, message: str) ->
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [(None, r"^no model here does classification; start one with --model$"), ("encoder", "models that do: none here$")],
+    [
+        (None, r"^no model here does classification with texts; start one with --model$"),
+        ("encoder", "models that do classification with texts: none here$"),
+    ],
 )
 def test_a_task_that_no_model_does(name: str | None, message: str) -> None:
     with manager_of(ENCODER) as manager, pytest.raises(WrongTask, match=message):

@@ -169,7 +169,9 @@ def test_a_fixed_batch_is_served_as_it_is(manager: ModelManager) -> None:
 
 
 def test_routes_for_texts_say_that_a_program_reads_tensors(manager: ModelManager) -> None:
-    with pytest.raises(WrongTask, match="net does inference with tensors, not embedding; models that do: none here"):
+    with pytest.raises(
+        WrongTask, match="net does inference with tensors; models that do embedding with texts: none here"
+    ):
         manager.find_for("embedding", "net")
     with pytest.raises(WrongTask, match="net reads tensors, not texts"):
         asyncio.run(manager.resolve_texts("net"))

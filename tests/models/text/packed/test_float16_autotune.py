@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -31,7 +31,9 @@ def layers() -> list[Linear]:
 @pytest.mark.parametrize(
     ("gains", "max_rows"),
     [
-        ({8: 2.0, 16: 1.5, 24: 1.2, 32: 1.1}, 32),
+        ({32: 1.1, 64: 0.98, 128: 0.95, 256: 0.9}, 32),
+        ({32: 1.1, 64: 1.2, 128: 1.01, 256: 0.99}, 128),
+        ({32: 1.1, 256: 1.0}, 256),
         ({8: 2.0, 16: 1.5, 24: 1.04, 32: 0.9}, 16),
         ({8: 1.04, 16: 1.0, 24: 0.9, 32: 0.9}, 0),
     ],
@@ -50,8 +52,21 @@ def test_the_most_rows_that_gain_enough_win(
     assert autotune_float16(layers) == max_rows
 
 
+def test_many_rows_are_tried_on_the_first_layers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: dict[int, int] = {}
+
+    def gain(layers: Sequence[Linear], rows: int) -> float:
+        tried[rows] = len(layers)
+        return 0.9 if rows > 64 else 1.1
+
+    monkeypatch.setattr(float16_autotune, "_gain", gain)
+    layers = [Linear(1024, 1024) for _ in range(5)]
+    assert autotune_float16(layers) == 64
+    assert tried == {32: 5, 256: 2, 128: 2, 64: 2}
+
+
 def test_the_race_runs_here(layers: list[Linear]) -> None:
-    assert autotune_float16(layers) in (0, 8, 16, 24, 32)
+    assert autotune_float16(layers) in (0, 8, 16, 24, 32, 64, 128, 256)
 
 
 def test_a_race_that_fails_leaves_float32(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +40,7 @@ def expected(one: Linear, rows: Tensor, *, gelu: bool, plus: Tensor | None) -> T
 
 
 @needs_onednn
-@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 70])
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 70, 300])
 @pytest.mark.parametrize(("gelu", "residual"), [(False, False), (True, False), (False, True)])
 def test_few_rows_and_many_are_multiplied_alike(count: int, gelu: bool, residual: bool) -> None:
     one = layer()
@@ -129,15 +130,21 @@ def test_the_race_decides_what_onednn_multiplies(
 ) -> None:
     monkeypatch.setattr(linear, "autotune_products", lambda: tuned)
     one, taken = layer().to(dtype), list[int | None]()
-    monkeypatch.setattr(Linear, "use_onednn", lambda self, max_rows=None: taken.append(max_rows))
+
+    def take(self: Linear, max_rows: int | None = None) -> None:
+        taken.append(max_rows)
+        self.onednn_rows_per_thread = 1
+
+    monkeypatch.setattr(Linear, "use_onednn", take)
     prepare_for_cpu([one])
     assert (taken == [None]) is all_rows
 
 
-def test_the_residual_is_left_as_it_was() -> None:
+@pytest.mark.parametrize("prepare", [lambda one: prepare_for_cpu([one]), Linear.lay_out_for_mkl])
+def test_the_residual_is_left_as_it_was(prepare: Callable[[Linear], object]) -> None:
     one, rows = layer(24, 24), torch.randn(3, 24)
     before = rows.clone()
-    prepare_for_cpu([one])
+    prepare(one)
     one(rows, "none", rows)
     assert torch.equal(rows, before)
 
@@ -183,6 +190,21 @@ def test_a_network_counts_the_threads_of_its_pass(count: int, by_onednn: bool) -
         network.embed(batch, "mean")
     assert ("mkldnn::_linear_pointwise" in {event.name for event in profile.events() or ()}) is by_onednn
     assert (len(batch.ids) > 97) is by_onednn, "rows are filled up for oneDNN alone"
+
+
+@needs_fbgemm
+@needs_onednn
+@pytest.mark.usefixtures("avx2")
+@pytest.mark.parametrize(("max_rows", "onednn_rows"), [(32, range(33, 65)), (64, range(0)), (256, range(0))])
+def test_what_weights_in_float16_multiply_takes_no_form_of_onednn(
+    max_rows: int, onednn_rows: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "autotune_float16", lambda _: max_rows)
+    one, rows = layer(), torch.randn(max_rows, 24)
+    right = expected(one, rows, gelu=True, plus=None)
+    assert list(prepare_for_cpu([one], may_round=True)) == list(onednn_rows)
+    assert len(one.memory()) == 1 + bool(onednn_rows)
+    torch.testing.assert_close(one(rows, "gelu").double(), right, atol=2e-3, rtol=1e-3)
 
 
 @pytest.mark.usefixtures("avx2")

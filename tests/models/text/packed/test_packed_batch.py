@@ -15,6 +15,7 @@ from models.runtime.placement import has_amx
 from models.text.packed import packed_batch
 from models.text.packed.packed_batch import (
     AMX_TILE,
+    EXACT,
     ONE_SIZE,
     SHARED,
     TILE,
@@ -27,7 +28,7 @@ from models.text.packed.packed_batch import (
 from models.text.tokenization import Tokens
 
 CPU = torch.device("cpu")
-TILES = [TILE, AMX_TILE, ONE_SIZE]
+TILES = [TILE, AMX_TILE, ONE_SIZE, EXACT]
 LENGTHS = st.lists(st.integers(1, SHARED) | st.integers(1, 80), min_size=1, max_size=14)
 
 
@@ -77,6 +78,17 @@ def test_texts_lie_in_blocks_of_a_few_sizes(lengths: list[int], tile: int, expec
 def test_full_blocks_in_order_need_neither_slots_nor_mask(lengths: list[int]) -> None:
     one = lay_out(*lengths)
     assert (one.row_of_slot, one.slot_of_row, set(one.masks)) == (None, None, {None})
+
+
+def test_runs_of_texts_of_one_length_need_neither_slots_nor_mask() -> None:
+    one = lay_out(120, 120, 40, 120, tile=EXACT)
+    assert (one.sizes, one.counts) == ([120, 40, 120], [2, 1, 1])
+    assert (one.row_of_slot, one.slot_of_row, set(one.masks)) == (None, None, {None})
+
+
+def test_texts_in_runs_of_few_rows_share_blocks() -> None:
+    lengths = [9, 12, 10, 13] * 4
+    assert lay_out(*lengths, tile=EXACT).sizes == lay_out(*lengths).sizes == [SHARED]
 
 
 def test_fillers_of_a_single_text_have_no_slots() -> None:
@@ -162,12 +174,14 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorc
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "tile"), [({"amx_bf16": True}, AMX_TILE), ({"avx512_bf16": True}, TILE), ({}, TILE)]
+    ("capabilities", "kernels", "tile"),
+    [({"amx_bf16": True}, "AVX512", AMX_TILE), ({}, "AVX512", TILE), ({}, "AVX2", EXACT), ({}, "DEFAULT", TILE)],
 )
 def test_sizes_are_what_the_processor_likes(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], tile: int
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], kernels: str, tile: int
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: kernels)
     monkeypatch.setattr(packed_batch, "has_amx", has_amx.__wrapped__)  # which keeps its first answer
     assert tile_of(CPU) == tile
     assert tile_of(torch.device("cuda")) == ONE_SIZE

@@ -53,6 +53,22 @@ def test_labels_may_be_judged_one_by_one(client: TestClient) -> None:
     assert [entry["score"] > 0.5 for entry in item["labels"]] == [True, True, False]
 
 
+def test_a_single_label_is_judged_by_itself(client: TestClient) -> None:
+    items = classify(client, input=["my card is lost", "rain"], labels=["card lost"])["data"]
+    assert items == classify(client, input=["my card is lost", "rain"], labels=["card lost"], multi_label=True)["data"]
+    near, far = (item["labels"][0]["score"] for item in items)
+    assert far < 0.5 < near < 1
+    ranked = client.post("/models/fake", json={"inputs": "rain", "parameters": {"candidate_labels": "card lost"}})
+    assert ranked.json() == [{"label": "card lost", "score": far}]
+
+
+def test_a_single_label_with_examples_has_the_chance_of_being_in_scope(client: TestClient) -> None:
+    [item] = classify(client, labels={"lost": [f"my card is lost w{number}" for number in range(20)]})["data"]
+    [label] = item["labels"]
+    assert label["score_in_scope"] == 1
+    assert 0 < label["score"] < 1
+
+
 def test_only_the_best_may_be_asked_for(client: TestClient) -> None:
     items = classify(client, input=["card", "refund"], labels=["card", "refund", "rain"], top_k=1)["data"]
     assert [[entry["label"] for entry in item["labels"]] for item in items] == [["card"], ["refund"]]
@@ -173,7 +189,7 @@ def test_a_reranker_classifies_nothing(make_app: MakeApp) -> None:
     )
     error = client.post("/v1/classify", json={"model": "cross", "input": "a"}).json()["error"]
     assert error["code"] == "wrong_task"
-    assert "models that do: fake" in error["message"]
+    assert "models that do classification with texts: fake" in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,13 @@ def test_an_image_can_be_sent_in_every_way(client: TestClient) -> None:
         assert answer(response)["data"] == by_json["data"]
 
 
+def test_a_form_with_the_name_of_a_file_says_how_to_send_it(client: TestClient) -> None:
+    part = (None, "holiday photo.jpg", None)
+    error = client.post("/v1/classify", data={"model": "vit"}, files={"images": part}).json()["error"]
+    assert error["param"] == "images"
+    assert "got 'holiday photo.jpg', which names a file; curl sends the file itself with @" in error["message"]
+
+
 def test_a_form_has_options_and_several_images(client: TestClient) -> None:
     files = [("images", ("a.png", DATA, "image/png")), ("images", ("b.jpg", OTHER, "image/jpeg"))]
     found = answer(client.post("/v1/classify", data={"model": "vit", "top_k": "1"}, files=files))
@@ -206,9 +213,16 @@ def test_hostile_images_are_refused_by_name(client: TestClient, name: str) -> No
         ("/v1/classify", {"model": "vit", "images": [URI], "labels": ["a"]}, "labels", "labels of its own"),
         ("/v1/classify", {"model": "clip", "images": [URI]}, "labels", "give it labels"),
         ("/v1/classify", {"model": "dino", "images": [URI], "labels": ["a"]}, "model", "encoder of images alone"),
+        ("/v1/classify", {"model": "clip", "images": [URI], "labels": ["a"]}, "labels", "expected at least 2, got 1"),
+        (
+            "/v1/classify",
+            {"model": "clip", "images": [URI], "labels": ["a", "b"], "multi_label": True},
+            "multi_label",
+            "compares labels with each other: leave it out",
+        ),
         ("/v1/classify", {"model": "fake", "images": [URI]}, "model", "models that do classification with images: vit"),
         ("/v1/classify", {"model": "vit", "input": "a"}, "model", "reads images, not texts"),
-        ("/v1/embeddings", {"model": "dino", "input": "a"}, "model", "embedding with images"),
+        ("/v1/embeddings", {"model": "dino", "input": "a"}, "model", "models that do embedding with texts: fake, clip"),
         ("/v1/embeddings", {"model": "dino", "input": [{"image": BASE64}, {"text": "a"}]}, "input[1]", "images alone"),
         ("/v1/embeddings", {"model": "fake", "input": URI, "modality": "image"}, "model", "dino, clip"),
         ("/v1/embeddings", {"model": "dino", "input": [[1, 2]], "modality": "image"}, "modality", "got token ids"),

@@ -140,7 +140,7 @@ def test_bfloat16_travels_as_raw_values_alone(client: TestClient) -> None:
         ({"shape": [2, 15]}, 422, "x: expected float32 [batch, 16], got [2, 15]: dimension 1 is 15, expected 16"),
         ({"shape": [65, 16]}, 422, "dimension 0 is 65, expected 1..64"),
         ({"shape": []}, 422, "x: expected float32 [batch, 16], got []"),
-        ({"shape": [-2, 16]}, 422, "inputs[0].shape[0]: expected `int` >= 0"),
+        ({"shape": [-2, 16]}, 422, "inputs[0].shape[0]: expected `int` >= 0, got -2"),
         ({"shape": [2, 16.5]}, 422, "expected `int`, got `float`"),
         ({"datatype": "FP64"}, 422, "x: expected float32 [batch, 16], got dtype float64"),
         ({"datatype": "FP99"}, 422, "x: expected a datatype of BOOL,"),
@@ -154,9 +154,14 @@ def test_bfloat16_travels_as_raw_values_alone(client: TestClient) -> None:
         ({"data": 1.0}, 422, "got other data (Expected `array`, got `float`)"),
         ({"data": {"a": 1}}, 422, "got other data (Expected `array`, got `object`)"),
         ({"data": [1.0] * 31 + [1e39]}, 422, "x: expected finite numbers, got NaN or infinity"),
-        ({"extra": 1}, 422, "unknown field `extra`"),
+        ({"extra": 1}, 422, "unknown field `extra`: leave it out"),
         ({"parameters": {"shared_memory_region": "a"}}, 422, "unknown field `shared_memory_region`"),
-        ({"parameters": {"binary_data_size": -1}}, 422, "expected `int` >= 0"),
+        ({"parameters": {"binary_data_size": -1}}, 422, "binary_data_size: expected `int` >= 0, got -1"),
+        ({"parameters": {"binary_data_size": 1 << 41}}, 422, f"expected `int` <= {1 << 40}, got {1 << 41}"),
+        ({"parameters": {"binary_data_size": 10**30}}, 422, f"expected `int` <= {1 << 40}, got {10**30}"),
+        ({"shape": [1] * 65}, 422, "inputs[0].shape: expected `array` of length <= 64, got 65 items"),
+        ({"name": "x" * 257}, 422, "inputs[0].name: expected `str` of length <= 256, got 257 characters"),
+        ({"name": ""}, 422, "inputs[0].name: expected `str` of length >= 1, got 0 characters"),
         ({"parameters": {"binary_data_size": 4}}, 422, "x: has both data and binary_data_size"),
     ],
 )
@@ -214,7 +219,7 @@ def test_errors_of_other_kinds_have_the_protocol_s_shape(client: TestClient) -> 
     unknown = _infer(client, _input(_x()), outputs=[{"name": "logits"}])
     assert unknown.json() == {"error": "outputs: no output 'logits'; the model has: output"}
     twice = _infer(client, _input(_x()), _input(_x()))
-    assert twice.json() == {"error": "x: is there twice"}
+    assert twice.json() == {"error": "x: expected one input of this name, got another one: send it once"}
     rerank = client.post("/v2/rerank", json={})
     assert isinstance(rerank.json()["error"], dict)  # Cohere's routes keep their shape
 

@@ -525,6 +525,29 @@ def test_nan_is_a_missing_reading(make_app: MakeApp) -> None:
     assert "NaN" in raw(client, body.replace(PUMP, "NaN")).json()["error"]["message"], "a string stays"
 
 
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ('"alpha": NaN', "alpha"),
+        ('"state": NaN', "state"),
+        ('"events": {"gap": NaN}', "events.gap"),
+        ('"timestamps": [NaN]', "timestamps[0]"),
+    ],
+)
+def test_nan_is_nothing_but_a_reading(client: TestClient, more: str, param: str) -> None:
+    answer = raw(client, f'{{"model": "{PUMP}", "series": [[NaN, 1]], {more}}}')
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert answer.json()["error"]["message"].endswith("got NaN")
+
+
+@pytest.mark.parametrize("space", ["", " " * 80])
+def test_a_fault_is_placed_as_the_body_came(client: TestClient, space: str) -> None:
+    rows = ", ".join([f"[NaN, 1]{space}"] * 4000)
+    body = f'{{"model": "{PUMP}", "series": [{rows}], "alpha" 0.5}}'
+    column = body.index(" 0.5") + 2
+    assert f"line 1 column {column} (char {column - 1})" in raw(client, body).json()["error"]["message"]
+
+
 def test_a_missing_value_is_carried_over_from_the_call_before(make_app: MakeApp) -> None:
     app = make_app(FakeModel())
     put_in_service(app.state.manager, trained("level"))
