@@ -3,16 +3,18 @@ PYTHON ?= python3
 PORT ?= 8000
 ARGS ?=
 JOBS ?= 4
+FAST_JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
 
-# JOBS processes take a file of tests each, and compute on one core each: four on two cores, since tests also wait.
+# JOBS processes take a file of tests each, and compute on one core each: four on two cores, since tests also wait. The
+# fast ones do not, and each process takes some seconds to start: two (FAST_JOBS).
 # JOBS=0 runs all in this one, as --pdb needs it.
 # Bytecode is kept whatever the environment says: hundreds of processes start in the tests. Tests also sync and remove
 # thousands of small files, which is cheaper in memory: TESTS_TMP is /dev/shm where that has 4 GiB to spare.
 TESTS_TMP := $(shell df -k --output=avail /dev/shm 2>/dev/null | awk 'NR > 1 && $$1 > 4194304 {print "/dev/shm"}')
-PYTEST := $(TESTS_TMP:%=TMPDIR=%) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST = $(TESTS_TMP:%=TMPDIR=%) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup setup-dev serve check test test-fast test-properties lint format bench campaign docs lock clean
 
@@ -41,13 +43,14 @@ serve: setup          ## set up and serve on 127.0.0.1:$(PORT)
 test: setup-dev       ## set up and run the whole suite
 	$(PYTEST) $(ARGS)
 
+test-fast: JOBS = $(FAST_JOBS)
 test-fast: setup-dev  ## what runs without weights and other processes
 	$(PYTEST) -m "not slow and not real and not long" $(ARGS)
 
 test-properties: setup-dev  ## property tests on examples drawn anew, a thousand each
 	$(PYTEST) -m hypothesis --hypothesis-profile free $(ARGS)
 
-check: setup-dev      ## lint, types, contracts and the fast tests side by side, in one and a half minutes
+check: setup-dev      ## lint, types, contracts and the fast tests side by side, in two minutes
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-fast
 
 lint: setup-dev       ## style, types, layers

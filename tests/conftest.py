@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--screenshots", type=Path, help="directory for the pictures of the console, as the docs show them"
     )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file whose tests `-m` all leaves out: its `pytestmark` names a mark that is not wanted."""
+    expression: str = config.getoption("markexpr")
+    if collection_path.suffix != ".py" or re.search(r"\bor\b", expression):
+        return None
+    unwanted = set(re.findall(r"\bnot (\w+)", expression))
+    marks = re.search(r"^pytestmark = (.*)", collection_path.read_text(encoding="utf-8"), re.MULTILINE)
+    named = set(re.findall(r"pytest\.mark\.(\w+)", marks[1])) if marks else set()
+    return True if unwanted & named else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,7 @@ SHARED_WITH_CLIENT = {
 TWICE = {"_Fields"}
 
 
+@cache
 def class_names(*folders: str) -> dict[str, list[str]]:
     """The places of each class, by its name."""
     places = defaultdict(list)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -30,6 +31,21 @@ def open_manager(settings: Settings, metrics: Metrics, *models: TextModel) -> Mo
         manager.add(model)
     manager.opened = True
     return manager
+
+
+@contextmanager
+def making_apps(home: Path) -> Iterator[MakeApp]:
+    """A function that builds applications over fakes, whose models are closed at the end."""
+    with ExitStack() as stack:
+
+        def make(*models: TextModel, **settings: object) -> FastAPI:
+            chosen = Settings.read({"home": home, "host": "testserver", **settings})  # as TestClient calls it
+            metrics = Metrics()
+            manager = open_manager(chosen, metrics, *models)
+            stack.callback(manager.close)
+            return create_app(chosen, manager, Keyring(chosen.keys_file), metrics)
+
+        yield make
 
 
 @contextmanager

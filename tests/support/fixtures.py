@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from models.text.model import TextModel
 from service.api.app import create_app
 from service.auth import Keyring
 from service.config import Settings
 from service.jobs.database import Database
 from service.metrics import Metrics
 from tests.fakes.model import FakeModel
-from tests.support.app import MakeApp, open_manager
+from tests.support.app import MakeApp, making_apps, open_manager
 from tests.support.databases import Postgres, postgres
 from tests.support.server import Served, serving
 from tests.support.size import Size
@@ -48,15 +46,14 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     """A function that builds applications over fakes: `make_app(FakeModel(…), max_inputs=3)`."""
-    with ExitStack() as stack:
+    with making_apps(tmp_path) as make:
+        yield make
 
-        def make(*models: TextModel, **settings: object) -> FastAPI:
-            chosen = Settings.read({"home": tmp_path, "host": "testserver", **settings})  # as TestClient calls it
-            metrics = Metrics()
-            manager = open_manager(chosen, metrics, *models)
-            stack.callback(manager.close)
-            return create_app(chosen, manager, Keyring(chosen.keys_file), metrics)
 
+@pytest.fixture(scope="module")
+def make_shared_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeApp]:
+    """As `make_app`, for an application that no test of a file changes: to build it takes longer than a request."""
+    with making_apps(tmp_path_factory.mktemp("shared")) as make:
         yield make
 
 

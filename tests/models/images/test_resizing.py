@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ OTHERS = {
 }
 
 
+@cache
 def noisy(width: int, height: int) -> Image.Image:
     chance = np.random.default_rng(0)
     values = np.asarray(picture(width, height), dtype=np.int16) + chance.integers(-40, 41, (height, width, 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,22 @@ from tests.support.artifacts import NAME, numbered, staging
 BY: dict[str, Any] = {"by": "key-1", "why": "a test"}
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 3 is in service at generation 3; version 1 was at generation 1, version 2 at generation 2."""
-    made = Registry(tmp_path / "models")
+    home = tmp_path_factory.mktemp("whole")
+    made = Registry(home / "models")
     for _ in range(4):
-        made.publish(NAME, staging(tmp_path / "staging"), numbered())
+        made.publish(NAME, staging(home / "staging"), numbered())
     for version in (1, 2, 3):
         made.promote(NAME, version, **BY)
-    return made
+    return home / "models"
+
+
+@pytest.fixture
+def registry(whole: Path, tmp_path: Path) -> Registry:
+    """A copy that a test may damage."""
+    return Registry(Path(shutil.copytree(whole, tmp_path / "models")))
 
 
 def pointer_of(registry: Registry) -> Path:

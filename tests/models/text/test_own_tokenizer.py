@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,10 @@ from models.text.tokenization import TextProcessor
 from tests.support import tiny_models
 
 # Surrogates are in no text: JSON cannot hold one alone.
-CATEGORIES = sorted({unicodedata.category(chr(code)) for code in range(0x110000)} - {"Cs"})
+CATEGORIES = [
+    *("Cc", "Cf", "Cn", "Co", "Ll", "Lm", "Lo", "Lt", "Lu", "Mc", "Me", "Mn", "Nd", "Nl", "No"),
+    *("Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm", "So", "Zl", "Zp", "Zs"),
+]
 MANY = 10_000
 
 
@@ -64,11 +66,14 @@ def of_category(name: str) -> st.SearchStrategy[str]:
     return st.text(characters | st.sampled_from("ae \u0301\n漢"), max_size=12)
 
 
+TEXTS = {name: of_category(name) for name in CATEGORIES}  # a strategy takes longer to make than to draw from
+
+
 @pytest.mark.parametrize("category", CATEGORIES)
 @settings(max_examples=25)
 @given(data=st.data())
 def test_every_category_of_unicode(category: str, data: st.DataObject) -> None:
-    text, other = data.draw(of_category(category)), data.draw(of_category(category))
+    text, other = data.draw(TEXTS[category]), data.draw(TEXTS[category])
     for name, own in OWN.items():
         ours, expected = OURS[name], [own(one)["input_ids"] for one in (text, other)]
         assert [item.ids.tolist() for item in ours.encode([text, other])] == expected, name

@@ -129,6 +129,11 @@ def app(make_app: MakeApp) -> FastAPI:
     return with_each_kind(make_app)
 
 
+@pytest.fixture(scope="module")
+def shared_app(make_shared_app: MakeApp) -> FastAPI:
+    return with_each_kind(make_shared_app)
+
+
 def seen(answer: Any) -> tuple[int, Any, dict[str, str]]:
     """What must be the same: all but the request's id and its times."""
     content = json.loads(re.sub(r'"(id|total_duration)":("[^"]*"|\d+)', r'"\1":""', answer.text))
@@ -144,8 +149,8 @@ def both(client: TestClient, path: str, content: bytes, **headers: str) -> list[
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
 @pytest.mark.parametrize("path", GOOD)
-def test_good_requests_are_answered_alike(app: FastAPI, path: str, encoding: str) -> None:
-    client, content = TestClient(app), json.dumps(GOOD[path]).encode()
+def test_good_requests_are_answered_alike(shared_app: FastAPI, path: str, encoding: str) -> None:
+    client, content = TestClient(shared_app), json.dumps(GOOD[path]).encode()
     client.post(
         path, content=content, headers={"content-type": "application/json"}
     )  # what is kept of labels and references is there from now on
@@ -156,8 +161,8 @@ def test_good_requests_are_answered_alike(app: FastAPI, path: str, encoding: str
 
 
 @pytest.mark.parametrize("path", GOOD)
-def test_bad_requests_are_refused_alike(app: FastAPI, path: str) -> None:
-    client = TestClient(app)
+def test_bad_requests_are_refused_alike(shared_app: FastAPI, path: str) -> None:
+    client = TestClient(shared_app)
     for content in BAD:
         direct, other = both(client, path, content)
         assert 400 <= direct.status_code < 500, (content, direct.text)

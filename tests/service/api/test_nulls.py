@@ -21,9 +21,9 @@ BODIES: dict[str, type[RequestBody]] = {
 }
 
 
-@pytest.fixture
-def client(make_app: MakeApp) -> TestClient:
-    return TestClient(with_each_kind(make_app))
+@pytest.fixture(scope="module")
+def client(make_shared_app: MakeApp) -> TestClient:
+    return TestClient(with_each_kind(make_shared_app))
 
 
 def optional_fields(kind: type[RequestBody]) -> list[str]:

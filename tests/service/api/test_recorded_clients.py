@@ -25,11 +25,11 @@ Vectors = NDArray[np.float32]
 Read = Callable[[Any], Any]
 
 
-@pytest.fixture
-def client(make_app: MakeApp) -> TestClient:
+@pytest.fixture(scope="module")
+def client(make_shared_app: MakeApp) -> TestClient:
     prompts = {"query": "w1 ", "passage": "w2 "}
     return TestClient(
-        make_app(
+        make_shared_app(
             FakeModel("m", prompts=prompts),
             FakeModel("intents", task="classification", labels=("yes", "no", "maybe")),
             FakeModel("cross", task="rerank"),

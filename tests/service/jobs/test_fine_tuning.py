@@ -81,11 +81,12 @@ def model(team: Team) -> str:
     """The first version, as its job left it."""
     done = team.finish(team.start())
     assert done.status == "succeeded", done.error
-    assert done.fine_tuned_model == f"ft:{BASE}:local:support:v1"
+    name = f"ft:{BASE}:local:support:v1"
+    assert done.fine_tuned_model == name
     wait_until(
         lambda: any(listed.id == "ft:all-MiniLM-L6-v2:local:support" for listed in team.client.models.list().data), 5
     )
-    return done.fine_tuned_model
+    return name
 
 
 def test_the_job_tells_what_it_did(team: Team, model: str) -> None:

@@ -96,7 +96,7 @@ def test_a_small_copy_has_no_comment(client: TestClient, kind: str) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("comment", "secret" * 10_000)
     options = {"pnginfo": info} if kind == "PNG" else {"comment": b"secret" * 10_000}
-    uri = report_image(client, encoded(NOISE, kind, **options))
+    uri = report_image(client, encoded(NOISE.crop((0, 0, 600, 450)), kind, **options))
     assert len(uri) <= 100_000
     assert b"secret" not in b64decode(uri.partition(",")[2])
 

@@ -49,9 +49,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ImageModel]:
     return models
 
 
-@pytest.fixture
-def client(make_app: MakeApp, loaded: dict[str, ImageModel]) -> Iterator[TestClient]:
-    app = make_app()
+@pytest.fixture(scope="module")
+def client(make_shared_app: MakeApp, loaded: dict[str, ImageModel]) -> Iterator[TestClient]:
+    app = make_shared_app()
     manager: ModelManager = app.state.manager
     for model in loaded.values():
         manager.add_images(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,15 @@ LABELS = ("card", "refund", "weather")
 READINGS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pump() -> FakeSensor:
     return FakeSensor("series", window=3)
 
 
-@pytest.fixture
-def client(make_app: MakeApp, tmp_path: Path, pump: FakeSensor) -> TestClient:
+@pytest.fixture(scope="module")
+def client(make_shared_app: MakeApp, tmp_path_factory: pytest.TempPathFactory, pump: FakeSensor) -> TestClient:
     encoder = FakeModel(prompts={"query": "find: "})
-    app = make_app(
+    app = make_shared_app(
         encoder,
         FakeModel("sorter", task="classification", labels=LABELS),
         FakeModel("ranker", task="rerank"),
@@ -38,7 +37,7 @@ def client(make_app: MakeApp, tmp_path: Path, pump: FakeSensor) -> TestClient:
         max_readings=50,
     )
     registry = app.state.registry
-    train(registry, tmp_path, encoder, name=STRANGE, task="anomaly", labels=())
+    train(registry, tmp_path_factory.mktemp("trained"), encoder, name=STRANGE, task="anomaly", labels=())
     registry.promote(STRANGE, 1, by="test", why="")
     app.state.manager.watcher.sync()
     sensors = (RECORDS, FakeSensor()), (PUMP, pump), (LOAD, FakeForecaster())

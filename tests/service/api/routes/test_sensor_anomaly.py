@@ -27,10 +27,10 @@ SCORE = "/v1/anomaly/score"
 REPLACED = "it was replaced by the value before it, or the column's median where there is none"
 
 
-@pytest.fixture
-def client(make_app: MakeApp) -> TestClient:
+@pytest.fixture(scope="module")
+def client(make_shared_app: MakeApp) -> TestClient:
     models = (RECORDS, FakeSensor()), (PUMP, FakeSensor("series", window=3)), (LOAD, FakeForecaster())
-    return TestClient(with_sensors(make_app(FakeModel(), max_readings=5000), *models))
+    return TestClient(with_sensors(make_shared_app(FakeModel(), max_readings=5000), *models))
 
 
 def score(client: TestClient, **body: object) -> Any:

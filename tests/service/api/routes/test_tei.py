@@ -15,11 +15,11 @@ LONG = "w1 " * 40
 UNCUT = {"parameters": {"truncate": False}}
 
 
-@pytest.fixture
-def everything(make_app: MakeApp) -> TestClient:
+@pytest.fixture(scope="module")
+def everything(make_shared_app: MakeApp) -> TestClient:
     """A model of each kind, so that routes without `model` must choose."""
     return TestClient(
-        make_app(
+        make_shared_app(
             FakeModel("intents", task="classification", labels=("yes", "no", "maybe")),
             FakeModel("fake", prompts={"query": "w1 "}),
             FakeModel("cross", task="rerank"),
