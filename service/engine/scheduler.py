@@ -70,7 +70,7 @@ class _Flow:
         self.request = request
         self.order = deque(sorted(indices, key=lambda index: -request.items[index].count))
         self.tokens = sum(request.items[index].count for index in indices)
-        self.finish = 0.0
+        self.finish = 0.0  # of what the next batch may take of it: by its next item alone, many requests would win
 
     @property
     def next_count(self) -> int:
@@ -105,7 +105,7 @@ class Scheduler:
         self._flows[request.number] = flow
         self._live[request.client] += 1
         self._count(flow, len(indices), flow.tokens)
-        flow.finish = self._virtual + flow.next_count * self._live[request.client]
+        flow.finish = self._virtual + (flow.tokens - self._beyond_batch(flow)) * self._live[request.client]
         self._push(flow)
 
     def remove(self, request: Request) -> int:
@@ -161,13 +161,16 @@ class Scheduler:
 
     def _take(self, flow: _Flow) -> QueuedItem:
         count, index = flow.next_count, flow.order.popleft()
+        flow.finish += min(count, self._beyond_batch(flow)) * self._live[flow.request.client]
         flow.tokens -= count
         self._count(flow, -1, -count)
-        if flow.order:
-            flow.finish += flow.next_count * self._live[flow.request.client]
-        else:
+        if not flow.order:
             self._forget(flow)
         return flow.request, index
+
+    def _beyond_batch(self, flow: _Flow) -> int:
+        """The tokens that the next batch leaves, even if it takes nothing else."""
+        return max(flow.tokens - self._limits.max_tokens, 0)
 
     def _push(self, flow: _Flow) -> None:
         heapq.heappush(self._heaps[flow.request.interactive], (flow.finish, flow.request.number, flow))

@@ -104,6 +104,13 @@ def test_many_requests_of_one_client_do_not_beat_one_of_another() -> None:
     assert 0.4 < served["one"] / served.total() < 0.6
 
 
+@pytest.mark.parametrize(("requests", "items"), [(8, 400), (40, 40), (100, 40), (100, 400)])
+def test_many_requests_of_one_client_take_turns_with_one_of_another(requests: int, items: int) -> None:
+    many = [request(*[12] * items, client="many") for _ in range(requests)]
+    queue = scheduler(*many, request(*[12] * 168, client="one"), limits=BatchLimits(max_tokens=504, pads=False))
+    assert drained(queue, 8)["one"] == 4 * 504
+
+
 def test_a_steady_stream_of_queries_does_not_starve_a_bulk_request() -> None:
     bulk = request(*[25] * 40, client="bulk")
     queue = scheduler(bulk)
