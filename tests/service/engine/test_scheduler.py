@@ -48,6 +48,13 @@ def test_batches(waiting: list[list[int]], expected: list[int]) -> None:
     assert counts(scheduler(*(request(*each) for each in waiting)).next_batch()) == expected
 
 
+@pytest.mark.parametrize(("look_ahead", "expected"), [(2, [50]), (3, [50, 45])])
+def test_a_batch_looks_past_few_requests_that_do_not_fit(look_ahead: int, expected: list[int]) -> None:
+    limits = BatchLimits(max_tokens=100, look_ahead=look_ahead, interactive_tokens=0)
+    waiting = [request(size) for size in (50, 51, 52, 45)]
+    assert counts(scheduler(*waiting, limits=limits).next_batch()) == expected
+
+
 def test_padding_counts_towards_the_limit() -> None:
     limits = BatchLimits(max_tokens=100, max_padding=1.0, interactive_tokens=1000)
     assert counts(scheduler(request(50, 10, 10), limits=limits).next_batch()) == [50, 10]
