@@ -90,6 +90,7 @@ class Scheduler:
         self._heaps: dict[bool, list[tuple[float, int, _Flow]]] = {True: [], False: []}
         self._flows: dict[int, _Flow] = {}
         self._live: Counter[str] = Counter()
+        self._with_removed: set[str] = set()  # clients whose other requests still stand behind removed ones
         self._virtual = 0.0
         self.items = 0
         self.tokens = 0
@@ -105,7 +106,7 @@ class Scheduler:
         self._flows[request.number] = flow
         self._live[request.client] += 1
         self._count(flow, len(indices), flow.tokens)
-        flow.finish = self._virtual + (flow.tokens - self._beyond_batch(flow)) * self._live[request.client]
+        flow.finish = self._finish_behind(self._live[request.client], flow)
         self._push(flow)
 
     def remove(self, request: Request) -> int:
@@ -117,6 +118,7 @@ class Scheduler:
         self._count(flow, -waiting, -flow.tokens)
         flow.order.clear()
         self._forget(flow)
+        self._with_removed.add(request.client)
         return waiting
 
     def expired(self, now: float) -> list[Request]:
@@ -131,6 +133,8 @@ class Scheduler:
         Items of a request stay together: with two requests in each batch, neither would be done before both are.
         Items of more tokens than `largest` are left. Without it, empty only where no item of the wanted kind waits.
         """
+        if self._with_removed:
+            self._close_gaps()
         batch: list[QueuedItem] = []
         tokens = longest = 0
         left: list[_Flow] = []
@@ -167,6 +171,22 @@ class Scheduler:
         if not flow.order:
             self._forget(flow)
         return flow.request, index
+
+    def _finish_behind(self, live: int, flow: _Flow) -> float:
+        """When a flow that comes now would finish its part of a batch, as the last of its client's `live` ones."""
+        return self._virtual + (flow.tokens - self._beyond_batch(flow)) * live
+
+    def _close_gaps(self) -> None:
+        """Let requests finish no later than if they came now, without those of their client that were removed."""
+        live: Counter[str] = Counter()
+        for flow in sorted(self._flows.values(), key=lambda flow: flow.finish):
+            live[flow.request.client] += 1
+            if flow.request.client in self._with_removed:
+                flow.finish = min(flow.finish, self._finish_behind(live[flow.request.client], flow))
+        self._with_removed.clear()
+        self._heaps = {True: [], False: []}
+        for flow in self._flows.values():
+            self._push(flow)
 
     def _beyond_batch(self, flow: _Flow) -> int:
         """The tokens that the next batch leaves, even if it takes nothing else."""

@@ -118,6 +118,14 @@ def test_many_requests_of_one_client_take_turns_with_one_of_another(requests: in
     assert drained(queue, 8)["one"] == 4 * 504
 
 
+def test_a_request_does_not_wait_for_those_of_its_client_that_were_removed() -> None:
+    many = [request(*[12] * 40, client="many") for _ in range(100)]
+    queue = scheduler(*many, request(*[12] * 400, client="one"), limits=BatchLimits(max_tokens=504, pads=False))
+    for gone in many[:-1]:
+        queue.remove(gone)
+    assert any(owner is many[-1] for _ in range(2) for owner, _ in queue.next_batch())
+
+
 def test_a_steady_stream_of_queries_does_not_starve_a_bulk_request() -> None:
     bulk = request(*[25] * 40, client="bulk")
     queue = scheduler(bulk)
