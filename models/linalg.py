@@ -37,8 +37,10 @@ def probabilities(logits: Vectors, *, multi_label: bool = False) -> Vectors:
 
 
 def ranks_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Ranks [n] of values [n] from 1; equal values share the mean of theirs."""
+    """Ranks [n] of values [n] from 1; equal values share the mean of theirs. NaN beside one that is NaN."""
     # As scipy.stats.rankdata, whose module takes half a second to import.
+    if np.isnan(values).any():
+        return np.full(len(values), np.nan)
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return ranks

@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -205,3 +206,23 @@ class Request:
     def fail(self, error: Exception) -> None:
         """End the request with an error, unless it has ended already."""
         self.future.set(error)
+
+
+class Flow:
+    """One request's queued items, longest first, so that neighbours have similar lengths."""
+
+    __slots__ = ("finish", "order", "request", "tokens")
+
+    def __init__(self, request: Request, indices: list[int]) -> None:
+        self.request = request
+        self.order = deque(sorted(indices, key=lambda index: -request.items[index].count))
+        self.tokens = sum(request.items[index].count for index in indices)
+        self.finish = 0.0  # of what the next batch may take of it: by its next item alone, many requests would win
+
+    @property
+    def next_count(self) -> int:
+        return self.request.items[self.order[0]].count
+
+    def beyond(self, max_tokens: int) -> int:
+        """The tokens that a batch of `max_tokens` leaves, even if it takes nothing else."""
+        return max(self.tokens - max_tokens, 0)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import heapq
 import math
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from models.preemption import PreemptionFlag
-from service.engine.request import Request
+from service.engine.request import Flow, Request
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 
@@ -61,22 +61,6 @@ class BatchLimits:
         )
 
 
-class _Flow:
-    """One request's queued items, longest first, so that neighbours have similar lengths."""
-
-    __slots__ = ("finish", "order", "request", "tokens")
-
-    def __init__(self, request: Request, indices: list[int]) -> None:
-        self.request = request
-        self.order = deque(sorted(indices, key=lambda index: -request.items[index].count))
-        self.tokens = sum(request.items[index].count for index in indices)
-        self.finish = 0.0
-
-    @property
-    def next_count(self) -> int:
-        return self.request.items[self.order[0]].count
-
-
 class Scheduler:
     """The waiting items of one engine, and the choice of batches: fair, within a token budget, with little padding.
 
@@ -87,25 +71,24 @@ class Scheduler:
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
-        self._heaps: dict[bool, list[tuple[float, int, _Flow]]] = {True: [], False: []}
-        self._flows: dict[int, _Flow] = {}
+        self._heaps: dict[bool, list[tuple[float, int, Flow]]] = {True: [], False: []}
+        self._flows: dict[int, Flow] = {}
         self._live: Counter[str] = Counter()
+        self._with_removed: set[str] = set()  # clients whose other requests still stand behind removed ones
         self._virtual = 0.0
-        self.items = 0
-        self.tokens = 0
-        self.interactive_items = 0
+        self.items = self.tokens = self.interactive_items = 0
 
     def add(self, request: Request, indices: list[int] | None = None) -> None:
         """Add a request's items, all of them or those at `indices`."""
         indices = list(range(len(request.items))) if indices is None else indices
         if not indices:
             return
-        flow = _Flow(request, indices)
+        flow = Flow(request, indices)
         request.interactive = not request.bulk and flow.tokens <= self._limits.interactive_tokens
         self._flows[request.number] = flow
         self._live[request.client] += 1
         self._count(flow, len(indices), flow.tokens)
-        flow.finish = self._virtual + flow.next_count * self._live[request.client]
+        flow.finish = self._finish_behind(self._live[request.client], flow)
         self._push(flow)
 
     def remove(self, request: Request) -> int:
@@ -117,6 +100,7 @@ class Scheduler:
         self._count(flow, -waiting, -flow.tokens)
         flow.order.clear()
         self._forget(flow)
+        self._with_removed.add(request.client)
         return waiting
 
     def expired(self, now: float) -> list[Request]:
@@ -131,9 +115,11 @@ class Scheduler:
         Items of a request stay together: with two requests in each batch, neither would be done before both are.
         Items of more tokens than `largest` are left. Without it, empty only where no item of the wanted kind waits.
         """
+        if self._with_removed:
+            self._close_gaps()
         batch: list[QueuedItem] = []
         tokens = longest = 0
-        left: list[_Flow] = []
+        left: list[Flow] = []
         clients = max(len(self._live), 1)
         heap = self._heaps[interactive_only or self._interactive_is_next()]
         while heap and len(left) < self._limits.look_ahead and not (batch and tokens >= most_tokens):
@@ -159,17 +145,31 @@ class Scheduler:
             self.remove(request)
         return waiting
 
-    def _take(self, flow: _Flow) -> QueuedItem:
+    def _take(self, flow: Flow) -> QueuedItem:
         count, index = flow.next_count, flow.order.popleft()
+        flow.finish += min(count, flow.beyond(self._limits.max_tokens)) * self._live[flow.request.client]
         flow.tokens -= count
         self._count(flow, -1, -count)
-        if flow.order:
-            flow.finish += flow.next_count * self._live[flow.request.client]
-        else:
+        if not flow.order:
             self._forget(flow)
         return flow.request, index
 
-    def _push(self, flow: _Flow) -> None:
+    def _finish_behind(self, live: int, flow: Flow) -> float:
+        """When a flow that comes now would finish its part of a batch, as the last of its client's `live` ones."""
+        return self._virtual + (flow.tokens - flow.beyond(self._limits.max_tokens)) * live
+
+    def _close_gaps(self) -> None:
+        """Let requests finish no later than if they came now, without those of their client that were removed."""
+        live: Counter[str] = Counter()
+        self._heaps = {True: [], False: []}
+        for flow in sorted(self._flows.values(), key=lambda flow: flow.finish):
+            live[flow.request.client] += 1
+            if flow.request.client in self._with_removed:
+                flow.finish = min(flow.finish, self._finish_behind(live[flow.request.client], flow))
+            self._push(flow)
+        self._with_removed.clear()
+
+    def _push(self, flow: Flow) -> None:
         heapq.heappush(self._heaps[flow.request.interactive], (flow.finish, flow.request.number, flow))
 
     def _interactive_is_next(self) -> bool:
@@ -180,12 +180,12 @@ class Scheduler:
         interactive, bulk = self._heaps[True], self._heaps[False]
         return bool(interactive) and (not bulk or interactive[0] < bulk[0])
 
-    def _count(self, flow: _Flow, items: int, tokens: int) -> None:
+    def _count(self, flow: Flow, items: int, tokens: int) -> None:
         self.items += items
         self.tokens += tokens
         self.interactive_items += items * flow.request.interactive
 
-    def _forget(self, flow: _Flow) -> None:
+    def _forget(self, flow: Flow) -> None:
         del self._flows[flow.request.number]
         self._live[flow.request.client] -= 1
         if not self._live[flow.request.client]:

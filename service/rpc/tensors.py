@@ -38,6 +38,10 @@ _PART = 65_536
 
 def read_request(request: Any) -> InferBody:
     """A request's body without values. Raises InvalidRequest."""
+    for index, one in enumerate(request.inputs):
+        if len(one.shape) > MOST_DIMENSIONS:
+            expected = f"expected at most {MOST_DIMENSIONS} dimensions, got {len(one.shape)}"
+            raise InvalidRequest.at(f"inputs[{index}].shape", expected)
     fields = {
         "id": request.id,
         "parameters": {**_read_parameters(request.parameters), "binary_data_output": True},
@@ -45,7 +49,7 @@ def read_request(request: Any) -> InferBody:
             {
                 "name": one.name,
                 "datatype": one.datatype,
-                "shape": list(one.shape[: MOST_DIMENSIONS + 1]),
+                "shape": list(one.shape),
                 "parameters": _read_parameters(one.parameters),
             }
             for one in request.inputs

@@ -26,9 +26,11 @@ def test_rows_become_of_length_1_and_keep_their_direction() -> None:
     np.testing.assert_allclose(scaled, rows([0.6, 0.8], [0, -1], [0.6, 0.8]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("values", [[2.0, 1.0, 2.0, 3.0, 2.0, 1.0], [5.0], [-0.5, 7.0, 1e300]])
+@pytest.mark.parametrize(
+    "values", [[2.0, 1.0, 2.0, 3.0, 2.0, 1.0], [5.0], [-0.5, 7.0, 1e300], [], [1.0, np.nan, np.nan]]
+)
 def test_equal_values_share_their_mean_rank(values: list[float]) -> None:
-    assert ranks_of(np.array(values)).tolist() == rankdata(values).tolist()
+    np.testing.assert_array_equal(ranks_of(np.array(values)), rankdata(values))
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

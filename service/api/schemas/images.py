@@ -15,7 +15,7 @@ from service.errors import InvalidRequest
 
 # What may be the name of a file, which curl sends as a text where its @ is forgotten.
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_AS_FILE = ", which names a file; curl sends the file itself with @: -F images=@photo.jpg"
+_AS_FILE = ", which names a file; curl sends the file itself with @ before its name"
 _LONGEST_SHOWN = 40
 IMAGE_SCHEMA: dict[str, Any] = {
     "type": "string",
@@ -52,18 +52,18 @@ class EncodedImage:
     def _decode(self, source: str) -> bytes:
         head, comma, content = source.partition(",")
         if comma and not head.endswith(";base64"):
-            raise InvalidRequest.at(
-                self.param, "expected base64 after the comma of a data URI: data:image/png;base64,…"
-            )
+            raise self._refusal("base64 after the comma of a data URI, data:image/png;base64,…", source)
         text = content if comma else head
         with suppress(ValueError):  # few break lines
             return b64decode(text, validate=True)
         try:
             return b64decode("".join(text.split()), validate=True)
         except ValueError:
-            hint = _AS_FILE if text.lower().endswith(_ENDINGS) else ""
-            came = f"got {source[:_LONGEST_SHOWN]!r}{hint}"
-            raise InvalidRequest.at(self.param, f"expected an image as base64 or as a data URI, {came}") from None
+            raise self._refusal("an image as base64 or as a data URI", source) from None
+
+    def _refusal(self, expected: str, source: str) -> InvalidRequest:
+        hint = _AS_FILE if source.lower().endswith(_ENDINGS) else ""
+        return InvalidRequest.at(self.param, f"expected {expected}; got {source[:_LONGEST_SHOWN]!r}{hint}")
 
 
 def check_image(value: object, param: str) -> EncodedImage:

@@ -24,8 +24,16 @@ def validation_error(error: msgspec.ValidationError, content: bytes | memoryview
     if said.startswith("object contains unknown field"):
         said = f"{said}: leave it out"
     elif said.startswith("expected") and ", got " not in said and len(content) <= _MOST_READ:
-        said = f"{said}, got {_describe(_find(content, path))}"
+        said += _got(content, path)
     return InvalidRequest.at(path or "body", said)
+
+
+def _got(content: bytes | memoryview, path: str) -> str:
+    """What came; nothing where the body ends or is no JSON behind the field, or has its name twice."""
+    try:
+        return f", got {_describe(_find(content, path))}"
+    except (msgspec.DecodeError, LookupError, ValueError, RecursionError):
+        return ""
 
 
 def _find(content: bytes | memoryview, path: str) -> bytes | memoryview:

@@ -17,6 +17,8 @@ import orjson
 import pytest
 from fastapi._compat import ModelField
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Message
 
 from service.api.image_bodies import read_image_body
@@ -143,6 +145,34 @@ def test_nan_is_replaced_in_linear_time_and_never_in_strings(text: str) -> None:
     began = time.thread_time()
     assert replace_missing(body, b"null") == body.replace(b"[NaN", b"[null")
     assert time.thread_time() - began < 1
+
+
+_VALUES = st.recursive(
+    st.sampled_from([math.nan, 1.5, None, True, "NaN", '[{"\\', "]}"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "NaN", '[{\\"']), inner, max_size=3)
+    ),
+)
+
+
+@given(_VALUES, st.sampled_from([None, 1]))
+def test_nan_is_a_reading_within_three_lists_or_objects(body: Any, indent: int | None) -> None:
+    replaced = replace_missing(json.dumps(body, indent=indent).encode(), b"null")
+    assert json.dumps(json.loads(replaced)) == json.dumps(_without_nan(body, 0))
+
+
+def _without_nan(value: Any, depth: int) -> Any:
+    if isinstance(value, list):
+        return [_without_nan(one, depth + 1) for one in value]
+    if isinstance(value, dict):
+        return {name: _without_nan(one, depth + 1) for name, one in value.items()}
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return None if is_nan and depth >= 3 else value
+
+
+def test_nothing_is_replaced_where_a_body_has_what_no_json_has() -> None:
+    body = b'{"series": [[NaN, \0\0\0]]}'
+    assert replace_missing(body, b"null") == body
 
 
 def test_it_is_named_in_bodies_of_any_size(client: TestClient) -> None:

@@ -48,6 +48,13 @@ def test_batches(waiting: list[list[int]], expected: list[int]) -> None:
     assert counts(scheduler(*(request(*each) for each in waiting)).next_batch()) == expected
 
 
+@pytest.mark.parametrize(("look_ahead", "expected"), [(2, [50]), (3, [50, 45])])
+def test_a_batch_looks_past_few_requests_that_do_not_fit(look_ahead: int, expected: list[int]) -> None:
+    limits = BatchLimits(max_tokens=100, look_ahead=look_ahead, interactive_tokens=0)
+    waiting = [request(size) for size in (50, 51, 52, 45)]
+    assert counts(scheduler(*waiting, limits=limits).next_batch()) == expected
+
+
 def test_padding_counts_towards_the_limit() -> None:
     limits = BatchLimits(max_tokens=100, max_padding=1.0, interactive_tokens=1000)
     assert counts(scheduler(request(50, 10, 10), limits=limits).next_batch()) == [50, 10]
@@ -102,6 +109,21 @@ def test_many_requests_of_one_client_do_not_beat_one_of_another() -> None:
     queue = scheduler(*many, request(*[25] * 400, client="one"))
     served = drained(queue, 60)
     assert 0.4 < served["one"] / served.total() < 0.6
+
+
+@pytest.mark.parametrize(("requests", "items"), [(8, 400), (40, 40), (100, 40), (100, 400)])
+def test_many_requests_of_one_client_take_turns_with_one_of_another(requests: int, items: int) -> None:
+    many = [request(*[12] * items, client="many") for _ in range(requests)]
+    queue = scheduler(*many, request(*[12] * 168, client="one"), limits=BatchLimits(max_tokens=504, pads=False))
+    assert drained(queue, 8)["one"] == 4 * 504
+
+
+def test_a_request_does_not_wait_for_those_of_its_client_that_were_removed() -> None:
+    many = [request(*[12] * 40, client="many") for _ in range(100)]
+    queue = scheduler(*many, request(*[12] * 400, client="one"), limits=BatchLimits(max_tokens=504, pads=False))
+    for gone in many[:-1]:
+        queue.remove(gone)
+    assert any(owner is many[-1] for _ in range(2) for owner, _ in queue.next_batch())
 
 
 def test_a_steady_stream_of_queries_does_not_starve_a_bulk_request() -> None:

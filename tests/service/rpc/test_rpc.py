@@ -195,6 +195,11 @@ def test_health_says_that_models_are_loading(make_app: MakeApp) -> None:
         ({"inputs": [text(shape=[1, 2])]}, "INVALID_ARGUMENT", "text: expected bytes [batch], got [1, 2]"),
         ({"inputs": [text(shape=[-1])]}, "INVALID_ARGUMENT", "inputs[0].shape[0]: expected `int` >= 0, got -1"),
         ({"inputs": [text(datatype="INT8")]}, "INVALID_ARGUMENT", "text: expected bytes [batch], got dtype int8"),
+        (
+            {"inputs": [text(shape=[1] * 70)]},
+            "INVALID_ARGUMENT",
+            "inputs[0].shape: expected at most 64 dimensions, got 70",
+        ),
         ({"inputs": []}, "INVALID_ARGUMENT", "inputs: expected `array` of length >= 1, got 0 items"),
         ({"inputs": [text()], "raw_input_contents": [b"", b""]}, "INVALID_ARGUMENT", "raw_input_contents: expected"),
         (

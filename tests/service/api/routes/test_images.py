@@ -91,11 +91,11 @@ def test_an_image_can_be_sent_in_every_way(client: TestClient) -> None:
         assert answer(response)["data"] == by_json["data"]
 
 
-def test_a_form_with_the_name_of_a_file_says_how_to_send_it(client: TestClient) -> None:
-    part = (None, "holiday photo.jpg", None)
-    error = client.post("/v1/classify", data={"model": "vit"}, files={"images": part}).json()["error"]
+@pytest.mark.parametrize("name", ["holiday photo.jpg", "bread, butter.PNG"])
+def test_a_form_with_the_name_of_a_file_says_how_to_send_it(client: TestClient, name: str) -> None:
+    error = client.post("/v1/classify", data={"model": "vit"}, files={"images": (None, name, None)}).json()["error"]
     assert error["param"] == "images"
-    assert "got 'holiday photo.jpg', which names a file; curl sends the file itself with @" in error["message"]
+    assert f"got '{name}', which names a file; curl sends the file itself with @" in error["message"]
 
 
 def test_a_form_has_options_and_several_images(client: TestClient) -> None:

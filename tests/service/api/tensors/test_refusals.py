@@ -18,3 +18,21 @@ def test_a_large_body_is_not_read_once_more(most_read: int, said: str, monkeypat
     with pytest.raises(InvalidRequest) as raised:
         decode_body(body, InferBody)
     assert str(raised.value).endswith(said)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",  # the body ends
+        b", garbage",
+        b'], "inputs": 3}',
+        b'], "inputs": {}}',
+        b'], "inputs": [[]]}',
+        b'], "inputs": [{"shape": []}]}',
+        b', "data": %s' % (b"[" * 100_000),
+    ],
+)
+def test_what_is_wrong_behind_a_refused_field_does_not_hide_it(rest: bytes) -> None:
+    body = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, -2]%s' % rest
+    with pytest.raises(InvalidRequest, match=r"^inputs\[0\].shape\[1\]: expected `int` >= 0"):
+        decode_body(body, InferBody)
