@@ -124,7 +124,8 @@ def packed_or_general(
     with checking():
         if expected is None:
             expected = compute_probes(Encoder(source, placement.reference))
-        vectors = compute_probes(packed)
+        vectors = _compute_alone_and_together(packed)
+    expected = np.concatenate([expected[: len(PROBES)], expected])
     cosine = float((normalize(vectors) * normalize(expected)).sum(axis=1).min())
     if packed.rounds_few_rows and not _distance(vectors, expected) <= _MAX_ROUNDING:
         return _in_float32(source, placement, checking, f"weights in float16 gave a least cosine of {cosine:.7f}")
@@ -140,10 +141,24 @@ def packed_or_general(
 
 def compute_probes(model: TextModel) -> NDArray[np.float32]:
     """Vectors float32 [probes, width] of PROBES, and of a text at the model's limit."""
-    limit = min(model.text.max_tokens, _LONGEST_PROBE)
+    *probes, longest = _encode_probes(model.text)
+    return np.concatenate([model.forward(probes), model.forward([longest])])
+
+
+def _compute_alone_and_together(packed: PackedEncoder) -> NDArray[np.float32]:
+    """Vectors of each of PROBES alone, and of what `compute_probes` has, in one batch.
+
+    Few rows and many are multiplied in different ways, and each has to agree.
+    """
+    probes = _encode_probes(packed.text)
+    alone = [packed.forward([one]) for one in probes[: len(PROBES)]]
+    return np.concatenate([*alone, packed.forward(probes)])
+
+
+def _encode_probes(text: TextProcessor) -> list[Tokens]:
+    limit = min(text.max_tokens, _LONGEST_PROBE)
     long = "the quick brown fox jumps over the lazy dog " * (limit // 9 + 1)
-    parts = model.text.encode(PROBES), model.text.encode([long], max_tokens=limit)
-    return np.concatenate([model.forward(part) for part in parts])
+    return [*text.encode(PROBES), *text.encode([long], max_tokens=limit)]
 
 
 def _in_float32(source: ModelSource, placement: Placement, checking: Checking, why: str) -> PackedEncoder | Encoder:

@@ -13,13 +13,15 @@ from models.text.packed.packed_batch import AttentionBlocks
 def add_relative_bias(table: nn.Embedding, blocks: AttentionBlocks) -> AttentionBlocks:
     """Add the bias to the blocks' masks: [1 or blocks, heads, size, size].
 
-    A text is contiguous in its block, so slots of a block are as far apart as positions of the text.
+    A text is contiguous in its block, so slots of a block are as far apart as positions of the text. A small block has
+    a part of the largest one's bias.
     """
+    slots = torch.arange(max(blocks.sizes), device=table.weight.device)
+    buckets = _buckets(slots[None, :] - slots[:, None], table.num_embeddings)
+    largest: Tensor = table(buckets).permute(2, 0, 1)[None].contiguous()
     masks: list[Tensor | None] = []
     for size, mask in zip(blocks.sizes, blocks.masks, strict=True):
-        slots = torch.arange(size, device=table.weight.device)
-        buckets = _buckets(slots[None, :] - slots[:, None], table.num_embeddings)
-        bias: Tensor = table(buckets).permute(2, 0, 1)[None]
+        bias = largest[..., :size, :size]
         masks.append(bias.contiguous() if mask is None else bias + mask)
     return blocks._replace(masks=masks)
 

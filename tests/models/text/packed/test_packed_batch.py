@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.runtime.placement import has_amx
 from models.text.packed import packed_batch
+from models.text.packed.attention import Attention
 from models.text.packed.packed_batch import (
     AMX_TILE,
     EXACT,
@@ -86,9 +87,24 @@ def test_runs_of_texts_of_one_length_need_neither_slots_nor_mask() -> None:
     assert (one.row_of_slot, one.slot_of_row, set(one.masks)) == (None, None, {None})
 
 
-def test_texts_in_runs_of_few_rows_share_blocks() -> None:
-    lengths = [9, 12, 10, 13] * 4
-    assert lay_out(*lengths, tile=EXACT).sizes == lay_out(*lengths).sizes == [SHARED]
+@pytest.mark.parametrize(
+    ("lengths", "sizes"),
+    [
+        ([9, 12, 10, 13] * 4, [SHARED]),
+        ([7, 40], [SHARED, 2 * TILE]),  # 23.5 rows a run
+        ([8, 40], [8, 40]),
+    ],
+)
+def test_texts_in_runs_of_few_rows_share_blocks(lengths: list[int], sizes: list[int]) -> None:
+    assert lay_out(*lengths, tile=EXACT).sizes == sizes
+
+
+def test_attention_of_all_blocks_is_bfloat16_where_one_is_long_enough() -> None:
+    qkv, blocks = torch.randn(48, 3 * 8), lay_out(40, 8, tile=EXACT)
+    by_bfloat16, by_float32 = (Attention(2, least)(qkv, blocks) for least in (40, 41))
+    assert torch.equal(by_bfloat16, by_bfloat16.bfloat16().float())
+    torch.testing.assert_close(by_bfloat16, by_float32, atol=2e-2, rtol=2e-2)
+    assert not torch.equal(by_bfloat16, by_float32)
 
 
 def test_fillers_of_a_single_text_have_no_slots() -> None:
