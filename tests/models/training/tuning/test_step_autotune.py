@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models.runtime.autotune_cache import AutotuneCache
 from models.runtime.placement import Placement, place
 from models.training.tuning import step_autotune
 from models.training.tuning.step_autotune import StepAutotune, autotune_steps, choose_autocast
@@ -45,6 +46,7 @@ def test_a_race_that_fails_leaves_float32(
     def fail(*args: object) -> None:
         raise error
 
+    monkeypatch.setattr(step_autotune, "autotune_cache", AutotuneCache())  # where other tests have kept nothing
     monkeypatch.setattr(step_autotune, "_step", fail)
     monkeypatch.setattr(step_autotune, "autotune_steps", autotune_steps.__wrapped__)
     assert choose_autocast(AUTO_BFLOAT16) == (False, "training steps could not be autotuned")
@@ -52,7 +54,8 @@ def test_a_race_that_fails_leaves_float32(
 
 
 @pytest.mark.slow
-def test_the_race_leaves_threads_and_random_numbers_as_they_were() -> None:
+def test_the_race_leaves_threads_and_random_numbers_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_autotune, "autotune_cache", AutotuneCache())
     threads, before = torch.get_num_threads(), torch.get_rng_state()
     tuned = autotune_steps.__wrapped__()
     assert 0 < tuned.float32 < 10
