@@ -37,10 +37,12 @@ class Terminal:
         """All that was written, without colours and erased lines."""
         return re.sub(r"\x1b\[[0-9;]*[mK]", "", self.raw).replace("\r", "")
 
-    def wait_for(self, text: str, timeout_s: float = 60) -> None:
+    def wait_for(self, text: str, timeout_s: float = 180) -> None:
         """Wait until a text has been written."""
-        wait_until(lambda: text in self.plain or self.process.poll() is not None, timeout_s)
-        assert text in self.plain, self.plain
+        try:
+            wait_until(lambda: text in self.plain or self.process.poll() is not None, timeout_s)
+        finally:
+            assert text in self.plain, self.plain
 
     def press(self, keys: bytes) -> None:
         """Type."""
