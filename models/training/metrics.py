@@ -201,9 +201,8 @@ class _LabelCounts:
 
     def _count(self, labels: Ints) -> Ints:
         count = len(labels)
-        if count > 1:
-            labels = labels + self._size * np.arange(count)[:, None]
-        counts = np.bincount(labels.ravel(), minlength=count * self._size)
+        of_sample = labels + self._size * np.arange(count)[:, None]
+        counts = np.bincount(of_sample.ravel(), minlength=count * self._size)
         return counts.reshape(count, self._size)[:, :-1]
 
 

@@ -125,7 +125,7 @@ def prepare_for_cpu(layers: Sequence[Linear], *, may_round: bool = False) -> ran
     move_to_huge_pages(area for layer in layers for area in layer.memory())
     if layers[0].rounded:
         _autotune_float16(layers)
-    if _leave_few(layers):
+    if _onednn_takes_few(layers):
         for layer in layers:
             layer.use_onednn(_ONEDNN_ROWS_PER_THREAD)
         move_to_huge_pages(layer.memory()[-1] for layer in layers)
@@ -142,7 +142,7 @@ def _lay_out(layers: Sequence[Linear]) -> None:
             layer.lay_out_for_mkl()
 
 
-def _leave_few(layers: Sequence[Linear]) -> bool:
+def _onednn_takes_few(layers: Sequence[Linear]) -> bool:
     """Whether oneDNN is to multiply few rows, where MKL multiplies many and the weights may be held in both forms."""
     if layers[0].onednn_rows_per_thread or any(layer.weight.dtype != torch.float32 for layer in layers):
         return False
