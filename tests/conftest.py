@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +15,9 @@ import pytest
 
 from tests.support.bytecode import compile_tests
 from tests.support.fork_server import Forking
+
+# Where more processes of tests compute than there are processors, PyTorch's threads would spin until they are preempted.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 # `make test` draws the same examples in every run; `make test-properties` draws anew. A busy machine is no finding.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)

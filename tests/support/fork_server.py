@@ -50,7 +50,7 @@ _TESTS = ["-u", "-c", popen_bootstrapline]  # what pytest-xdist starts: a proces
 # They start programs themselves, and so get a process that forks.
 _PARENTS = {"serve", "up", "worker", "tests.support.worker_process", popen_bootstrapline}
 # The interpreter and its libraries read these variables while they load: a program with other values is executed.
-_READ_AT_START = ("PYTHON", "OMP_", "MKL_", "LD_", "MALLOC_", "GLIBC_", "HF_", "HOME", "XDG_", "TORCH")
+_READ_AT_START = ("PYTHON", "GOMP_", "OMP_", "MKL_", "LD_", "MALLOC_", "GLIBC_", "HF_", "HOME", "XDG_", "TORCH")
 _NOT_IMPORTED = "service.rpc"  # gRPC does not survive a fork
 # What training and the tests import where they need it.
 _LIBRARIES = (
