@@ -265,7 +265,7 @@ def test_a_file_without_normal_rows_to_train_on_ends_the_job_at_once(tmp_path: P
 def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(
     tmp_path: Path, groups: int, detector: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "_MOST_EPOCHS", 10)  # of 33, which find the same anomalies
+    monkeypatch.setattr(network, "_MOST_EPOCHS", 5)  # of 33, which find the same anomalies
     labels = (np.random.default_rng(2).random(3000) < 0.2).astype(int).tolist()
     directory = labelled(tmp_path, labels, groups, kind="records", detector=detector)
     assert run(directory, lambda event: None) == 0
@@ -368,7 +368,7 @@ def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
 def test_a_signal_without_noise_ends_in_a_detector_that_finds_a_fault(
     tmp_path: Path, detector: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "_MOST_EPOCHS", 20)  # of 60
+    monkeypatch.setattr(network, "_MOST_EPOCHS", 10)  # of 60
     directory = job(tmp_path, 900, kind="series", detector=detector)
     wave = np.sin(2 * np.pi * np.arange(900) / 24)
     rows = [
