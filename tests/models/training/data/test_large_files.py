@@ -101,9 +101,8 @@ def test_an_endless_line_is_refused_within_bounds(endless: Endless, reader: str)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_cells_that_take_no_bytes_are_counted(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        file_limits, "_MAX_CELLS", file_limits._MAX_CELLS // 16
-    )  # more would still take too much memory
+    # A sixteenth of the cells would still take 128 MiB as float64.
+    monkeypatch.setattr(file_limits, "_MAX_CELLS", file_limits._MAX_CELLS // 16)
     path = TABLES[name](tmp_path)
     assert _measure(lambda: read_table(path, ColumnRoles())) == "file_too_large"
 

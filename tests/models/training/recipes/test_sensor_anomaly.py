@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.registry.artifact import Golden
+from models.sensors import calibrated_detector
 from models.sensors.calibrated_detector import CalibratedDetector, most_columns
 from models.sensors.detectors import network
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
@@ -187,7 +188,8 @@ def test_records_are_judged_against_what_serves(tmp_path: Path) -> None:
     assert any("cannot be compared: it reads a, b, c" in str(event.get("message")) for event in events)
 
 
-def test_a_network_goes_through_all_rungs(tmp_path: Path) -> None:
+def test_a_network_goes_through_all_rungs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_MOST_EPOCHS", 20)
     directory = job(tmp_path, kind="records", detector="autoencoder", refit=False)
     assert run(directory, lambda event: None) == 0
     report = read(directory / "report.json")
@@ -300,13 +302,15 @@ def test_a_series_whose_state_no_service_takes_is_refused(tmp_path: Path, detect
     )
 
 
-def test_auto_leaves_out_what_no_service_takes_and_says_so(tmp_path: Path) -> None:
-    directory, said = wide(tmp_path, 357), list[str]()
+def test_auto_leaves_out_what_no_service_takes_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrated_detector, "MOST_STATE_BYTES", calibrated_detector.MOST_STATE_BYTES // 8)
+    most = most_columns(build("series", "residual", 1).window)
+    directory, said = wide(tmp_path, most + 1), list[str]()
     assert run(directory, lambda event: said.append(str(event.get("message")))) == 0
     assert read(directory / "result.json")["mode"] in {"level", "statistics"}
     assert (
-        "not tried, since its state would be too large to serve: residual (at most 356 columns of a series), combined"
-        in " ".join(said)
+        f"not tried, since its state would be too large to serve: residual (at most {most} columns of a series), "
+        "combined" in " ".join(said)
     )
 
 
