@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from models.images import efficientnet_lite
+from models.text.packed import torchscript
 from service.api.app import create_app
 from service.auth import Keyring
 from service.config import Settings
@@ -20,6 +22,15 @@ from tests.support.app import MakeApp, making_apps, open_manager
 from tests.support.databases import Postgres, postgres
 from tests.support.server import Served, serving
 from tests.support.size import Size
+
+
+@pytest.fixture(scope="module")
+def layers_in_python() -> Iterator[None]:
+    """For tests of something else than layers: to compile those of a tiny model takes longer than to load it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (torchscript, efficientnet_lite):
+            patch.setattr(module, "script", lambda code: code)
+        yield
 
 
 @pytest.fixture

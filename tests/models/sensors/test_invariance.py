@@ -75,7 +75,7 @@ def require_the_same(kind: SensorKind, name: str, power: int, level: int) -> Non
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-@pytest.mark.parametrize(("power", "level"), [(-40, 0), (40, 0), (0, 30), (-33, 20), (9, 40)])
+@pytest.mark.parametrize(("power", "level"), [(-40, 0), (40, 0), (-33, 20), (9, 40)])
 def test_a_detector_scores_the_same_in_any_unit_and_at_any_level(
     kind: SensorKind, name: str, power: int, level: int
 ) -> None:
@@ -111,7 +111,7 @@ def usual_forecast(model: Literal["linear", "patch"]) -> tuple[Readings, Reading
 
 
 @pytest.mark.parametrize("model", ["linear", "patch"])
-@pytest.mark.parametrize(("power", "level"), [(-40, 0), (-33, 0), (40, 0), (0, 30), (-33, 20), (9, 40)])
+@pytest.mark.parametrize(("power", "level"), [(-40, 0), (-33, 0), (40, 0), (-33, 20), (9, 40)])
 def test_a_forecaster_forecasts_the_same_in_any_unit_and_at_any_level(
     model: Literal["linear", "patch"], power: int, level: int
 ) -> None:

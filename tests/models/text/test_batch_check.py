@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from models.errors import ModelSourceError
 from models.loader import load
-from models.runtime.fbgemm import has_fbgemm
-from models.runtime.placement import DtypeName, place
-from models.source import DEFAULT_MODEL, locate
+from models.runtime.placement import place
+from models.source import locate
 from models.text.batch_check import OneByOne
 from models.text.model import TextModel
 from models.text.sequence_classifier import SequenceClassifier
@@ -24,7 +23,6 @@ from tests.support import tiny_models
 pytestmark = pytest.mark.slow
 
 CPU32 = place("cpu", "float32")
-needs_int8 = pytest.mark.skipif(not has_fbgemm(), reason="PyTorch has no FBGEMM here")
 TEXTS = ["a card", "the card is 12 days late, where is it?", "x"]
 
 
@@ -82,13 +80,6 @@ def test_classifiers_and_cross_encoders_share_batches(tmp_path: Path, make: Call
     assert model.metadata.batches == (
         "texts share batches, their rows are those of texts alone; checked up to its limit of 64 tokens"
     )
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("int8", marks=needs_int8)])
-def test_the_shipped_model_shares_batches_in_every_precision(dtype: DtypeName) -> None:
-    model = load(locate(DEFAULT_MODEL), place("cpu", dtype))
-    assert not model.metadata.one_by_one
 
 
 def test_a_model_that_fails_at_its_own_limit_is_refused_by_name(

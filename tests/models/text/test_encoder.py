@@ -18,7 +18,7 @@ from models.loader import load
 from models.runtime.fbgemm import has_fbgemm
 from models.runtime.placement import DtypeName, place
 from models.runtime.product_autotune import ProductAutotune, ProductTimes
-from models.source import DEFAULT_MODEL, locate
+from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.encoder import Encoder
 from models.text.model import TextModel
 from models.text.packed.encoder import PackedEncoder
@@ -29,6 +29,17 @@ pytestmark = pytest.mark.slow
 
 TEXTS = ["a card", "the card is 12 days late, where is it?", "x", "ü " * 30, "the the the"]
 CPU32 = place("cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    """For what does not depend on how a model is stored."""
+    return locate(str(tiny_models.encoder(tmp_path_factory.mktemp("tiny") / "model")))
+
+
+@pytest.fixture(scope="module")
+def exact(tiny: ModelSource) -> PackedEncoder:
+    return PackedEncoder(tiny, CPU32)
 
 
 def expected(path: Path, texts: list[str], **how: str) -> NDArray[np.float32]:
@@ -111,21 +122,21 @@ def test_plain_encoders_are_packed_and_other_models_say_why_not(tmp_path: Path) 
     assert other.metadata.forward == "general: its architecture is modernbert"
 
 
-def test_a_packed_pass_that_differs_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_packed_pass_that_differs_is_not_used(tiny: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     right = PackedEncoder.forward
 
     def wrong(self: PackedEncoder, batch: object) -> NDArray[np.float32]:
         return right(self, batch) + 1  # type: ignore[arg-type]
 
     monkeypatch.setattr(PackedEncoder, "forward", wrong)
-    model = load(locate(str(tiny_models.encoder(tmp_path / "model"))), CPU32)
+    model = load(tiny, CPU32)
     assert isinstance(model, Encoder)
     assert "the packed forward pass differs" in model.metadata.forward
 
 
 @pytest.mark.parametrize(("auto", "dtype", "forward"), [(True, "float32", "packed"), (False, "bfloat16", "general")])
 def test_bfloat16_that_differs_too_much_is_replaced_by_float32_unless_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auto: bool, dtype: str, forward: str
+    tiny: ModelSource, monkeypatch: pytest.MonkeyPatch, auto: bool, dtype: str, forward: str
 ) -> None:
     right = PackedEncoder.forward
 
@@ -134,7 +145,7 @@ def test_bfloat16_that_differs_too_much_is_replaced_by_float32_unless_asked_for(
 
     monkeypatch.setattr(PackedEncoder, "forward", wrong)
     placement = replace(place("cpu", "bfloat16"), auto_dtype=auto)
-    metadata = load(locate(str(tiny_models.encoder(tmp_path / "model"))), placement).metadata
+    metadata = load(tiny, placement).metadata
     assert (metadata.dtype, metadata.forward.partition(":")[0]) == (dtype, forward)
     assert ("float32 since bfloat16 gave a least cosine of" in metadata.reason) is auto
 
@@ -145,12 +156,11 @@ def test_bfloat16_that_differs_too_much_is_replaced_by_float32_unless_asked_for(
     [(True, 1e-3, True), (False, 1e-3, False), (True, 1e-6, False), (True, math.nan, False)],
 )
 def test_weights_of_few_rows_are_rounded_where_float32_was_not_asked_for_and_rows_stay_close(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auto: bool, allowed: float, rounds: bool
+    tiny: ModelSource, exact: PackedEncoder, monkeypatch: pytest.MonkeyPatch, auto: bool, allowed: float, rounds: bool
 ) -> None:
     monkeypatch.setattr("models.text.packed.linear.autotune_float16", lambda _: 24)
     monkeypatch.setattr("models.text.packed.encoder._MAX_ROUNDING", allowed)
-    source = locate(str(tiny_models.encoder(tmp_path / "model")))
-    model, exact = load(source, replace(CPU32, auto_dtype=auto)), load(source, CPU32)
+    model = load(tiny, replace(CPU32, auto_dtype=auto))
     assert isinstance(model, PackedEncoder)
     assert model.rounds_few_rows is rounds
     assert ("up to 24 tokens at a time are multiplied by weights in float16" in model.metadata.notes) is rounds
@@ -167,12 +177,12 @@ def test_weights_of_few_rows_are_rounded_where_float32_was_not_asked_for_and_row
     ("fast", "dtype", "noted"), [(True, "float32", True), (True, "int8", False), (False, "float32", False)]
 )
 def test_int8_is_pointed_out_where_it_would_gain_much(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: DtypeName, noted: bool
+    tiny: ModelSource, monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: DtypeName, noted: bool
 ) -> None:
     one = ProductTimes(1.0, 1.0)
     tuned = ProductAutotune(one, one, one, ProductTimes(0.5, 0.5) if fast else one)
     monkeypatch.setattr("models.text.packed.encoder.autotune_products", lambda: tuned)
-    model = load(locate(str(tiny_models.encoder(tmp_path / "model"))), place("cpu", dtype))
+    model = load(tiny, place("cpu", dtype))
     assert ("int8 multiplies 2.0 times as fast as float32 here: try --dtype int8" in model.metadata.notes) is noted
 
 
@@ -222,26 +232,9 @@ def test_a_broken_directory_is_a_clear_error(
 
 @pytest.fixture(scope="module")
 def mixed_texts() -> list[str]:
-    """Texts of 1 to 400 tokens, as many of 1 to 20 as of 20 to 400."""
-    chance = random.Random(7)
-    words = [
-        "where",
-        "is",
-        "my",
-        "card",
-        "the",
-        "refund",
-        "order",
-        "12",
-        "arrived,",
-        "please",
-        "help!",
-        "naïve",
-        "café",
-        "reset",
-        "an",
-    ]
-    return [" ".join(chance.choices(words, k=round(380 ** chance.random()))) for _ in range(40)]
+    """Texts of 1 to 150 words, half of them of up to 12, in no order."""
+    chance, words = random.Random(7), "where is my card the refund order 12 arrived, please help! naïve café an".split()
+    return [" ".join(chance.choices(words, k=round(150 ** (place / 6)))) for place in chance.sample(range(7), 7)]
 
 
 @pytest.fixture(scope="module")
@@ -249,32 +242,46 @@ def reference(mixed_texts: list[str]) -> NDArray[np.float32]:
     return expected(locate(DEFAULT_MODEL).path, mixed_texts)
 
 
+@pytest.fixture(scope="module")
+def minilm() -> TextModel:
+    """Loaded without the general path, whose vectors ship with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.text.packed.encoder.Encoder", lambda *_: pytest.fail("the general path was loaded"))
+        return load(locate(DEFAULT_MODEL), CPU32)
+
+
 @pytest.mark.real
-@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.9999), ("bfloat16", 0.999)])
+def test_the_shipped_model_is_checked_against_the_vectors_that_ship_with_it(minilm: TextModel) -> None:
+    assert isinstance(minilm, PackedEncoder)
+    assert float(minilm.metadata.forward.removeprefix("packed: least cosine to the general forward pass ")) > 0.99999
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("dtype", "least", "least_alone"), [("float32", 0.9999, 0.9999), ("bfloat16", 0.999, 0.9995)])
 def test_minilm_equals_sentence_transformers_on_mixed_lengths(
-    mixed_texts: list[str], reference: NDArray[np.float32], dtype: str, least: float
+    mixed_texts: list[str],
+    reference: NDArray[np.float32],
+    minilm: TextModel,
+    dtype: DtypeName,
+    least: float,
+    least_alone: float,
 ) -> None:
-    model = load(locate(DEFAULT_MODEL), place("cpu", dtype))  # type: ignore[arg-type]
-    emulated = (
-        dtype == "bfloat16" and place("cpu").dtype_name != dtype
-    )  # ten times as slow as where the processor has it
-    texts = mixed_texts[:12] if emulated else mixed_texts
-    rows = encode(model, texts)
-    assert least_cosine(rows, reference[: len(texts)]) >= least
-    alone = np.concatenate([encode(model, [text]) for text in texts[:10]])
-    assert least_cosine(rows[:10], alone) >= (0.9999 if dtype == "float32" else 0.9995)
+    model = minilm if dtype == "float32" else load(locate(DEFAULT_MODEL), place("cpu", dtype))
+    assert not model.metadata.one_by_one
+    rows = encode(model, mixed_texts)
+    assert least_cosine(rows, reference) >= least
+    alone = np.concatenate([encode(model, [text]) for text in mixed_texts[::2]])
+    assert least_cosine(rows[::2], alone) >= least_alone
 
 
 @pytest.mark.real
-def test_minilm_by_the_general_path_equals_the_packed_one() -> None:
-    general, packed = Encoder(locate(DEFAULT_MODEL), CPU32), load(locate(DEFAULT_MODEL), CPU32)
-    assert isinstance(packed, PackedEncoder)
-    assert least_cosine(encode(general, TEXTS), encode(packed, TEXTS)) > 0.999999
-    assert (packed.metadata.width, packed.metadata.max_tokens, packed.metadata.normalizes) == (384, 256, True)
+def test_minilm_by_the_general_path_equals_the_packed_one(minilm: TextModel) -> None:
+    general = Encoder(locate(DEFAULT_MODEL), CPU32)
+    assert least_cosine(encode(general, TEXTS), encode(minilm, TEXTS)) > 0.999999
+    assert (minilm.metadata.width, minilm.metadata.max_tokens, minilm.metadata.normalizes) == (384, 256, True)
 
 
-def test_no_autograd_graph_is_made(tmp_path: Path) -> None:
-    model = load(locate(str(tiny_models.encoder(tmp_path / "model"))), CPU32)
+def test_no_autograd_graph_is_made(exact: PackedEncoder) -> None:
     seen: list[bool] = []
-    model.forward(model.text.encode(["x"]), Calling(lambda: seen.append(torch.is_inference_mode_enabled())))
+    exact.forward(exact.text.encode(["x"]), Calling(lambda: seen.append(torch.is_inference_mode_enabled())))
     assert seen == [True] * 5

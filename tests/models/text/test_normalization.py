@@ -47,10 +47,16 @@ def test_the_result_is_unicodedatas_own(form: Form, texts: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_every_character_before_and_after_marks(form: Form) -> None:
-    marks = "\u0315\u0327\u0f73" * 12
-    for start in range(0, normalization._NO_MARKS, 64):
-        text = "".join(f"{chr(code)}{marks}" for code in range(start, start + 64) if unicodedata.name(chr(code), ""))
-        assert normalize(form, text) == unicodedata.normalize(form, text), hex(start)
+    marks, characters = "\u0315\u0327\u0f73" * 10, list(filter(_stands_for_itself, range(normalization._NO_MARKS)))
+    for start in range(0, len(characters), 64):
+        text = "".join(f"{chr(code)}{marks}" for code in characters[start : start + 64])
+        assert normalize(form, text) == unicodedata.normalize(form, text), hex(characters[start])
+
+
+def _stands_for_itself(code: int) -> bool:
+    """Whether it is a character; of 39,000 ideographs and syllables of Hangul, which are alike, one in 16."""
+    name = unicodedata.name(chr(code), "")
+    return bool(name) and (code % 16 == 0 or not name.startswith(("CJK UNIFIED", "HANGUL SYLLABLE")))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -14,19 +14,11 @@ from models.errors import Unsupported
 from models.runtime.placement import Placement
 from models.source import ModelSource
 from models.text.encoder import Encoder
-from models.text.packed import torchscript
 from models.text.packed.encoder import PackedEncoder, packed_or_general
 
 
 @pytest.fixture(scope="module", autouse=True)
-def layers_in_python() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torchscript, "script", lambda code: code)
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def uncompared_encoders() -> Iterator[None]:
+def uncompared_encoders(layers_in_python: None) -> Iterator[None]:
     def open_packed(source: ModelSource, placement: Placement, checking: object) -> PackedEncoder | Encoder:
         try:
             return PackedEncoder(source, placement)

@@ -58,10 +58,10 @@ def normal(rows: int, seed: int = 0) -> Doubles:
 
 @pytest.fixture(scope="module")
 def sensors() -> Sensors:
-    """Every detector; networks learn for a third of their epochs, which is enough for what is tested."""
+    """Every detector; networks learn for a sixth of their epochs, which is enough for what is tested."""
     x = normal(800)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_MOST_EPOCHS", 20)
+        patch.setattr(network, "_MOST_EPOCHS", 10)
         return {key: fit_sensor(*key, COLUMNS, [x], seed=3) for key in (*CHEAP, *NETWORKS)}
 
 
@@ -114,7 +114,7 @@ def test_pieces_with_their_state_score_as_the_whole(sensors: Sensors, key: Key, 
 
 @pytest.mark.parametrize("key", [*CHEAP, *NETWORKS], ids="-".join)
 def test_row_by_row_scores_equal_those_of_one_call(sensors: Sensors, key: Key) -> None:
-    sensor, x = sensors[key], normal(700, 5)
+    sensor, x = sensors[key], normal(300, 5)
     state, scores = None, []
     for row in x:
         scored = sensor.score(row[None], state)

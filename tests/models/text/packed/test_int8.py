@@ -44,11 +44,30 @@ def int8() -> Placement:
 OTHERS = [pytest.param(architecture, marks=pytest.mark.slow) for architecture in ("distilbert", "mpnet")]
 
 
+def rough_model(path: Path, architecture: tiny_models.Architecture) -> ModelSource:
+    return locate(str(tiny_models.roughen(tiny_models.encoder(path, architecture), gain=4)))
+
+
 @pytest.fixture(scope="module", params=["bert", *OTHERS])
 def rough(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    return locate(
-        str(tiny_models.roughen(tiny_models.encoder(tmp_path_factory.mktemp("int8") / "model", request.param), gain=4))
-    )
+    """One random model of each kind of architecture."""
+    return rough_model(tmp_path_factory.mktemp("int8") / "model", request.param)
+
+
+@pytest.fixture(scope="module")
+def exact(rough: ModelSource) -> PackedEncoder:
+    return PackedEncoder(rough, CPU32)
+
+
+@pytest.fixture(scope="module")
+def rounded(rough: ModelSource) -> PackedEncoder:
+    return PackedEncoder(rough, int8())
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    """For what does not depend on the architecture."""
+    return rough_model(tmp_path_factory.mktemp("int8") / "model", "bert")
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -61,8 +80,7 @@ def texts(lengths: list[int], vocabulary: int) -> list[Tokens]:
     return [Tokens(chance.integers(5, vocabulary, length, dtype=np.int32), length) for length in lengths]
 
 
-def test_vectors_stay_near_those_of_float32(rough: ModelSource) -> None:
-    exact, rounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
+def test_vectors_stay_near_those_of_float32(exact: PackedEncoder, rounded: PackedEncoder) -> None:
     batch = texts([1, 40, 7, 48, 13, 2, 30], exact.metadata.vocabulary)
     found = cosines(exact.forward(batch), rounded.forward(batch))
     assert found.mean() > 0.99
@@ -70,11 +88,10 @@ def test_vectors_stay_near_those_of_float32(rough: ModelSource) -> None:
     assert found.max() < 0.9999999, "nothing was rounded"
 
 
-def test_a_texts_vector_hardly_depends_on_its_neighbours(rough: ModelSource) -> None:
-    model = PackedEncoder(rough, int8())
-    batch = texts([1, 40, 7, 48, 13], model.metadata.vocabulary)
-    alone = np.concatenate([model.forward([item]) for item in batch])
-    assert cosines(model.forward(batch), alone).min() > 0.999
+def test_a_texts_vector_hardly_depends_on_its_neighbours(rounded: PackedEncoder) -> None:
+    batch = texts([1, 40, 7, 48, 13], rounded.metadata.vocabulary)
+    alone = np.concatenate([rounded.forward([item]) for item in batch])
+    assert cosines(rounded.forward(batch), alone).min() > 0.999
 
 
 @pytest.mark.skipif(not torch.cpu.get_capabilities().get("avx512_vnni"), reason="oneDNN's sums overflow without VNNI")
@@ -111,7 +128,7 @@ class Unrounded(nn.Module):
 
 
 def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(
-    rough: ModelSource, monkeypatch: pytest.MonkeyPatch
+    rough: ModelSource, exact: PackedEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def linear(weight: Tensor, bias: Tensor, input_scale: float, factors: Tensor | None = None) -> Unrounded:
         return Unrounded(weight, bias, torch.ones(()) if factors is None else factors)
@@ -119,24 +136,22 @@ def test_what_is_moved_into_the_weights_changes_nothing_but_the_rounding(
     monkeypatch.setattr(quantized, "Int8Linear", linear)
     monkeypatch.setattr(quantized, "Int8AfterGelu", Unrounded)
     monkeypatch.setattr(product_autotune, "MIN_BFLOAT16_GAIN", math.inf)
-    exact, unrounded = PackedEncoder(rough, CPU32), PackedEncoder(rough, int8())
+    unrounded = PackedEncoder(rough, int8())
     batch = texts([1, 40, 7, 48], exact.metadata.vocabulary)
     np.testing.assert_allclose(unrounded.forward(batch), exact.forward(batch), atol=5e-5)
 
 
-@pytest.mark.parametrize(("length", "rounded"), [(48, True), (47, False)])
-def test_attention_is_bfloat16_in_long_blocks_alone(
-    rough: ModelSource, length: int, rounded: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_is_bfloat16_in_long_blocks_alone(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantized, "has_amx", lambda: False)
     monkeypatch.setattr(quantized, "_BFLOAT16_MIN_SIZE", 48)
-    vectors: list[NDArray[np.float32]] = []
+    models = []
     for needed in (0.0, math.inf):
         monkeypatch.setattr(product_autotune, "MIN_BFLOAT16_GAIN", needed)
-        model = PackedEncoder(rough, int8())
-        vectors.append(model.forward(texts([length], model.metadata.vocabulary)))
-    assert np.array_equal(vectors[0], vectors[1]) != rounded
-    assert cosines(vectors[0], vectors[1]).min() > 0.999
+        models.append(PackedEncoder(rough, int8()))
+    for length in (47, 48):
+        with_bfloat16, without = (model.forward(texts([length], model.metadata.vocabulary)) for model in models)
+        assert np.array_equal(with_bfloat16, without) == (length < 48)
+        assert cosines(with_bfloat16, without).min() > 0.999
 
 
 @pytest.mark.parametrize(
@@ -186,17 +201,16 @@ def test_pytorchs_engine_stays_as_it_was() -> None:
         torch.backends.quantized.engine = before
 
 
-def test_all_linear_layers_are_replaced_and_others_get_their_turns(rough: ModelSource) -> None:
-    model = PackedEncoder(rough, int8())
-    kinds = [type(module).__name__ for module in model._network.layers.modules() if "Linear" in type(module).__name__]
+def test_all_linear_layers_are_replaced_and_others_get_their_turns(rounded: PackedEncoder) -> None:
+    kinds = [type(module).__name__ for module in rounded._network.layers.modules() if "Linear" in type(module).__name__]
     assert kinds == ["Int8Linear"] * 6
     turns: list[bool] = []
-    model.forward(texts([3], model.metadata.vocabulary), Calling(lambda: turns.append(True)))
+    rounded.forward(texts([3], rounded.metadata.vocabulary), Calling(lambda: turns.append(True)))
     assert len(turns) == 5
 
 
-def test_the_card_says_int8_how_near_it_is_and_what_it_gains(rough: ModelSource) -> None:
-    metadata = load(rough, int8()).metadata
+def test_the_card_says_int8_how_near_it_is_and_what_it_gains(bert: ModelSource) -> None:
+    metadata = load(bert, int8()).metadata
     assert metadata.dtype == "int8"
     assert metadata.reason == "device cpu as asked; int8 as asked"
     assert 0.99 <= float(metadata.forward.removeprefix("packed: least cosine to the general forward pass ")) < 0.9999999
@@ -205,26 +219,26 @@ def test_the_card_says_int8_how_near_it_is_and_what_it_gains(rough: ModelSource)
 
 @pytest.mark.parametrize(("share", "warned"), [(0.5, 0), (1.5, 1)])
 def test_where_it_gains_nothing_the_log_says_so(
-    rough: ModelSource, share: float, warned: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bert: ModelSource, share: float, warned: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     times = iter([1.0, share])
     monkeypatch.setattr(encoder, "_forward_seconds", lambda network, layout: next(times))
     with caplog.at_level(logging.WARNING, "models.text.packed.encoder"):
-        model = PackedEncoder(rough, int8())
+        model = PackedEncoder(bert, int8())
     assert len([line for line in caplog.records if line.name == encoder.__name__]) == warned
     assert model.metadata.notes[0].startswith(f"int8 takes {share:.2f} of the time of ")
 
 
 def test_it_is_compared_with_what_the_machine_would_take_otherwise(
-    rough: ModelSource, monkeypatch: pytest.MonkeyPatch
+    bert: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = ProductTimes(1.0, 1.0)
     monkeypatch.setattr(placement, "autotune_products", lambda: ProductAutotune(ProductTimes(0.4, 0.4), one, one))
     monkeypatch.setattr(linear, "has_onednn", lambda: False)  # whose bfloat16 really needs such a processor
-    model = PackedEncoder(rough, int8())
+    model = PackedEncoder(bert, int8())
     assert "of the time of bfloat16 for" in model.metadata.notes[0]
     batch = texts([3, 20], model.metadata.vocabulary)
-    assert cosines(model.forward(batch), PackedEncoder(rough, CPU32).forward(batch)).min() > 0.98
+    assert cosines(model.forward(batch), PackedEncoder(bert, CPU32).forward(batch)).min() > 0.98
 
 
 def test_a_device_that_is_no_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,13 +263,13 @@ def test_an_encoder_that_is_not_packed_is_refused(tmp_path: Path) -> None:
         load(locate(str(tiny_models.encoder(tmp_path / "model", "modernbert"))), int8())
 
 
-def test_vectors_that_are_too_far_off_are_refused(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_that_are_too_far_off_are_refused(bert: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "quantise", lambda network, layout: network.norm.bias.add_(1))
     with pytest.raises(ModelError, match="the packed forward pass differs, least cosine"):
-        load(rough, int8())
+        load(bert, int8())
 
 
-def test_the_comparison_is_with_float32(rough: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_is_with_float32(bert: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
 
     def noted(source: ModelSource, placement: Placement) -> object:
@@ -263,14 +277,15 @@ def test_the_comparison_is_with_float32(rough: ModelSource, monkeypatch: pytest.
         return Encoder(source, placement)
 
     monkeypatch.setattr(encoder, "Encoder", noted)
-    load(rough, int8())
+    load(bert, int8())
     assert taken == ["float32"]
 
 
 @pytest.mark.real
 def test_minilm_keeps_its_directions() -> None:
     source = locate(DEFAULT_MODEL)
-    exact, rounded = load(source, CPU32), load(source, int8())
+    exact, rounded = PackedEncoder(source, CPU32), load(source, int8())
+    assert not rounded.metadata.one_by_one
     asked = [*PROBES, "I lost my card", "what's the exchange rate?", "a", "SELECT * FROM t;", "Thẻ của tôi ở đâu?"]
     found = cosines(exact.forward(exact.text.encode(asked)), rounded.forward(rounded.text.encode(asked)))
     assert found.mean() > 0.995

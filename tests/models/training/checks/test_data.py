@@ -253,14 +253,14 @@ def test_real_embeddings_find_the_wrong_label_and_the_near_copy() -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_rows_that_are_all_alike_take_seconds_and_little_memory() -> None:
-    texts = [f"text {number}" for number in range(10_000)]
-    train = TextRows("plain", [texts], None, None, list(range(10_000)))
+def test_thousands_of_rows_that_are_all_alike_take_seconds_and_little_memory() -> None:
+    texts = [f"text {number}" for number in range(7_000)]
+    train = TextRows("plain", [texts], None, None, list(range(7_000)))
     began = time.thread_time()
     tracemalloc.start()
-    found = check_near_duplicates(train, np.full((10_000, 4), 0.5, np.float32))
+    found = check_near_duplicates(train, np.full((7_000, 4), 0.5, np.float32))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found.value == 0.9999
-    assert peak < 200_000_000
+    assert found.value == 6_999 / 7_000
+    assert peak < 150_000_000
     assert time.thread_time() - began < 20

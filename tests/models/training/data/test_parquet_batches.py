@@ -59,7 +59,7 @@ def _many_texts(path: Path) -> Path:
 def _long_turns(path: Path) -> Path:
     turns = pa.array([[{"role": "user", "content": "x" * (16 * _MIB)}, {"role": "assistant", "content": "a"}]])
     table = pa.table({"messages": turns})
-    return _write(path, pa.concat_tables([table] * 20).combine_chunks())
+    return _write(path, pa.concat_tables([table] * 8).combine_chunks())
 
 
 def _many_columns(path: Path) -> Path:
@@ -127,9 +127,9 @@ def test_bombs_are_refused_before_they_take_memory(
 def test_growth_beyond_the_bound_is_a_memory_error_and_the_limit_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     monkeypatch.setattr(parquet_batches, "_MAX_GROWTH_BYTES", 256 * _MIB)
-    bytearray(1024 * _MIB)  # which the machine has
+    bytearray(512 * _MIB)  # which the machine has
     with pytest.raises(MemoryError), parquet_batches._limited_growth():
-        bytearray(1024 * _MIB)
+        bytearray(512 * _MIB)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 

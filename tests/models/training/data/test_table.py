@@ -202,9 +202,9 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path: Path) -> None:
-    x = np.random.default_rng(0).standard_normal((100_000, 8))
-    rows = "\n".join(",".join(row) for row in np.char.mod("%.5f", x).tolist())
-    path = csv(tmp_path, "a,b,c,d,e,f,g,h\n" + rows + "\n")
+    x = np.random.default_rng(0).standard_normal((5_000, 8))
+    rows = "".join(",".join(row) + "\n" for row in np.char.mod("%.5f", x).tolist())
+    path = csv(tmp_path, "a,b,c,d,e,f,g,h\n" + 20 * rows)
     start = time.process_time()
     assert read_table(path, ColumnRoles()).readings.shape == (100_000, 8)
     assert time.process_time() - start < 3

@@ -96,7 +96,7 @@ def test_an_encoder_is_tuned_judged_and_saved(
 ) -> None:
     work = context(tmp_path, tiny_models.encoder(tmp_path / "tiny"))
     wanted = EmbeddingHyperparameters.model_validate(
-        {"n_epochs": 6, "batch_size": 8, "learning_rate": 2e-3, "warmup": 0.0, **asked}
+        {"n_epochs": 3, "batch_size": 8, "learning_rate": 4e-3, "warmup": 0.0, **asked}
     )
     outcome = embedding.train(work, wanted, DataSplit(rows(kind, 48), rows(kind, 12, 48), (), same_file=True))
     assert (outcome.encoder, outcome.mode, outcome.labels) == ("own", asked.get("mode", "lora"), ())
@@ -172,7 +172,7 @@ def test_a_reranker_is_tuned_judged_and_served(tmp_path: Path, make: Any, mode: 
     work = context(tmp_path, make(tmp_path / "tiny"))
     more: dict[str, Any] = {"lora_rank": 8} if mode == "lora" else {}
     asked = RerankHyperparameters(
-        mode=mode, n_epochs=20, batch_size=16, learning_rate=3e-3, schedule="constant", **more
+        mode=mode, n_epochs=10, batch_size=16, learning_rate=3e-3, schedule="constant", **more
     )
     train, held_out = copied("card", 64), copied("bank", 24)
     outcome = rerank.train(work, asked, DataSplit(train, held_out, (), same_file=True))

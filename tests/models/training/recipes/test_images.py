@@ -272,8 +272,8 @@ def striped(per_label: int, seed: int = 0) -> dict[str, bytes]:
 def test_a_tuned_encoder_that_leads_is_published_with_what_serving_needs(tmp_path: Path) -> None:
     resnet = image_encoder(tmp_path / "resnet", "resnet")
     wanted = {"mode": "full", "n_epochs": 10, "batch_size": 16, "learning_rate": 0.01, "augmentation": {"use": "off"}}
-    judges = striped(60, seed=1000)
-    job = image_job(tmp_path / "job", resnet, "classification", striped(60), judges, hyperparameters=wanted)
+    judges = striped(40, seed=1000)
+    job = image_job(tmp_path / "job", resnet, "classification", striped(40), judges, hyperparameters=wanted)
     result = succeed(job)
     assert (result["mode"], result["encoder"]) == ("full", "own")
     assert result["metrics"]["macro_f1"] > result["metrics"]["frozen_macro_f1"] + 0.05

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.registry.artifact import Golden
+from models.sensors import calibrated_detector
 from models.sensors.calibrated_detector import CalibratedDetector, most_columns
 from models.sensors.detectors import network
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
@@ -187,7 +188,8 @@ def test_records_are_judged_against_what_serves(tmp_path: Path) -> None:
     assert any("cannot be compared: it reads a, b, c" in str(event.get("message")) for event in events)
 
 
-def test_a_network_goes_through_all_rungs(tmp_path: Path) -> None:
+def test_a_network_goes_through_all_rungs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_MOST_EPOCHS", 20)
     directory = job(tmp_path, kind="records", detector="autoencoder", refit=False)
     assert run(directory, lambda event: None) == 0
     report = read(directory / "report.json")
@@ -265,7 +267,7 @@ def test_a_file_without_normal_rows_to_train_on_ends_the_job_at_once(tmp_path: P
 def test_records_with_scattered_labels_are_trained_on_and_keep_their_promise(
     tmp_path: Path, groups: int, detector: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "_MOST_EPOCHS", 10)  # of 33, which find the same anomalies
+    monkeypatch.setattr(network, "_MOST_EPOCHS", 5)  # of 33, which find the same anomalies
     labels = (np.random.default_rng(2).random(3000) < 0.2).astype(int).tolist()
     directory = labelled(tmp_path, labels, groups, kind="records", detector=detector)
     assert run(directory, lambda event: None) == 0
@@ -300,13 +302,15 @@ def test_a_series_whose_state_no_service_takes_is_refused(tmp_path: Path, detect
     )
 
 
-def test_auto_leaves_out_what_no_service_takes_and_says_so(tmp_path: Path) -> None:
-    directory, said = wide(tmp_path, 357), list[str]()
+def test_auto_leaves_out_what_no_service_takes_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrated_detector, "MOST_STATE_BYTES", calibrated_detector.MOST_STATE_BYTES // 8)
+    most = most_columns(build("series", "residual", 1).window)
+    directory, said = wide(tmp_path, most + 1), list[str]()
     assert run(directory, lambda event: said.append(str(event.get("message")))) == 0
     assert read(directory / "result.json")["mode"] in {"level", "statistics"}
     assert (
-        "not tried, since its state would be too large to serve: residual (at most 356 columns of a series), combined"
-        in " ".join(said)
+        f"not tried, since its state would be too large to serve: residual (at most {most} columns of a series), "
+        "combined" in " ".join(said)
     )
 
 
@@ -368,7 +372,7 @@ def test_a_dead_network_fails_the_ladder_and_a_sound_one_does_not() -> None:
 def test_a_signal_without_noise_ends_in_a_detector_that_finds_a_fault(
     tmp_path: Path, detector: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "_MOST_EPOCHS", 20)  # of 60
+    monkeypatch.setattr(network, "_MOST_EPOCHS", 10)  # of 60
     directory = job(tmp_path, 900, kind="series", detector=detector)
     wave = np.sin(2 * np.pi * np.arange(900) / 24)
     rows = [

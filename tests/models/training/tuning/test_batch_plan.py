@@ -54,10 +54,10 @@ def test_batches_of_two_labels_are_filled() -> None:
 
 @pytest.mark.slow
 def test_planning_many_rows_takes_no_time() -> None:
-    began = time.monotonic()
-    by_label(["yes"] * 99_000 + ["no"] * 1000, 32)(random.Random(0))
-    no_duplicates([[str(row // 2) for row in range(50_000)], [str(row) for row in range(50_000)]], 32)(random.Random(0))
-    assert time.monotonic() - began < 20
+    began = time.process_time()
+    by_label(["yes"] * 19_800 + ["no"] * 200, 32)(random.Random(0))
+    no_duplicates([[str(row // 2) for row in range(20_000)], [str(row) for row in range(20_000)]], 32)(random.Random(0))
+    assert time.process_time() - began < 4
 
 
 def test_no_text_comes_twice_in_a_batch() -> None:

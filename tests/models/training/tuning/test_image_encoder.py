@@ -141,7 +141,7 @@ def test_unfolded_weights_fold_to_the_same(tmp_path: Path) -> None:
 
 
 def test_tuning_learns_what_a_random_encoder_does_not_know(store: ImageStore, tmp_path: Path) -> None:
-    base, taught, judged = source("resnet", tmp_path), 60, 100
+    base, taught, judged = source("resnet", tmp_path), 40, 50
     labels, keys, images = np.array(["down", "across"] * (taught + judged)), [], served(base.path).images
     for number in range(taught + judged):
         for key, drawn in ((f"d{number}", stripes("down", number)), (f"a{number}", stripes("across", number))):
