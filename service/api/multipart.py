@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from service.jobs.files import IncomingFile
 
 FILE_FIELD = "file"
-_NAMELESS = b"upload"  # the name of a file whose part has none
+_NAMELESS = b"upload"  # the name of a file whose part has none; it is JSONL, as clients send bytes
+_START_BYTES, _JSON_STARTS = 64, ("{", "[")
 _MAX_FIELD_BYTES = 4096
 _MAX_PARTS = 16
 # Limit of everything beside the file: boundaries, headers, fields.
@@ -82,7 +83,7 @@ class _Reader:
         self._form = Form()
         self._parts = 0
         self._name = ""
-        self._is_file = False
+        self._is_file = self._is_nameless = False
         self._complete = False
         self._header = (bytearray(), bytearray())
         self._headers: dict[bytes, bytes] = {}
@@ -152,6 +153,7 @@ class _Reader:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
         self._is_file = self._name == FILE_FIELD or b"filename" in options
+        self._is_nameless = self._is_file and b"filename" not in options
         if self._is_file:
             if self._name != FILE_FIELD or self._form.filename is not None:
                 raise InvalidRequest("expected one file, in a part called 'file'", param=self._name or "body")
@@ -160,15 +162,25 @@ class _Reader:
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
-            self._pieces.append(data[start:end])
+            self._pieces.append(piece := data[start:end])
+            self._value.extend(piece[: _START_BYTES - len(self._value)])
             return
         self._value.extend(data[start:end])
         if len(self._value) > _MAX_FIELD_BYTES:
             raise InvalidRequest(f"{self._name}: expected at most {_MAX_FIELD_BYTES} bytes", param=self._name)
 
     def _end_part(self) -> None:
+        if self._is_nameless:
+            self._require_json()
         if not self._is_file:
             self._form.fields[self._name] = self._value.decode("utf-8", "replace")
+
+    def _require_json(self) -> None:
+        """Refuse what a form's text may have in a file's place: the file's name, where curl's @ is forgotten."""
+        start = self._value.decode("utf-8-sig", "replace").lstrip()
+        if start and not start.startswith(_JSON_STARTS):
+            advice = "curl sends a file, with its name, by @: -F file=@rows.csv"
+            raise InvalidRequest.at(FILE_FIELD, f"expected JSONL in a file without a name, got {start!r}; {advice}")
 
     def _complete_body(self) -> None:
         self._complete = True
