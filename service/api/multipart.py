@@ -40,7 +40,7 @@ async def read_upload(request: Request, incoming: IncomingFile, jobs: JobBackend
     when the caller hangs up.
     """
     reader = _Reader(_require_boundary(request))
-    _refuse_early(request, jobs.files.max_bytes)
+    _refuse_early(request, incoming)
     try:
         async for chunk in request.stream():
             pieces = reader.feed(chunk)
@@ -68,12 +68,11 @@ def _require_boundary(request: Request) -> bytes:
     return boundary
 
 
-def _refuse_early(request: Request, max_bytes: int) -> None:
+def _refuse_early(request: Request, incoming: IncomingFile) -> None:
     """Refuse by the stated length, which is not trusted otherwise."""
     stated = request.headers.get("content-length", "")
-    if stated.isascii() and stated.isdigit() and int(stated[:20]) > max_bytes + OVERHEAD_BYTES:
-        limit = f"expected a file of at most {max_bytes} bytes, as --max-file-bytes says"
-        raise BodyTooLarge(f"{limit}, got a body of {stated[:20]}: send a smaller one", param=FILE_FIELD)
+    if stated.isascii() and stated.isdigit() and int(stated[:20]) > incoming.max_bytes + OVERHEAD_BYTES:
+        raise incoming.too_large(f"a body of {stated[:20]}")
 
 
 class _Reader:
