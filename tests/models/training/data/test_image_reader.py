@@ -74,9 +74,7 @@ def test_images_need_no_label_for_anomalies(tmp_path: Path, read: Callable[..., 
 
 def test_an_archive_of_another_kind_is_named(tmp_path: Path, read: Callable[..., TextRows]) -> None:
     (tmp_path / "x.zip").write_bytes(b"Rar!\x1a\x07\x01\0" + bytes(90))
-    with pytest.raises(
-        TrainingDataError, match="a ZIP archive, JSONL or Parquet of images, got a RAR"
-    ):
+    with pytest.raises(TrainingDataError, match="a ZIP archive, JSONL or Parquet of images, got a RAR"):
         read(tmp_path / "x.zip")
 
 
