@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from models.errors import ImageError, ImageTooLarge, UnsupportedImage
 from models.images.gif_frames import count_frames
 from models.images.tiff_strips import count_strips
+from models.signatures import RAR, SEVEN_ZIP, START_BYTES, content_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _READ = "JPEG, PNG, WebP, GIF, BMP or TIFF"
@@ -30,10 +31,16 @@ _MOST_READS = 200_000
 # Each strip of a TIFF becomes an object. Cameras and scanners write one of up to 64 rows.
 _MOST_STRIPS = 65_536
 # What a file that is also a document or a program has somewhere.
-_OTHER_CONTENT = {b"%PDF-": "a PDF", b"<script": "HTML", b"<?php": "PHP"}
-# A larger file is searched by NumPy, so many bytes at a time; by Python where as many places look like the beginning of
-# a mark.
-_LARGE_BYTES, _SEARCHED_BYTES, _MOST_PLACES = 512 * 1024, 64 * 1024, 1_000
+_OTHER_CONTENT = {
+    b"%PDF-": "a PDF",
+    b"<script": "HTML",
+    b"<?php": "PHP",
+    RAR: "a RAR archive",
+    SEVEN_ZIP: "a 7z archive",
+}
+# A larger file is searched by NumPy, so many pairs of bytes at a time; by Python where as many places look like the
+# beginning of a mark.
+_LARGE_BYTES, _SEARCHED_PAIRS, _MOST_PLACES = 32 * 1024, 128 * 1024, 1_000
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
 _MORE_BITS = {"I", "F"}
 
@@ -175,14 +182,15 @@ def _holds(data: bytes, mark: bytes) -> bool:
     """Whether bytes hold a mark. NumPy takes half the time of `in`, and gives Python's lock back meanwhile."""
     if len(data) < _LARGE_BYTES:
         return mark in data
-    values = np.frombuffer(data, dtype=np.uint8)
-    for start in range(0, len(data), _SEARCHED_BYTES):
-        part = values[start : start + _SEARCHED_BYTES + 1]
-        places = np.flatnonzero((part[:-1] == mark[0]) & (part[1:] == mark[1]))
-        if len(places) > _MOST_PLACES:
-            return mark in data
-        if any(data.startswith(mark, start + int(at)) for at in places):
-            return True
+    pair = np.frombuffer(mark, np.uint16, count=1)
+    for odd in (0, 1):
+        pairs = np.frombuffer(data, np.uint16, (len(data) - odd) // 2, offset=odd)
+        for start in range(0, len(pairs), _SEARCHED_PAIRS):
+            places = np.flatnonzero(pairs[start : start + _SEARCHED_PAIRS] == pair)
+            if len(places) > _MOST_PLACES:
+                return mark in data
+            if any(data.startswith(mark, odd + 2 * (start + int(at))) for at in places):
+                return True
     return False
 
 
@@ -253,4 +261,4 @@ def _describe(data: bytes) -> str:
         return "a ZIP archive or an office document: send the images in it"
     if data[4:8] == b"ftyp":
         return "HEIC, AVIF or a video, which are not read: convert it first"
-    return f"bytes that begin with {data[:8].hex(' ')}"
+    return content_of(data[:START_BYTES]) or f"bytes that begin with {data[:8].hex(' ')}"

@@ -8,6 +8,7 @@ from typing import Self
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from models.errors import ModelSourceError, UnsafeModelError
+from models.signatures import START_BYTES, ZIP, content_of
 
 _MAX_BYTES = 256 << 30
 _MAX_PARTS = 100_000
@@ -28,6 +29,7 @@ class Archive:
         self._size = path.stat().st_size
         if self._size > _MAX_BYTES:
             raise self.error(f"expected at most {_MAX_BYTES:,} bytes, got {self._size:,}")
+        self._require_archive(path)
         self._zip = ZipFile(path)
         try:
             self._parts = self._checked_parts(self._zip.infolist())
@@ -67,6 +69,12 @@ class Archive:
     def unsafe(self, message: str) -> UnsafeModelError:
         """An error about what could run code, which names the file."""
         return UnsafeModelError(f"{self.name}: {message}", param="model")
+
+    def _require_archive(self, path: Path) -> None:
+        with path.open("rb") as file:
+            content = content_of(file.read(START_BYTES))
+        if content not in (None, ZIP):
+            raise self.error(f"expected a program of torch.export, got {content}")
 
     def _checked_parts(self, entries: list[ZipInfo]) -> dict[str, ZipInfo]:
         """The parts by their names below the archive's one folder."""

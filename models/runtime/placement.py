@@ -98,6 +98,12 @@ def has_amx() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
+@cache
+def has_avx512_bf16() -> bool:
+    """Whether the processor has AVX-512 for bfloat16."""
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
 def _require_int8(device: torch.device) -> None:
     if device.type != "cpu":
         raise ModelError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.errors import ModelSourceError
 from models.filesystem import read_json
 from models.kinds import is_classifier
+from models.linalg import probabilities
 from models.preemption import NO_PREEMPTION, Preemption
 from models.runtime.device import inference_mode
 from models.runtime.placement import Placement
@@ -68,7 +69,7 @@ class SequenceClassifier:
 
 def relevance(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """A cross-encoder's logits [n, 1] → relevance [n] between 0 and 1."""
-    return torch.from_numpy(logits[:, 0]).sigmoid().numpy()
+    return probabilities(logits[:, :1])[:, 0]
 
 
 def load_classifier(

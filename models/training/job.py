@@ -65,7 +65,7 @@ class TrainingJob:
     threads: int = 0
     checkpoint: Path | None = None
     cache: Path | None = None
-    races: Path | None = None
+    autotune_file: Path | None = None
     incumbent: Path | None = None
     # The incumbent's base encoder and its version; None where the incumbent has an encoder of its own.
     incumbent_base: str | None = None

@@ -66,6 +66,7 @@ def accuracy(truth: Ints, predicted: Ints) -> float:
 
 def share_of(count: int, rows: int) -> Interval:
     """A share of rows with its 95 % interval, which holds for few rows and for 0 % and 100 % (Wilson, 1927)."""
+    _require_rows(rows)
     share, spread = count / rows, _Z_95**2 / rows
     half = _Z_95 * np.sqrt(share * (1 - share) / rows + spread / (4 * rows))
     low, high = ((share + spread / 2 + end) / (1 + spread) for end in (-half, half))
@@ -121,8 +122,7 @@ def auroc(normal: Floats, strange: Floats) -> float:
     """The chance that a strange item scores higher than a normal one (scores [n] and [m]; ties count half)."""
     # By ranks (Mann and Whitney, 1947): scikit-learn's roc_auc_score gives the same 16 times slower, which hundreds of
     # bootstrap resamples would feel.
-    if not len(normal) or not len(strange):
-        raise ValueError(f"expected scores of both kinds, got {len(normal)} normal and {len(strange)} strange")
+    _require_both_kinds(normal, strange)
     ranks = ranks_of(np.concatenate([normal, strange]))
     above = ranks[len(normal) :].sum() - len(strange) * (len(strange) + 1) / 2
     return float(above / (len(normal) * len(strange)))
@@ -133,12 +133,14 @@ def miscalibration(p_values: Floats, stride: int = 1, alpha: float = 0.05) -> fl
 
     Of neighbours in a series, one in `stride` counts as independent.
     """
+    _require_rows(len(p_values))
     independent = max(len(p_values) / stride, 1.0)
     return float(max(0.0, abs((p_values <= alpha).mean() - alpha) - 2 * np.sqrt(alpha * (1 - alpha) / independent)))
 
 
 def recall_at_in_scope(normal: Floats, strange: Floats, pass_rate: float = 0.95) -> float:
     """The share of strange items caught by the threshold that lets `pass_rate` of the normal ones pass."""
+    _require_both_kinds(normal, strange)
     return float(np.mean(strange > np.quantile(normal, pass_rate)))
 
 
@@ -191,6 +193,7 @@ class _LabelCounts:
     """
 
     def __init__(self, truth: Ints, predicted: Ints, classes: int) -> None:
+        _require_same_length(truth, predicted)
         right = np.where(truth == predicted, truth, classes)  # wrong ones are counted apart
         self._columns, self._size = (truth, predicted, right), classes + 1
 
@@ -272,3 +275,14 @@ def _require_same_length(a: NDArray[np.generic], b: NDArray[np.generic]) -> None
     """Refuse what broadcasting would compare silently."""
     if a.ndim != 1 or a.shape != b.shape or not len(a):
         raise ValueError(f"expected two columns [n] of one length, n >= 1, got {list(a.shape)} and {list(b.shape)}")
+
+
+def _require_both_kinds(normal: Floats, strange: Floats) -> None:
+    if not len(normal) or not len(strange):
+        raise ValueError(f"expected scores of both kinds, got {len(normal)} normal and {len(strange)} strange")
+
+
+def _require_rows(rows: int) -> None:
+    """Refuse what would divide by no rows, or find nothing wrong with them."""
+    if rows < 1:
+        raise ValueError(f"expected a row or more, got {rows}")

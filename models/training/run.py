@@ -206,7 +206,7 @@ def _open_base(
 ) -> tuple[ModelSource, Placement, EmbeddingCache | None]:
     """Where the base is, its device, and the cache of its embeddings."""
     prepare(job, directory)
-    autotune_cache.keep_in(job.races)
+    autotune_cache.keep_in(job.autotune_file)
     # Training needs float32; heads fit an int8 encoder's embeddings well enough, as their golden inputs then show.
     placement = place(job.device, "float32" if job.dtype == "int8" else job.dtype)
     emit(events, f"{job.base} on {placement.device}: {placement.reason}")

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope
 from service.api.body_counts import BodyCounts
 from service.api.error_responses import path_of
 from service.api.image_bodies import begins_like_image, is_form, is_image_body, read_image_body
-from service.api.readings_parts import READINGS, cut_readings, replace_missing
+from service.api.readings_parts import MISSING, READINGS, cut_readings, mark_missing
 from service.api.schemas.requests import require_count, shorten_name
 from service.config import Settings
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
@@ -195,14 +195,15 @@ async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
     try:
         return await _parse_json(body, with_readings, settings)
     except orjson.JSONDecodeError as error:
-        nulled = await _run_in_parse_thread(replace_missing, body, b"null") if with_readings else body
-        if nulled == body:
+        marked = await _run_in_parse_thread(mark_missing, body) if with_readings else body
+        if marked == body:
             raise await _run_in_parse_thread(_malformed_body, error) from None
         fault = error
     try:
+        nulled = await _run_in_parse_thread(marked.replace, MISSING, b"null")
         return await _parse_json(nulled, with_readings, settings)
     except orjson.JSONDecodeError:
-        raise await _run_in_parse_thread(_malformed_readings, fault, body) from None
+        raise await _run_in_parse_thread(_malformed_readings, fault, marked) from None
 
 
 async def _parse_json(body: bytes, with_readings: bool, settings: Settings) -> Any:
@@ -290,10 +291,10 @@ def _require_few_items(node: Any, param: str, name: str, settings: Settings) -> 
         require_count(inner, max(settings.max_request_tokens, most), param)
 
 
-def _malformed_readings(error: orjson.JSONDecodeError, body: bytes) -> MalformedBody:
+def _malformed_readings(error: orjson.JSONDecodeError, marked: bytes) -> MalformedBody:
     """The parser's error in a whole body with readings, at its place as it came: 0.0 is as long as NaN."""
     try:
-        _loads(replace_missing(body, b"0.0"))
+        _loads(marked.replace(MISSING, b"0.0"))
     except orjson.JSONDecodeError as found:
         error = found
     return _malformed_body(error)

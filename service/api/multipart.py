@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from service.jobs.files import IncomingFile
 
 FILE_FIELD = "file"
-_NAMELESS = b"upload"  # the name of a file whose part has none
+_NAMELESS = b"upload"  # the name of a file whose part has none; it is JSONL, as clients send bytes
+_START_BYTES, _JSON_STARTS = 64, ("{", "[")
 _MAX_FIELD_BYTES = 4096
 _MAX_PARTS = 16
 # Limit of everything beside the file: boundaries, headers, fields.
@@ -39,7 +40,7 @@ async def read_upload(request: Request, incoming: IncomingFile, jobs: JobBackend
     when the caller hangs up.
     """
     reader = _Reader(_require_boundary(request))
-    _refuse_early(request, jobs.files.max_bytes)
+    _refuse_early(request, incoming)
     try:
         async for chunk in request.stream():
             pieces = reader.feed(chunk)
@@ -67,12 +68,11 @@ def _require_boundary(request: Request) -> bytes:
     return boundary
 
 
-def _refuse_early(request: Request, max_bytes: int) -> None:
+def _refuse_early(request: Request, incoming: IncomingFile) -> None:
     """Refuse by the stated length, which is not trusted otherwise."""
     stated = request.headers.get("content-length", "")
-    if stated.isascii() and stated.isdigit() and int(stated[:20]) > max_bytes + OVERHEAD_BYTES:
-        limit = f"expected a file of at most {max_bytes} bytes, as --max-file-bytes says"
-        raise BodyTooLarge(f"{limit}, got a body of {stated[:20]}: send a smaller one", param=FILE_FIELD)
+    if stated.isascii() and stated.isdigit() and int(stated[:20]) > incoming.max_bytes + OVERHEAD_BYTES:
+        raise incoming.too_large(f"a body of {stated[:20]}")
 
 
 class _Reader:
@@ -82,7 +82,7 @@ class _Reader:
         self._form = Form()
         self._parts = 0
         self._name = ""
-        self._is_file = False
+        self._is_file = self._is_nameless = False
         self._complete = False
         self._header = (bytearray(), bytearray())
         self._headers: dict[bytes, bytes] = {}
@@ -152,6 +152,7 @@ class _Reader:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
         self._is_file = self._name == FILE_FIELD or b"filename" in options
+        self._is_nameless = self._is_file and b"filename" not in options
         if self._is_file:
             if self._name != FILE_FIELD or self._form.filename is not None:
                 raise InvalidRequest("expected one file, in a part called 'file'", param=self._name or "body")
@@ -160,15 +161,25 @@ class _Reader:
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
-            self._pieces.append(data[start:end])
+            self._pieces.append(piece := data[start:end])
+            self._value.extend(piece[: _START_BYTES - len(self._value)])
             return
         self._value.extend(data[start:end])
         if len(self._value) > _MAX_FIELD_BYTES:
             raise InvalidRequest(f"{self._name}: expected at most {_MAX_FIELD_BYTES} bytes", param=self._name)
 
     def _end_part(self) -> None:
+        if self._is_nameless:
+            self._require_json()
         if not self._is_file:
             self._form.fields[self._name] = self._value.decode("utf-8", "replace")
+
+    def _require_json(self) -> None:
+        """Refuse what a form's text may have in a file's place: the file's name, where curl's @ is forgotten."""
+        start = self._value.decode("utf-8-sig", "replace").lstrip()
+        if start and not start.startswith(_JSON_STARTS):
+            advice = "curl sends a file, with its name, by @: -F file=@rows.csv"
+            raise InvalidRequest.at(FILE_FIELD, f"expected JSONL in a file without a name, got {start!r}; {advice}")
 
     def _complete_body(self) -> None:
         self._complete = True

@@ -32,6 +32,8 @@ _SCALAR_END, _LAST_SCALAR_END = re.compile(rb"([,\]])"), re.compile(rb"(\])")
 
 # Begins as it is searched for, which is ten times as fast as one that begins with what may not be before it.
 _NAN = re.compile(rb"NaN(?<![-\w]NaN)\b")
+# Takes the place of a NaN, and is as long.
+MISSING = b"\0\0\0"
 # A reading is within a row, the row within a list, and the list within the body.
 _READING_DEPTH = 3
 _DEPTH_STEPS = ((b"[", 1), (b"{", 1), (b"]", -1), (b"}", -1))
@@ -121,8 +123,8 @@ def _find_end(window: bytes, close: bytes | None) -> re.Match[bytes] | None:
     return _LAST_ENDS[close].search(window, 0, full) or _ENDS[close].search(window, begin)
 
 
-def replace_missing(body: bytes, by: bytes) -> bytes:
-    """The body with other bytes for each NaN that is a reading.
+def mark_missing(body: bytes) -> bytes:
+    """The body with `MISSING` for each NaN that is a reading.
 
     A negative NaN is left, and so is one for which a field's default would count: for the error that names it.
     """
@@ -132,9 +134,9 @@ def replace_missing(body: bytes, by: bytes) -> bytes:
     starts = np.fromiter((found.start() for found in _NAN.finditer(plain)), np.int64)
     readings = starts[_depths(plain)[starts] >= _READING_DEPTH]
     marked = np.frombuffer(bytearray(body), np.uint8)
-    for offset in range(len(b"NaN")):
+    for offset in range(len(MISSING)):
         marked[readings + offset] = 0
-    return marked.tobytes().replace(b"\0" * len(b"NaN"), by)
+    return marked.tobytes()
 
 
 def _depths(plain: bytes) -> NDArray[np.int16]:

@@ -148,7 +148,7 @@ class AttemptRunner:
             "threads": self._settings.threads,
             "checkpoint": paths.checkpoint(self._home, job.id),
             "cache": self._home / "cache",
-            "races": self._settings.autotune_file.absolute(),
+            "autotune_file": self._settings.autotune_file.absolute(),
             "incumbent": incumbent.path,
             "incumbent_base": incumbent.base,
             "incumbent_base_version": incumbent.base_version,

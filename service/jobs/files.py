@@ -55,7 +55,7 @@ class Files(SeenByPrincipal):
         super().__init__(principal)
         self._database = database
         self._directory = home / "files"
-        self.max_bytes = max_bytes
+        self._max_bytes = max_bytes
         self._quotas = quotas
         self._incoming = IncomingBytes()
 
@@ -75,7 +75,7 @@ class Files(SeenByPrincipal):
         count = partial(self._count_incoming, self.require_room() if used is None else used)
         with _naming_full_disk():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return IncomingFile(self._directory, self.max_bytes, count)
+            return IncomingFile(self._directory, self._max_bytes, count)
 
     def keep(
         self, incoming: IncomingFile, filename: str, purpose: str, expires_after_s: int | None = None
@@ -219,22 +219,26 @@ class IncomingFile:
         self.path = directory / f"{_INCOMING}{secrets.token_hex(12)}"
         self._stream = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         self._hash = hashlib.sha256()
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._count = count
         self._counted = 0
         self.bytes = 0
 
     def write(self, chunk: bytes) -> None:
         """Append. Raises BodyTooLarge when the file would exceed `max_bytes`, QuotaExceeded and StorageFull."""
-        if self.bytes + len(chunk) > self._max_bytes:
-            limit = f"expected a file of at most {self._max_bytes} bytes, as --max-file-bytes says"
-            raise BodyTooLarge(f"{limit}, got more: send a smaller one", param="file")
+        if self.bytes + len(chunk) > self.max_bytes:
+            raise self.too_large("more")
         self._counted += len(chunk)
         self._count(len(chunk))
         with _naming_full_disk():
             self._stream.write(chunk)
         self._hash.update(chunk)
         self.bytes += len(chunk)
+
+    def too_large(self, got: str) -> BodyTooLarge:
+        """The error of a file above the limit."""
+        limit = f"expected a file of at most {self.max_bytes} bytes, as --max-file-bytes says"
+        return BodyTooLarge(f"{limit}, got {got}: send a smaller one", param="file")
 
     def close(self) -> None:
         """Write all of it to the disk."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.linalg import shrunk_covariance
-from models.sensors.detectors.command_columns import switch_scale, value_ranges
+from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.detectors.detector import SensorDetector, require_runs, windows
 from models.sensors.detectors.records import inverse_root
 
@@ -49,7 +49,7 @@ class LevelDetector(SensorDetector):
         self.mean = x.median(dim=0).values
         self.trust = steady_share(runs).clamp(min=_SMALLEST) ** _TRUST_POWER
         distances = torch.cat([self._distances(run) for run in runs])
-        self.trust = self.trust / switch_scale(runs, distances, value_ranges(runs) * self.trust)
+        self.trust = self.trust / switch_scale(runs, distances, self.trust.mul)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class ResidualDetector(SensorDetector):
         self.bias = self.bias - middle @ self.weight
         errors = step - past @ self.weight - self.bias
         self.root = inverse_root(shrunk_covariance(errors))
-        self.root = self.root / switch_scale(runs, errors @ self.root, value_ranges(runs) * self.root.diagonal())
+        self.root = self.root / switch_scale(runs, errors @ self.root, self.root.diagonal().mul)
         return self
 
     def contributions(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.linalg import shrunk_covariance
-from models.sensors.detectors.command_columns import switch_scale, value_ranges
+from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.detectors.detector import SensorDetector, require_runs
 from models.sensors.detectors.records import inverse_root
 from models.sensors.detectors.series import steady_share
@@ -61,8 +61,8 @@ class StatisticsDetector(SensorDetector):
         means *= steady_share(runs, self.block).clamp(min=_SMALLEST_SHARE) ** -4
         self.root = inverse_root(covariance)
         whitened = ((seen - self.center) * self.rate) @ self.root
-        changed = _range_of_statistics(value_ranges(runs)) * self.rate * self.root.diagonal()
-        self.root = self.root / switch_scale(runs, whitened, changed)
+        scale = self.rate * self.root.diagonal()
+        self.root = self.root / switch_scale(runs, whitened, lambda ranges: _range_of_statistics(ranges) * scale)
         return self
 
     def contributions(self, x: Tensor) -> Tensor:

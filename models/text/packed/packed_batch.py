@@ -31,8 +31,8 @@ SHARED = 32
 TILE, AMX_TILE = 32, 16
 # On a GPU one more kernel costs more than empty slots do: all blocks of a batch are as long as its longest text.
 ONE_SIZE = 0
-# With AVX2 alone, a block for each run of texts of one length is faster: no row is moved, and no slot is empty. That
-# pays for runs of this many rows on average.
+# With AVX2 alone, a block for each run of texts of one length is faster in any dtype: no row is moved, and no slot is
+# empty. That pays for runs of this many rows on average.
 EXACT, _MIN_RUN_ROWS = 1, 24
 # What a mask adds to the score of two tokens.
 _WITHIN, _BETWEEN = np.float32(0), np.float32(-np.inf)

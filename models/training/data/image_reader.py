@@ -25,6 +25,7 @@ from models.errors import ImageError
 from models.images.pixels import Pixels
 from models.images.reader import FORMATS, ImageLimits, read_image
 from models.runtime import cpu
+from models.signatures import PARQUET, START_BYTES, ZIP, content_of
 from models.training.data.file_format import find_format
 from models.training.data.file_reader import FileReader
 from models.training.data.image_archive import MAX_IMAGES, FoundImage, ImageArchive, OnFault
@@ -39,6 +40,7 @@ LIMITS = ImageLimits()
 # Encoded images in memory at a time; threads decode one each.
 _AT_ONCE = 16
 _MAX_FAULTS = 100
+_FORMATS = "a ZIP archive, JSONL or Parquet of images"
 _SMALL = 64
 # Base64 takes four bytes for three.
 _MAX_LINE_BYTES = LIMITS.max_bytes * 4 // 3 + 4096
@@ -146,7 +148,7 @@ class _Records:
     def __init__(self, path: Path, columns: Mapping[str, str], param: str, on_fault: OnFault) -> None:
         form = find_format(path, None, param)
         if form not in ("jsonl", "parquet"):
-            raise data_error(param, "wrong_format", "a ZIP archive, JSONL or Parquet of images", form)
+            raise data_error(param, "wrong_format", _FORMATS, form)
         self._image, self._label = columns.get(IMAGE, IMAGE), columns.get(LABEL, LABEL)
         self._file = FileReader(path, form, param, MAX_IMAGES, _MAX_LINE_BYTES, on_fault)
         self._on_fault = on_fault
@@ -228,13 +230,19 @@ def read_small(data: bytes, limits: ImageLimits, param: str) -> Pixels:
 
 def is_archive(path: Path) -> bool:
     """Whether a file begins as a ZIP archive does and is no workbook."""
+    return path.suffix.lower() != ".xlsx" and _content(path) == ZIP
+
+
+def _content(path: Path) -> str | None:
     with path.open("rb") as file:
-        return path.suffix.lower() != ".xlsx" and file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        return content_of(file.read(START_BYTES))
 
 
 def _open(path: Path, columns: Mapping[str, str], param: str, on_fault: OnFault) -> ImageArchive | _Records:
     if is_archive(path):
         return ImageArchive(path, param, LIMITS.max_bytes, on_fault)
+    if (content := _content(path)) not in (None, PARQUET):
+        raise data_error(param, "wrong_format", _FORMATS, str(content))
     return _Records(path, columns, param, on_fault)
 
 

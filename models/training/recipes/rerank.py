@@ -11,7 +11,7 @@ from torch.nn import functional
 from models.loader import load
 from models.runtime.placement import Placement
 from models.source import locate
-from models.text.sequence_classifier import is_sequence_classifier
+from models.text.sequence_classifier import is_sequence_classifier, relevance
 from models.training.checks.outcome import check_base
 from models.training.data.dataset import DataSplit
 from models.training.data.rows import TextRows
@@ -121,8 +121,8 @@ def _base_scores(context: TextContext, rows: TextRows) -> Floats:
 def evaluate_saved(path: Path, placement: Placement, rows: TextRows) -> tuple[dict[str, float], Floats]:
     """Metrics of a saved cross-encoder, and its relevance [n] between 0 and 1 of each row."""
     logits = score_pairs(load(locate(f"reranker={path}"), placement), list(zip(*rows.texts, strict=True)))
-    relevance: Floats = torch.from_numpy(logits).sigmoid().numpy()
-    return relevance_metrics(rows.texts[0], _grades(rows), relevance), relevance
+    relevant: Floats = relevance(logits[:, None])
+    return relevance_metrics(rows.texts[0], _grades(rows), relevant), relevant
 
 
 def _remedy(base: Path) -> str:

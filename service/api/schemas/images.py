@@ -13,10 +13,10 @@ from pydantic import PlainValidator, WithJsonSchema
 from service.api.schemas.requests import MAX_INPUTS, SingleInput, check_text, kind_of
 from service.errors import InvalidRequest
 
-# What may be the name of a file, which curl sends as a text where its @ is forgotten.
+# What may be the name of a file, which curl sends as it is where its @ is forgotten.
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _AS_FILE = ", which names a file; curl sends the file itself with @ before its name"
-_LONGEST_SHOWN = 40
+_LONGEST_SHOWN, _LONGEST_NAME = 40, 255
 IMAGE_SCHEMA: dict[str, Any] = {
     "type": "string",
     "minLength": 1,
@@ -69,6 +69,8 @@ class EncodedImage:
 def check_image(value: object, param: str) -> EncodedImage:
     """The value, if it may be an image or the URL of one. Raises InvalidRequest."""
     if isinstance(value, bytes):
+        if len(value) <= _LONGEST_NAME and (name := value.decode("latin-1")).lower().endswith(_ENDINGS):
+            raise InvalidRequest.at(param, f"expected the bytes of an image; got {name[:_LONGEST_SHOWN]!r}{_AS_FILE}")
         return EncodedImage(value, param)
     text = check_text(value, param)
     if text[:5].lower() == "data:" and not text[:11].lower() == "data:image/":

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from models.errors import ImageError, ImageTooLarge, UnsupportedImage
 from models.images import reader
 from models.images.data_uri import from_data_uri, to_kept_data_uri
-from models.images.reader import _SEARCHED_BYTES, ImageLimits, read_image
+from models.images.reader import _SEARCHED_PAIRS, ImageLimits, read_image
 from models.images.tiff_strips import count_strips
 from tests.support.images import MANY_PARTS, encoded, hostile, long_gif, picture, png_header
 
@@ -108,6 +108,7 @@ def test_the_reason_names_the_limit() -> None:
         (hostile()["HEIC"], UnsupportedImage, "HEIC"),
         (b"%PDF-1.7\n1 0 obj", UnsupportedImage, "got a PDF: make an image of each page"),
         (b"PK\3\4" + bytes(30), UnsupportedImage, "got a ZIP archive"),
+        (b"Rar!\x1a\x07\x01\0" + bytes(90), UnsupportedImage, "got a RAR archive"),
         (b"<svg><script>alert(1)</script></svg>", UnsupportedImage, "got SVG"),
     ):
         with pytest.raises(error, match=words):
@@ -126,8 +127,10 @@ def test_an_archive_behind_an_image_is_refused_and_its_first_mark_alone_is_not(k
     assert read_image(image + b"PK\3\4", LIMITS, "image").size == picture().size
 
 
-@pytest.mark.parametrize("mark", [b"%PDF-", b"<script", b"<?php"])
-@pytest.mark.parametrize("before", [0, _SEARCHED_BYTES - 1, _SEARCHED_BYTES, 2 * _SEARCHED_BYTES - 3])
+@pytest.mark.parametrize("mark", [b"%PDF-", b"<script", b"<?php", b"Rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c"])
+@pytest.mark.parametrize(
+    "before", [0, *(2 * _SEARCHED_PAIRS + more for more in (-2, -1, 0, 1)), 4 * _SEARCHED_PAIRS - 3]
+)
 @pytest.mark.parametrize("large", [0, 2**40])
 def test_another_content_is_found_wherever_it_begins(
     mark: bytes, before: int, large: int, monkeypatch: pytest.MonkeyPatch

@@ -251,6 +251,14 @@ def test_an_archive_of_another_kind_is_refused(name: str, content: bytes, reason
     assert caught.value.message.startswith("net.pt2: ")
 
 
+@pytest.mark.parametrize("start", [b"Rar!\x1a\x07\x01\0", b"7z\xbc\xaf\x27\x1c", b"\x80\x02", b"%PDF-1.7"])
+def test_a_file_of_another_kind_is_named(start: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    path.write_bytes(start + bytes(600))
+    with pytest.raises(ModelError, match=r"^net\.pt2: expected a program of torch\.export, got a [Rp7P]"):
+        _read(path)
+
+
 def test_parts_must_be_stored_so_that_none_is_a_bomb(tmp_path: Path) -> None:
     parts = {**read_parts("mlp"), "data/weights/weight_9": bytes(10_000_000)}
     with pytest.raises(ModelError, match=r"declare|stored uncompressed"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.metrics import f1_score, ndcg_score, roc_auc_score
 
 from models.training.metrics import (
@@ -19,6 +22,7 @@ from models.training.metrics import (
     miscalibration,
     ndcg,
     recall_at_in_scope,
+    share_of,
     spearman,
 )
 
@@ -142,6 +146,28 @@ def test_columns_of_different_length_are_refused_rather_than_broadcast() -> None
         calibration_error(np.zeros(3), np.zeros((3, 2), bool))
     with pytest.raises(ValueError, match="both kinds"):
         auroc(np.zeros(3), np.zeros(0))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda none: accuracy(none, none),
+        lambda none: calibration_error(none, none.astype(bool)),
+        lambda none: calibration_interval(none, none.astype(bool), seed=0),
+        lambda none: class_f1(none, none, 3),
+        lambda none: macro_f1(none, none, 3),
+        lambda none: macro_f1_gain(none, none, None, 3, seed=0),
+        lambda none: mean_gain(none, None, seed=0),
+        lambda none: miscalibration(none),
+        lambda none: recall_at_in_scope(none, np.ones(2)),
+        lambda none: recall_at_in_scope(np.ones(2), none),
+        lambda none: share_of(len(none), len(none)),
+        lambda none: spearman(none, none),
+    ],
+)
+def test_no_rows_are_refused_rather_than_measured(measure: Callable[[NDArray[np.int64]], object]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        measure(np.zeros(0, np.int64))
 
 
 @pytest.mark.parametrize(("rows", "wide"), [(8, True), (4000, False)])

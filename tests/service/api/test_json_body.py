@@ -21,9 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
+from service.api import json_body
 from service.api.image_bodies import read_image_body
 from service.api.json_body import _loads, read_bytes
-from service.api.readings_parts import replace_missing
+from service.api.readings_parts import MISSING, mark_missing
 from tests.support.app import MakeApp
 
 GOOD = json.dumps({"model": "fake", "input": "hello"}).encode()
@@ -143,7 +144,7 @@ def test_what_is_no_value_at_all_is_not_taken_for_a_number(client: TestClient, c
 def test_nan_is_replaced_in_linear_time_and_never_in_strings(text: str) -> None:
     body = b'{"series": [[NaN, -NaN]], "user": "%b' % text.encode()
     began = time.thread_time()
-    assert replace_missing(body, b"null") == body.replace(b"[NaN", b"[null")
+    assert mark_missing(body) == body.replace(b"[NaN", b"[" + MISSING)
     assert time.thread_time() - began < 1
 
 
@@ -157,7 +158,7 @@ _VALUES = st.recursive(
 
 @given(_VALUES, st.sampled_from([None, 1]))
 def test_nan_is_a_reading_within_three_lists_or_objects(body: Any, indent: int | None) -> None:
-    replaced = replace_missing(json.dumps(body, indent=indent).encode(), b"null")
+    replaced = mark_missing(json.dumps(body, indent=indent).encode()).replace(MISSING, b"null")
     assert json.dumps(json.loads(replaced)) == json.dumps(_without_nan(body, 0))
 
 
@@ -172,7 +173,21 @@ def _without_nan(value: Any, depth: int) -> Any:
 
 def test_nothing_is_replaced_where_a_body_has_what_no_json_has() -> None:
     body = b'{"series": [[NaN, \0\0\0]]}'
-    assert replace_missing(body, b"null") == body
+    assert mark_missing(body) == body
+
+
+def test_nan_is_searched_for_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[bytes] = []
+
+    def mark(body: bytes) -> bytes:
+        searched.append(body)
+        return mark_missing(body)
+
+    monkeypatch.setattr(json_body, "mark_missing", mark)
+    body = b'{"model": "fake", "series": [[NaN, 1, Infinity]]}'
+    answer = client.post("/v1/anomaly/score", content=body, headers={"content-type": "application/json"})
+    assert answer.json()["error"]["param"] == "series[0][2]"
+    assert searched == [body]
 
 
 def test_it_is_named_in_bodies_of_any_size(client: TestClient) -> None:
@@ -311,7 +326,7 @@ def test_quotes_within_texts_are_no_strings(client: TestClient) -> None:
 def test_many_nans_take_little_more_memory_than_the_body() -> None:
     body = b'{"series": [[%b"NaN", -NaN]]}' % (b"NaN," * 50_000)
     tracemalloc.start()
-    nulled = replace_missing(body, b"null")
+    nulled = mark_missing(body).replace(MISSING, b"null")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert nulled == b'{"series": [[%b"NaN", -NaN]]}' % (b"null," * 50_000)

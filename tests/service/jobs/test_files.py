@@ -129,6 +129,19 @@ def test_a_file_without_a_name_or_an_ending_is_jsonl(
     assert on_disk(tmp_path) == [f"{made['id']}.jsonl"]
 
 
+@pytest.mark.parametrize("content", [b"rows.csv", b"my rows.jsonl", b"text,label\na,b\n", b"PAR1\xff\0"])
+def test_a_file_without_a_name_that_is_no_jsonl_is_refused(client: TestClient, tmp_path: Path, content: bytes) -> None:
+    """curl sends the name itself where its @ is forgotten, and a table with < in its place."""
+    headers = {"content-type": "multipart/form-data; boundary=xx"}
+    sent = body(('name="file"', content), ('name="purpose"', b"fine-tune"))
+    answer = client.post("/v1/files", content=sent, headers=headers)
+    assert answer.status_code == 422, answer.text
+    error = answer.json()["error"]
+    assert error["param"] == "file"
+    assert f"got {content.decode('utf-8', 'replace')!r}; curl sends a file, with its name, by @" in error["message"]
+    assert on_disk(tmp_path) == []
+
+
 @pytest.mark.parametrize("purpose", ["fine-tune", "batch", "user_data", "evals"])
 def test_purposes_of_openais_clients_are_kept(client: TestClient, purpose: str) -> None:
     file = send(client, purpose=purpose).json()["id"]

@@ -78,7 +78,7 @@ def test_job_json_is_the_contract_with_the_training_process(shared: JobHarness) 
         "threads": 0,
         "checkpoint": None,
         "cache": str(shared.home / "cache"),
-        "races": str(shared.home / "races.json"),
+        "autotune_file": str(shared.home / "races.json"),
         "incumbent": None,
         "incumbent_base": None,
         "incumbent_base_version": None,

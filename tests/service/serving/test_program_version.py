@@ -106,7 +106,9 @@ def test_versions_are_swapped_rolled_back_and_named(serving: Serving, tmp_path: 
     assert serving.classify().headers["x-sonde-model"] == f"{NAME}:v1"
 
 
-def test_no_products_are_raced_for_a_program(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_products_are_autotuned_for_a_program(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its file says the dtypes."""
     _register(serving.home, tmp_path, "wxyz")
     autotuned: list[str] = []

@@ -40,13 +40,14 @@ def test_a_fault_beside_rare_commands_scores_above_them(detector: str) -> None:
 def test_switches_count_one_deviation_at_most_and_others_stay() -> None:
     runs = [torch.tensor([[0.1, 0.0, 5.0], [0.2, 1.0, 5.0]]), torch.tensor([[0.3, 0.0, 5.0]])]
     whitened = torch.tensor([[9.0, -30.0, 0.0, 1.0, 0.5, 0.0], [0.0, 4.0, 0.0, 7.0, 0.1, 0.0]])
-    assert switch_scale(runs, whitened, torch.zeros(6)).tolist() == [1, 30, 1, 1, 1, 1]
-    assert switch_scale(runs, whitened, torch.full((6,), 40.0)).tolist() == [1, 40, 40, 1, 40, 40]
+    assert switch_scale(runs, whitened, lambda _: torch.zeros(6)).tolist() == [1, 30, 1, 1, 1, 1]
+    assert switch_scale(runs, whitened, lambda _: torch.full((6,), 40.0)).tolist() == [1, 40, 40, 1, 40, 40]
+    assert switch_scale(runs, whitened, lambda ranges: 100 * ranges.repeat(2)).tolist() == [1, 100, 1, 1, 100, 1]
 
 
 def test_where_all_are_switches_they_are_what_is_measured() -> None:
     runs = [torch.tensor([[0.0, 5.0], [1.0, 5.0]])]
-    assert switch_scale(runs, torch.tensor([[30.0, 0.0]]), torch.full((2,), 40.0)).tolist() == [1, 1]
+    assert switch_scale(runs, torch.tensor([[30.0, 0.0]]), lambda ranges: 40 * ranges).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("make", [LevelDetector, ResidualDetector, StatisticsDetector])

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from models.errors import ModelSourceError, Unsupported
 from models.loader import load
+from models.runtime import placement
 from models.runtime.placement import place
 from models.source import ModelSource, locate
 from models.text.encoder import Encoder
+from models.text.packed import attention
 from models.text.packed.attention import explicit_attention
 from models.text.packed.bert import PackedBert, _EncoderStack
 from models.text.packed.encoder import PackedEncoder
@@ -85,6 +87,19 @@ def test_pooling_leaves_out_what_fills_up(mode: str) -> None:
 def test_a_mean_of_bfloat16_is_taken_in_float32() -> None:
     rows = torch.tensor([[256.0]] + [[1.0]] * 255, dtype=torch.bfloat16)  # 256 + 1 is 256 in bfloat16
     assert layout(256).pool(rows, "mean").item() == pytest.approx(511 / 256)
+
+
+@pytest.mark.parametrize(
+    ("features", "explicit"), [([], False), (["avx512_bf16"], True), (["avx512_bf16", "amx_bf16"], False)]
+)
+def test_attention_is_explicit_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, features: list[str], *, explicit: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
+    for name in ("has_amx", "has_avx512_bf16"):
+        asked = getattr(placement, name).__wrapped__  # which keeps its first answer
+        monkeypatch.setattr(attention, name, asked)
+    assert attention.Attention(4).explicit == explicit
 
 
 @pytest.mark.parametrize("most", [1, 2 * 4 * 32 * 32, 2**20])  # one block at a time, two, all
@@ -321,6 +336,7 @@ def test_bfloat16_stays_near_float32(
     source = locate(str(tiny_models.encoder(tmp_path / "model", pooling=pooling)))
     for module in ("attention", "packed_batch"):
         monkeypatch.setattr(f"models.text.packed.{module}.has_amx", lambda: feature == "amx_bf16")
+    monkeypatch.setattr("models.text.packed.attention.has_avx512_bf16", lambda: True)
     exact, rounded = PackedEncoder(source, CPU32), PackedEncoder(source, place("cpu", "bfloat16"))
     batch = texts([3, 20, 48, 7, 33], 0, exact.metadata.vocabulary)
     a, b = exact.forward(batch), rounded.forward(batch)

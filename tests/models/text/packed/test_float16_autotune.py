@@ -65,11 +65,11 @@ def test_many_rows_are_tried_on_the_first_layers_alone(monkeypatch: pytest.Monke
     assert tried == {32: 5, 256: 2, 128: 2, 64: 2}
 
 
-def test_the_race_runs_here(layers: list[Linear]) -> None:
+def test_autotuning_runs_here(layers: list[Linear]) -> None:
     assert autotune_float16(layers) in (0, 8, 16, 24, 32, 64, 128, 256)
 
 
-def test_a_race_that_fails_leaves_float32(
+def test_autotuning_that_fails_leaves_float32(
     layers: list[Linear], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(ways: object, seconds: float) -> None:

@@ -68,7 +68,7 @@ def test_few_rows_are_multiplied_by_rounded_weights(count: int, gelu: bool, resi
 
 @needs_fbgemm
 @pytest.mark.parametrize("max_rows", [0, 24])
-def test_the_race_decides_which_rows_meet_rounded_weights(max_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autotuning_decides_which_rows_meet_rounded_weights(max_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "autotune_float16", lambda _: max_rows)
     monkeypatch.setattr(linear, "autotune_products", lambda: timings(onednn=0.9))
     layers = [layer(), layer()]
@@ -125,7 +125,7 @@ def timings(*, bfloat16: float = math.inf, onednn: float, mkl: float = 1.0) -> P
         (timings(onednn=0.9, bfloat16=0.5), torch.bfloat16, True),
     ],
 )
-def test_the_race_decides_what_onednn_multiplies(
+def test_autotuning_decides_what_onednn_multiplies(
     tuned: ProductAutotune, dtype: torch.dtype, all_rows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear, "autotune_products", lambda: tuned)

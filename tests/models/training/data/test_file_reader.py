@@ -333,7 +333,10 @@ def test_archives_and_pickles_are_known_by_their_first_bytes(tmp_path: Path) -> 
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("rows.jsonl", '{"text": "a"}\n')
     contents = {
-        packed.getvalue(): "a zip archive",
+        packed.getvalue(): "a ZIP archive",
+        b"Rar!\x1a\x07\x01\0" + bytes(90): "a RAR archive",
+        b"7z\xbc\xaf\x27\x1c" + bytes(90): "a 7z archive",
+        b"a.txt".ljust(257, b"\0") + b"ustar\x0000": "a tar archive",
         pickle.dumps(LABELLED): "a pickle, which is never opened",
         b"\x1f\x8b\x08\x00": "a gzip file",
         '{"text": "a"}'.encode("utf-16"): "UTF-16 text",

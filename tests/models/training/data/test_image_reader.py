@@ -72,6 +72,12 @@ def test_images_need_no_label_for_anomalies(tmp_path: Path, read: Callable[..., 
     assert caught.value.message == f"entry 1, 'a.png': {words}; entry 2, 'b.png': {words}"
 
 
+def test_an_archive_of_another_kind_is_named(tmp_path: Path, read: Callable[..., TextRows]) -> None:
+    (tmp_path / "x.zip").write_bytes(b"Rar!\x1a\x07\x01\0" + bytes(90))
+    with pytest.raises(TrainingDataError, match="a ZIP archive, JSONL or Parquet of images, got a RAR"):
+        read(tmp_path / "x.zip")
+
+
 def test_jsonl_has_data_uris_or_base64(tmp_path: Path, read: Callable[..., TextRows]) -> None:
     plain, path = b64encode(RED).decode(), tmp_path / "x.jsonl"
     rows = [{"image": f"data:image/png;base64,{plain}", "label": "red"}, {"image": plain, "label": 1}]

@@ -19,7 +19,7 @@ GPU = Placement(torch.device("cuda"), torch.bfloat16, "a CUDA device is present"
 
 @pytest.mark.parametrize("placement", [AUTO, AUTO_BFLOAT16])
 @pytest.mark.parametrize(("gain", "half"), [(1.5, True), (1.1, False), (0.5, False)])
-def test_a_race_decides_where_no_dtype_was_asked_for(
+def test_autotuning_decides_where_no_dtype_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, placement: Placement, gain: float, half: bool
 ) -> None:
     monkeypatch.setattr(step_autotune, "autotune_steps", lambda: StepAutotune(1.0, gain))
@@ -40,7 +40,7 @@ def test_what_was_asked_for_is_taken_and_gpus_are_not_autotuned(
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("could not create a primitive")])
-def test_a_race_that_fails_leaves_float32(
+def test_autotuning_that_fails_leaves_float32(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     def fail(*args: object) -> None:
@@ -54,7 +54,7 @@ def test_a_race_that_fails_leaves_float32(
 
 
 @pytest.mark.slow
-def test_the_race_leaves_threads_and_random_numbers_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autotuning_leaves_threads_and_random_numbers_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_autotune, "autotune_cache", AutotuneCache())
     threads, before = torch.get_num_threads(), torch.get_rng_state()
     tuned = autotune_steps.__wrapped__()

@@ -98,6 +98,13 @@ def test_a_form_with_the_name_of_a_file_says_how_to_send_it(client: TestClient, 
     assert f"got '{name}', which names a file; curl sends the file itself with @" in error["message"]
 
 
+def test_a_body_with_the_name_of_a_file_says_how_to_send_it(client: TestClient) -> None:
+    for kind in ("image/jpeg", "application/octet-stream"):
+        answer = client.post("/v1/classify?model=vit", content=b"holiday.jpg", headers={"content-type": kind})
+        assert answer.status_code == 422, answer.text
+        assert "got 'holiday.jpg', which names a file; curl sends" in answer.json()["error"]["message"]
+
+
 def test_a_form_has_options_and_several_images(client: TestClient) -> None:
     files = [("images", ("a.png", DATA, "image/png")), ("images", ("b.jpg", OTHER, "image/jpeg"))]
     found = answer(client.post("/v1/classify", data={"model": "vit", "top_k": "1"}, files=files))
