@@ -141,7 +141,8 @@ class ServerProcess:
 
     def send_state(self, state: State, more: str = "") -> None:
         """Send a state to the supervisor."""
-        with contextlib.suppress(ConnectionError):  # the supervisor is dead, and this process ends with it
+        # The supervisor is dead, and this process ends with it; or this process ends while a thread opens models.
+        with contextlib.suppress(OSError):
             self._channel.sendall(f"{state} {more}".rstrip().encode() + b"\n")
 
     def close(self) -> None:

@@ -175,6 +175,15 @@ def server_process() -> Iterator[Callable[[list[int] | None], ServerProcess]]:
     made[0].close()
 
 
+def test_a_process_that_ends_while_its_models_open_says_nothing_more(
+    server_process: Callable[[list[int] | None], ServerProcess],
+) -> None:
+    process = server_process(None)
+    announce = process.announcing(lambda url, models: f"ready at {url}")
+    process.close()
+    announce("http://127.0.0.1:8000", [])
+
+
 def test_a_process_keeps_to_its_cores_and_its_part_of_the_limits(
     server_process: Callable[[list[int] | None], ServerProcess],
 ) -> None:
