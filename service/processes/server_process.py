@@ -159,6 +159,8 @@ class ServerProcess:
             received, descriptors, _, _ = socket.recv_fds(self._channel, 1, 1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
+        except ConnectionError:  # the supervisor was killed before it read all states
+            received, descriptors = b"", []
         if not received:  # the supervisor is gone
             loop.remove_reader(self._channel.fileno())
         for descriptor in descriptors:

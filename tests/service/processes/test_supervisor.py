@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -182,6 +183,24 @@ def test_a_process_that_ends_while_its_models_open_says_nothing_more(
     announce = process.announcing(lambda url, models: f"ready at {url}")
     process.close()
     announce("http://127.0.0.1:8000", [])
+
+
+def test_a_supervisor_that_is_killed_is_no_error_of_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    process = ServerProcess(ProcessSpec(0, 1, theirs.detach(), "", None))
+    faults: list[object] = []
+
+    async def lose_supervisor() -> None:
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_exception_handler(lambda _, about: (faults.append(about["exception"]), gone.set()))
+        monkeypatch.setattr(loop, "remove_reader", lambda _: gone.set())
+        process.take_connections(asyncio.Protocol)
+        ours.close()  # without reading the state that it was sent, so that the next read is refused
+        await asyncio.wait_for(gone.wait(), 10)
+
+    asyncio.run(lose_supervisor())
+    process._channel.close()
+    assert faults == []
 
 
 def test_a_process_keeps_to_its_cores_and_its_part_of_the_limits(
