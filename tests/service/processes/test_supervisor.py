@@ -192,7 +192,12 @@ def test_a_supervisor_that_is_killed_is_no_error_of_its_processes(monkeypatch: p
 
     async def lose_supervisor() -> None:
         loop, gone = asyncio.get_running_loop(), asyncio.Event()
-        loop.set_exception_handler(lambda _, about: (faults.append(about["exception"]), gone.set()))
+
+        def keep(_: object, about: dict[str, object]) -> None:
+            faults.append(about["exception"])
+            gone.set()
+
+        loop.set_exception_handler(keep)
         monkeypatch.setattr(loop, "remove_reader", lambda _: gone.set())
         process.take_connections(asyncio.Protocol)
         ours.close()  # without reading the state that it was sent, so that the next read is refused
