@@ -144,7 +144,8 @@ class Server(uvicorn.Server):
         gc.freeze()
         gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
         gc.enable()
-        self._announce(self._url(), [served.metadata for served in self._manager.all()])
+        if not self._manager.draining:
+            self._announce(self._url(), [served.metadata for served in self._manager.all()])
 
     def _url(self) -> str:
         """An address that a client on this machine can use."""

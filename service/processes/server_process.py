@@ -141,7 +141,8 @@ class ServerProcess:
 
     def send_state(self, state: State, more: str = "") -> None:
         """Send a state to the supervisor."""
-        with contextlib.suppress(ConnectionError):  # the supervisor is dead, and this process ends with it
+        # The supervisor is dead, and this process ends with it; or this process ends while a thread opens models.
+        with contextlib.suppress(OSError):
             self._channel.sendall(f"{state} {more}".rstrip().encode() + b"\n")
 
     def close(self) -> None:
@@ -158,6 +159,8 @@ class ServerProcess:
             received, descriptors, _, _ = socket.recv_fds(self._channel, 1, 1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
+        except ConnectionError:  # the supervisor was killed before it read all states
+            received, descriptors = b"", []
         if not received:  # the supervisor is gone
             loop.remove_reader(self._channel.fileno())
         for descriptor in descriptors:

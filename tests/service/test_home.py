@@ -49,7 +49,10 @@ def test_an_old_home_is_closed_and_the_log_says_so(tmp_path: Path, caplog: pytes
     prepare_home(home)
     assert open_to_others(home) == []
     assert (mode(home), mode(home / "files"), mode(home / "sonde.sqlite")) == (0o700, 0o700, 0o600)
-    assert "other users could open" in caplog.text
+    assert "files and directories of" in caplog.text
+    (home / "sonde.sqlite").chmod(0o644)
+    prepare_home(home)
+    assert "other users could open 1 file or directory of" in caplog.text
     caplog.clear()
     prepare_home(home)
     assert caplog.text == ""

@@ -1,10 +1,13 @@
-"""What the server believes of its callers' addresses."""
+"""What the server believes of its callers' addresses, and what it announces."""
 
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from fastapi import FastAPI
@@ -52,3 +55,22 @@ def test_only_trusted_proxies_name_their_callers(
 ) -> None:
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # uvicorn's own variable
     assert client_address(tmp_path, peer, forwarded, trusted_proxies=networks) == expected
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_server_that_stops_while_its_models_open_announces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, draining: bool
+) -> None:
+    monkeypatch.setattr("service.api.server.gc", Mock())  # of this process
+    settings = Settings.read({"home": tmp_path})
+    manager, announced = open_manager(settings, Metrics()), list[str]()
+    opened = Future[None]()
+    opened.set_result(None)
+    monkeypatch.setattr(manager, "start_opening", lambda: opened)
+    manager.draining = draining
+    server = Server(FastAPI(), settings, manager, announce=lambda url, metadata: announced.append(url))
+    server.servers = []  # none listens
+    with closing(asyncio.new_event_loop()) as loop:
+        server._open(loop)
+    assert len(announced) == (not draining)
+    manager.close()

@@ -129,6 +129,11 @@ def test_a_file_without_a_name_or_an_ending_is_jsonl(
     assert on_disk(tmp_path) == [f"{made['id']}.jsonl"]
 
 
+def test_a_name_in_place_of_an_id_is_told_what_gives_ids(client: TestClient) -> None:
+    messages = [client.get(f"/v1/files/{name}").json()["error"]["message"] for name in ("rows.csv", "file-0")]
+    assert messages == ["no file 'rows.csv': expected an id, file-…, as POST /v1/files gives it", "no file 'file-0'"]
+
+
 @pytest.mark.parametrize("content", [b"rows.csv", b"my rows.jsonl", b"text,label\na,b\n", b"PAR1\xff\0"])
 def test_a_file_without_a_name_that_is_no_jsonl_is_refused(client: TestClient, tmp_path: Path, content: bytes) -> None:
     """curl sends the name itself where its @ is forgotten, and a table with < in its place."""

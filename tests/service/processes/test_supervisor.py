@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -173,6 +174,38 @@ def server_process() -> Iterator[Callable[[list[int] | None], ServerProcess]]:
         yield make
     cpu.pin_to(before)
     made[0].close()
+
+
+def test_a_process_that_ends_while_its_models_open_says_nothing_more(
+    server_process: Callable[[list[int] | None], ServerProcess],
+) -> None:
+    process = server_process(None)
+    announce = process.announcing(lambda url, models: f"ready at {url}")
+    process.close()
+    announce("http://127.0.0.1:8000", [])
+
+
+def test_a_supervisor_that_is_killed_is_no_error_of_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    process = ServerProcess(ProcessSpec(0, 1, theirs.detach(), "", None))
+    faults: list[object] = []
+
+    async def lose_supervisor() -> None:
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+
+        def keep(_: object, about: dict[str, object]) -> None:
+            faults.append(about["exception"])
+            gone.set()
+
+        loop.set_exception_handler(keep)
+        monkeypatch.setattr(loop, "remove_reader", lambda _: gone.set())
+        process.take_connections(asyncio.Protocol)
+        ours.close()  # without reading the state that it was sent, so that the next read is refused
+        await asyncio.wait_for(gone.wait(), 10)
+
+    asyncio.run(lose_supervisor())
+    process._channel.close()
+    assert faults == []
 
 
 def test_a_process_keeps_to_its_cores_and_its_part_of_the_limits(
