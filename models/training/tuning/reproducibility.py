@@ -16,7 +16,7 @@ def seed_step(seed: int, step: int) -> None:
     number = int.from_bytes(digest[:8], "big") >> 1
     # torch.manual_seed would read the stack for each kind of device that is not there: 0.8 ms a step.
     torch.default_generator.manual_seed(number)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(number)
 
 

@@ -150,7 +150,7 @@ def test_a_head_of_another_kind_is_refused(tmp_path: Path, kind: str) -> None:
 
 
 def test_words_that_tell_classes_apart_are_taken_and_as_sure_as_they_are_right() -> None:
-    examples, texts = drawn(1600, telling=True)
+    examples, texts = drawn(1000, telling=True)
     # Penalised enough for the descent to arrive: where it stops on the way would hang on how sums are rounded.
     choice = choose_head(fit_head(examples, LABELS, strengths=(0.3,)), examples, texts, "auto")
     assert choice.share == SHARE

@@ -314,8 +314,9 @@ def test_a_validation_file_is_what_the_result_is_judged_on(encoder: Path, tmp_pa
 
 @pytest.mark.parametrize("mode", ["contrastive", "full"])
 def test_a_tuned_encoder_that_is_not_better_beyond_chance_does_not_win(
-    encoder: Path, tmp_path: Path, mode: str
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
+    monkeypatch.setattr(encoder_comparison, "_FEW_ROWS", 0)
     settings = {"mode": mode, "max_steps": 6, "batch_size": 12, "augmentation": {"typos": 0.1}}
     directory = job(tmp_path / "job", encoder, labelled(20), hyperparameters=settings)
     events: list[Mapping[str, Any]] = []
@@ -470,11 +471,13 @@ def test_the_report_compares_in_the_metric_that_decides(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guess(monkeypatch)
-    directory = job(tmp_path / "job", encoder, labelled(8), hyperparameters=TUNED | {"metric": "accuracy"})
+    monkeypatch.setattr(encoder_comparison, "_FEW_ROWS", 0)
+    directory = job(tmp_path / "job", encoder, labelled(20), hyperparameters=TUNED | {"metric": "accuracy"})
     assert run(directory, lambda event: None) == 0
     findings = [finding for rung in read(directory / "report.json")["rungs"] for finding in rung["findings"]]
     told = next(finding["message"] for finding in findings if finding["check"] == "against_frozen")
-    assert told.startswith("Accuracy on 24 rows")
+    held = int(read(directory / "result.json")["metrics"]["held_out_rows"])
+    assert told.startswith(f"Accuracy on {held} rows")
 
 
 def test_many_rows_are_judged_by_the_held_out_ones_alone(

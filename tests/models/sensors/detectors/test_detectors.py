@@ -279,7 +279,7 @@ def test_later_stretches_may_differ_as_the_known_ones_do() -> None:
 
     def rates(spread: float) -> tuple[float, float]:
         found = []
-        for _ in range(100):
+        for _ in range(60):
             levels = spread * random.standard_normal((8, 1))
             runs = list(np.exp(levels + 0.2 * random.standard_normal((8, 200))).astype(np.float32))
             plain, by_stretch = BlockedCalibration.of(runs), BlockedCalibration.of_stretches(runs)

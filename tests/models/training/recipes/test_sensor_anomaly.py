@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from models.registry.artifact import Golden
-from models.sensors import calibrated_detector
 from models.sensors.calibrated_detector import CalibratedDetector, most_columns
 from models.sensors.detectors import network
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
 from models.sensors.detectors.factory import DETECTORS, build
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.drift import DriftMonitor
+from models.sensors.model import MOST_STATE_BYTES
 from models.sensors.serialization import load_sensor
 from models.training.checks.sensor_network import check_examples
 from models.training.errors import HyperparameterError
@@ -303,7 +303,7 @@ def test_a_series_whose_state_no_service_takes_is_refused(tmp_path: Path, detect
 
 
 def test_auto_leaves_out_what_no_service_takes_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrated_detector, "MOST_STATE_BYTES", calibrated_detector.MOST_STATE_BYTES // 8)
+    monkeypatch.setattr("models.sensors.calibrated_detector.MOST_STATE_BYTES", MOST_STATE_BYTES // 8)
     most = most_columns(build("series", "residual", 1).window)
     directory, said = wide(tmp_path, most + 1), list[str]()
     assert run(directory, lambda event: said.append(str(event.get("message")))) == 0
