@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.sensors.detectors import network
 from models.sensors.detectors.detector import SensorDetector
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.detectors.series import ResidualDetector
@@ -35,7 +36,9 @@ def told_apart(detector: SensorDetector) -> float:
 
 @pytest.fixture(scope="module")
 def foresight() -> PredictionErrorDetector:
-    return PredictionErrorDetector(1, seed=1).fit([logistic(1000, 0)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_MOST_EPOCHS", 30)  # of 60
+        return PredictionErrorDetector(1, seed=1).fit([logistic(1000, 0)])
 
 
 def test_it_foresees_what_no_linear_map_can(foresight: PredictionErrorDetector) -> None:
