@@ -8,6 +8,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from models.counted import counted
+
 log = logging.getLogger(__name__)
 
 _DIRECTORIES = frozenset({"files", "jobs", "models", "cache", "compiled", "keys.used"})
@@ -35,7 +37,8 @@ def prepare_home(home: Path) -> None:
         log.warning("%s keeps its mode: it holds directories that are not Sonde's, such as %s", home, foreign[0])
     closed = sum(_close(path) for path in (*_own_paths(entries), *([] if foreign else [home])))
     if closed:
-        log.warning("other users could open %d files and directories of %s: no longer", closed, home)
+        opened = counted(closed, "file or directory", "files and directories")
+        log.warning("other users could open %s of %s: no longer", opened, home)
 
 
 def _own_paths(entries: Iterable[Path]) -> Iterator[Path]:

@@ -196,7 +196,8 @@ class Files(SeenByPrincipal):
     def _row(self, connection: sa.Connection, file: str) -> sa.Row[Any]:
         row = connection.execute(self._visible(connection).where(files.c.id == file)).first()
         if row is None:
-            raise FileMissing(f"no file {file[:100]!r}", param="file_id")
+            advice = "" if file.startswith(_PREFIX) else f": expected an id, {_PREFIX}…, as POST /v1/files gives it"
+            raise FileMissing(f"no file {file[:100]!r}{advice}", param="file_id")
         return row
 
     def _visible(self, connection: sa.Connection) -> sa.Select[Any]:
