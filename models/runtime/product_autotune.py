@@ -41,7 +41,7 @@ _MIN_INT8_GAIN = 1.3
 # Other work on the machine changes a time by some per cent. Where two are closer, the one that usually leads is taken.
 _CLEAR_GAIN = 1.05
 # Few rows are timed for so long, and many: two ways that are 10 % apart change places in one of ten shorter times.
-_FEW_SECONDS, _MANY_SECONDS = 0.06, 0.15
+_FEW_SECONDS, _MANY_SECONDS = 0.06, 0.3
 
 
 @dataclass(frozen=True, slots=True)
