@@ -1,8 +1,9 @@
-"""Texts to vectors in one process: Sonde, sentence-transformers, torch.compile, ONNX Runtime, OpenVINO.
+"""Texts to vectors without HTTP: Sonde, sentence-transformers, torch.compile, ONNX Runtime, OpenVINO.
 
 python -m benchmarks.forward [--rounds 3] [--backends packed-float32,encode] [--threads N] [--device cuda] [--write
 [--append]]
 
+Each backend has a process of its own, since threads and freed memory of one slow down another. They take turns.
 ONNX Runtime and OpenVINO need the environment that benchmarks.rivals makes; name them with --backends.
 """
 
@@ -12,7 +13,10 @@ import argparse
 import time
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import cache, partial
+from multiprocessing import get_context
 
 import torch
 
@@ -37,11 +41,10 @@ Encode = Callable[[list[str]], object]
 
 
 def backends(device: DeviceName) -> dict[str, Callable[[], Encode]]:
-    """All backends, made on demand; the packed path comes in every dtype."""
+    """All backends, made on demand; the packed path comes in every dtype, "auto" as a service would choose it."""
     kind = "cuda" if device == "cuda" else "cpu"
-    packed = {f"packed-{dtype}": _packed(device, dtype) for dtype in typing.get_args(DtypeName) if dtype != "auto"}
     return {
-        **packed,
+        **{f"packed-{dtype}": partial(in_process, device, dtype) for dtype in typing.get_args(DtypeName)},
         "general": lambda: _batched(Encoder(locate(MODEL), place(device)), kind),
         "encode": lambda: _encode(device, compiled=False),
         "compiled": lambda: _encode(device, compiled=True),
@@ -55,14 +58,9 @@ def in_process(device: DeviceName, dtype: DtypeName) -> Encode:
     return _batched(load(locate(MODEL), placement), "cuda" if placement.device.type == "cuda" else "cpu")
 
 
-def _packed(device: DeviceName, dtype: DtypeName) -> Callable[[], Encode]:
-    return lambda: in_process(device, dtype)
-
-
 def default_backends(device: DeviceName) -> list[str]:
-    """Those worth measuring here: bfloat16 only where the hardware multiplies it."""
-    own = [name for name in backends(device) if name not in rivals.NAMES]
-    return [name for name in own if name != "packed-bfloat16" or place(device).dtype_name == "bfloat16"]
+    """Those that need no other libraries; bfloat16 only as the choice of "auto"."""
+    return [name for name in backends(device) if name not in ("packed-bfloat16", *rivals.NAMES)]
 
 
 def texts_of(lengths: str, device: DeviceName) -> tuple[list[str], int]:
@@ -93,6 +91,32 @@ def one_text_ms(encode: Encode, count: int = 60) -> float:
     return sorted(taken)[count // 2]
 
 
+def own_process(threads: int) -> ProcessPoolExecutor:
+    """A process for one backend, which it keeps from round to round."""
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(threads,))
+
+
+def _begin(threads: int) -> None:
+    keep_freed_memory()  # as the service does
+    if threads:
+        torch.set_num_threads(threads)
+
+
+@torch.inference_mode()
+def measure(name: str, device: DeviceName) -> dict[str, dict[str, float]]:
+    """A round of a backend, in the process that calls this."""
+    encode = _warm_backend(name, device)
+    return {**{lengths: timed(encode, lengths, device) for lengths in COUNTS}, "single": {"ms": one_text_ms(encode)}}
+
+
+@cache
+def _warm_backend(name: str, device: DeviceName) -> Encode:
+    encode = backends(device)[name]()
+    for lengths in COUNTS:
+        encode(texts_of(lengths, device)[0])
+    return encode
+
+
 def main() -> None:
     """Print each round, then medians and shares of the machine's rate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -102,32 +126,27 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     results.add_flags(parser)
     chosen = parser.parse_args()
-    keep_freed_memory()  # as the service does
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
+    _begin(chosen.threads)
     names = chosen.backends.split(",") if chosen.backends else default_backends(chosen.device)
-    made = {name: backends(chosen.device)[name]() for name in names}
-    for encode in made.values():
-        for lengths in COUNTS:
-            encode(texts_of(lengths, chosen.device)[0])
     precisions = {name: precision_of(name, chosen.device) for name in names}
     about: dict[str, object] = {"device": chosen.device, "threads": torch.get_num_threads(), "precisions": precisions}
     collected = results.Rounds("forward", about, append=chosen.append)
-    for _ in range(chosen.rounds):
-        number = collected.begin()
-        collected.add(
-            "limit",
-            {precision: best_rate(precision, chosen.device)[0] for precision in sorted(set(precisions.values()))},
-        )
-        for name, encode in made.items():
-            seen = {lengths: timed(encode, lengths, chosen.device) for lengths in COUNTS}
-            collected.add(name, {**seen, "single": {"ms": one_text_ms(encode)}})
-            print(
-                f"round {number + 1}  {name:16}"
-                + "".join(f"{k} {v['texts_per_s']:.1f} texts/s  " for k, v in seen.items()),
-                flush=True,
-            )
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(own_process(chosen.threads)) for name in names}
+        for _ in range(chosen.rounds):
+            number = collected.begin()
+            limits = {kind: best_rate(kind, chosen.device)[0] for kind in sorted(set(precisions.values()))}
+            collected.add("limit", limits)
+            for name, process in processes.items():
+                seen = process.submit(measure, name, chosen.device).result()
+                collected.add(name, seen)
+                print(f"round {number + 1}  {name:19} {_line(seen)}", flush=True)
     collected.finish(write=chosen.write)
+
+
+def _line(seen: dict[str, dict[str, float]]) -> str:
+    rates = "  ".join(f"{lengths} {seen[lengths]['texts_per_s']:.1f} texts/s" for lengths in COUNTS)
+    return f"{rates}  one {seen['single']['ms']:.2f} ms"
 
 
 def precision_of(backend: str, device: DeviceName) -> str:
@@ -167,5 +186,4 @@ def _encode(device: DeviceName, *, compiled: bool) -> Encode:
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
-        main()
+    main()

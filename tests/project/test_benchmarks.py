@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,26 @@ def test_backends_are_compared_with_the_limit_of_their_precision() -> None:
     assert forward.precision_of("packed-bfloat16", "cpu") == "bf16"
     assert forward.precision_of("packed-float32", "cpu") == "fp32"
     assert forward.precision_of("onnxruntime-int8", "cpu") == "int8"
-    assert "packed-float32" in forward.default_backends("cpu")
+    assert forward.precision_of("packed-auto", "cpu") in {"fp32", "bf16"}
+    assert {"packed-auto", "packed-float32"} <= set(forward.default_backends("cpu"))
+
+
+@pytest.mark.slow
+def test_a_backend_keeps_a_process_of_its_own() -> None:
+    with forward.own_process(2) as process:
+        pids = [process.submit(os.getpid).result() for _ in range(2)]
+        assert process.submit(torch.get_num_threads).result() == 2
+    assert pids[0] == pids[1] != os.getpid()
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_round_of_a_backend_has_all_lengths_and_one_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "COUNTS", {"short": 8, "long": 2, "mixed": 4})
+    seen = forward.measure("packed-float32", "cpu")
+    rates = {lengths: seen[lengths]["tokens_per_s"] / seen[lengths]["texts_per_s"] for lengths in ("short", "long")}
+    assert rates["short"] < 20 < 100 < rates["long"]
+    assert seen["mixed"]["texts_per_s"] > 0 < seen["single"]["ms"]
 
 
 def test_rivals_that_need_other_libraries_run_only_where_they_are_named() -> None:

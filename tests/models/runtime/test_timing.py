@@ -36,5 +36,18 @@ def test_a_way_that_is_far_behind_is_not_tried_again() -> None:
             pass
 
     times = time_in_turn({"slow": partial(compute, "slow", 0.02), "fast": partial(compute, "fast", 0.002)}, 0.0)
-    assert calls == {"fast": 5, "slow": 2}
+    assert calls == {"fast": 5, "slow": 3}
     assert times["slow"] >= 0.02
+
+
+def test_a_way_that_other_work_held_up_once_is_timed_again() -> None:
+    calls = 0
+
+    def compute() -> None:
+        nonlocal calls
+        calls += 1
+        ends = time.thread_time() + (0.05 if calls == 2 else 0.002)
+        while time.thread_time() < ends:
+            pass
+
+    assert time_in_turn({"held up": compute, "other": partial(sum, range(50_000))}, 0.0)["held up"] < 0.02
