@@ -16,7 +16,7 @@ import pytest
 from tests.support.bytecode import compile_tests
 from tests.support.fork_server import Forking
 
-# Where more processes of tests compute than there are processors, PyTorch's threads would spin until they are preempted.
+# Where more processes of tests compute than there are processors, threads of PyTorch would spin until preempted.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 # `make test` draws the same examples in every run; `make test-properties` draws anew. A busy machine is no finding.
