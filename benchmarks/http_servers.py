@@ -126,7 +126,7 @@ class FreeModelOpener:
     def open_configured(self) -> Iterator[OpenedText]:
         """The free model."""
         model = FreeModel()
-        yield model, FreeEngine() if self._engines is None else self._engines.start_text(model, alone=True)
+        yield model, FreeEngine() if self._engines is None else self._engines.start_text(model)
 
     def open_version(self, source: ModelSource) -> OpenedText:
         """Nothing is trained here."""

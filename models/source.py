@@ -34,12 +34,16 @@ _HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model directory: its served name, its origin, and a digest of weights and settings."""
+    """A model directory: its served name, its origin, and a digest of weights and settings.
+
+    Its files are `immutable` where a new version replaces them and writes into none, so that they may stay mapped.
+    """
 
     name: str
     path: Path
     origin: str
     version: str
+    immutable: bool = False
 
     @contextmanager
     def loading(self, what: str) -> Iterator[None]:
@@ -122,7 +126,8 @@ def locate(spec: str) -> ModelSource:
             f"the shipped {DEFAULT_MODEL} has SHA-256 {digest}, expected {DEFAULT_MODEL_SHA256}: reinstall it"
         )
     settings = sha256_of(*sorted(path.rglob("*.json")))
-    return ModelSource(name, path, origin, hashlib.sha256(f"{digest}{settings}".encode()).hexdigest()[:12])
+    version = hashlib.sha256(f"{digest}{settings}".encode()).hexdigest()[:12]
+    return ModelSource(name, path, origin, version, immutable=not Path(place).is_dir())
 
 
 def locate_ahead(specs: Iterable[str]) -> Iterator[ModelSource]:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from models.runtime.autotune_cache import autotune_cache
 from models.runtime.int8_product import FbgemmProduct, OnednnProduct
-from models.runtime.malloc import keep_freed_memory
+from models.runtime.malloc import keep_freed_memory, return_freed_memory
 from models.runtime.timing import one_thread, time_in_turn
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,9 @@ def _run() -> ProductAutotune:
     with one_thread(), torch.inference_mode():
         ways = _prepare()
         few, many = _time(ways, _FEW, _FEW_SECONDS), _time(ways, _MANY, _MANY_SECONDS)
-    times = {way: ProductTimes(few[way], many[way]) for way in ways}
+    del ways
+    return_freed_memory()
+    times = {way: ProductTimes(few[way], many[way]) for way in few}
     return ProductAutotune(**dict.fromkeys(_WAYS, _NEVER) | times)
 
 

@@ -1,4 +1,4 @@
-"""The engine factory: warms models up and starts their engines on shared devices."""
+"""The engine factory: starts the engines of models on shared devices."""
 
 from __future__ import annotations
 
@@ -34,8 +34,6 @@ _GPU_BATCH_TOKENS = 16_384
 _OCR_FACTOR = 8
 # The default takes no more runners than this.
 _MAX_DEFAULT_RUNNERS = 4
-# Items and tokens of each of the batches that warm a model up.
-_WARM_UP_BATCHES = ((1, 8), (8, 16), (4, 128))
 _WARM_UP_IMAGES = (1, 2)
 
 
@@ -50,13 +48,12 @@ class EngineFactory:
         self._cache = RowCache(settings.cache_mb * 2**20)
         metrics.cache_bytes.set_function(lambda: self._cache.bytes)
 
-    def start_text(self, model: TextModel, *, alone: bool) -> Engine[Tokens]:
-        """Warm a model up and start its engine. `alone`: no other model computes meanwhile."""
-        _warm_up(model, self.device(model.metadata.device), alone=alone)
+    def start_text(self, model: TextModel) -> Engine[Tokens]:
+        """Start the engine of a model of texts, which the check at load has warmed up."""
         return self._start_rows(model)
 
     def start_images(self, model: ImageModel, *, alone: bool) -> Engine[ImageItem]:
-        """The same for a model of images."""
+        """Warm a model of images up and start its engine. `alone`: no other model computes meanwhile."""
         blank = model.images.prepare(probe_image(64, 64))
         for items in _WARM_UP_IMAGES:
             with self.device(model.metadata.device).computing(alone=alone):
@@ -146,13 +143,3 @@ def _default_tokens(metadata: ModelMetadata) -> int:
     if is_cpu:
         return _CPU_BATCH_TOKENS if metadata.image is None else _CPU_IMAGE_BATCH_TOKENS
     return _GPU_BATCH_TOKENS
-
-
-def _warm_up(model: TextModel, device: ComputeDevice, *, alone: bool) -> None:
-    """Run batches of common shapes, so that no caller waits for allocations and kernels."""
-    word = model.text.encode(["warm"])[0].ids
-    for items, tokens in _WARM_UP_BATCHES:
-        length = min(tokens, model.metadata.max_tokens)
-        filler = model.text.from_ids([int(word[len(word) // 2])] * length)
-        with device.computing(alone=alone):
-            model.forward([filler] * items)

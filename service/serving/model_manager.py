@@ -132,13 +132,12 @@ class ModelManager:
         self.opened = True
 
     def add(self, model: TextModel) -> ServedText:
-        """Warm a model up and put it in service."""
+        """Put a model of texts in service."""
         require_free_name(model.metadata.name, self._configured)
-        engine = self.engines.start_text(model, alone=not self.opened)
-        return self._serve(ServedText(model, engine, self.context))
+        return self._serve(ServedText(model, self.engines.start_text(model), self.context))
 
     def add_images(self, model: ImageModel) -> Servable:
-        """The same for a model of images."""
+        """Warm a model of images up and put it in service."""
         require_free_name(model.metadata.name, self._configured)
         opened = OpenedImages.start(model, self.engines, alone=not self.opened)
         return self._serve(serve_images(opened, self.context, self._image_limits))

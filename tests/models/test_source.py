@@ -45,7 +45,11 @@ def test_the_shipped_model_is_the_original() -> None:
     found = locate(DEFAULT_MODEL)
     digest = hashlib.sha256((found.path / "model.safetensors").read_bytes()).hexdigest()
     assert digest == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-    assert (found.name, found.origin) == (DEFAULT_MODEL, "shipped with Sonde")
+    assert (found.name, found.origin, found.immutable) == (DEFAULT_MODEL, "shipped with Sonde", True)
+
+
+def test_a_directorys_files_may_change(tmp_path: Path) -> None:
+    assert not locate(str(tiny_models.encoder(tmp_path / "model"))).immutable
 
 
 @pytest.mark.real

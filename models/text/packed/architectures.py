@@ -146,23 +146,24 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
     )
 
 
-def read_weights(path: Path, names: WeightNames, layers: int) -> dict[str, Tensor]:
+def read_weights(path: Path, names: WeightNames, layers: int, *, map_words: bool = False) -> dict[str, Tensor]:
     """Read the weights in `path` under PackedBert's names, float32.
 
-    Q, K and V become one matrix. Texts have token type 0 only, so its row is added to the position embeddings.
+    Q, K and V become one matrix. Texts have token type 0 only, so its row is added to the position embeddings. With
+    `map_words`, word embeddings in float32 stay in the file, of which the process then has the pages that it has used.
     """
     with safe_open(path, framework="pt") as stored:
         stored_names = {_current_name(name, names.prefix): name for name in stored.keys()}  # noqa: SIM118  # no mapping
 
-    def take(name: str) -> Tensor:
+    def take(name: str, *, copy: bool = True) -> Tensor:
         # Opened for each weight, since pages read from an open file count as the process's memory. Copied, since a view
         # of the file would change with the file, and lies where vector instructions are slower.
         with safe_open(path, framework="pt") as stored:
-            tensor: Tensor = stored.get_tensor(stored_names.get(name, name)).to(torch.float32, copy=True)
+            tensor: Tensor = stored.get_tensor(stored_names.get(name, name)).to(torch.float32, copy=copy)
             return tensor
 
     state = {
-        "word_embeddings.weight": take("embeddings.word_embeddings.weight"),
+        "word_embeddings.weight": take("embeddings.word_embeddings.weight", copy=not map_words),
         "position_embeddings.weight": take("embeddings.position_embeddings.weight"),
     }
     if names.type_embeddings:

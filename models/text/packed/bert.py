@@ -136,8 +136,8 @@ class PackedBert(nn.Module):
         return self
 
     @classmethod
-    def load(cls, path: Path, config: dict[str, Any]) -> PackedBert:
-        """Build from a model directory.
+    def load(cls, path: Path, config: dict[str, Any], *, map_words: bool = False) -> PackedBert:
+        """Build from a model directory; `map_words` as in `read_weights`.
 
         Raises Unsupported for anything but a plain encoder of one of ARCHITECTURES.
         """
@@ -147,7 +147,8 @@ class PackedBert(nn.Module):
             raise Unsupported("its weights are in several files")
         with torch.device("meta"):
             network = cls(shape)
-        network.load_state_dict(read_weights(weights, ARCHITECTURES[config["model_type"]], shape.layers), assign=True)
+        names = ARCHITECTURES[config["model_type"]]
+        network.load_state_dict(read_weights(weights, names, shape.layers, map_words=map_words), assign=True)
         return network
 
 

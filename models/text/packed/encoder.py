@@ -56,7 +56,7 @@ class PackedEncoder:
     def __init__(self, source: ModelSource, placement: Placement) -> None:
         with source.loading("a BERT-like encoder"):
             pipeline = read_pipeline(source.path)
-            network = PackedBert.load(source.path, pipeline.config)
+            network = PackedBert.load(source.path, pipeline.config, map_words=source.immutable)
             tokenizer = _load_tokenizer(source.path / "tokenizer.json")
         self._placement = placement
         self._pooling = pipeline.pooling

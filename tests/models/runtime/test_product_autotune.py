@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -81,6 +82,23 @@ def test_products_are_autotuned_with_what_this_machine_has() -> None:
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), before), "what is trained afterwards would depend on a kept result"
     assert torch.backends.quantized.engine == engine
+
+
+def test_the_memory_of_products_is_returned_once_they_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, returned = list[weakref.ref[torch.Tensor]](), list[bool]()
+    prepare = product_autotune._prepare
+
+    def record() -> object:
+        ways = prepare()
+        weights.extend(weakref.ref(product.keywords["weight"]) for product in ways["mkl"])  # type: ignore[attr-defined]
+        return ways
+
+    monkeypatch.setattr(product_autotune, "_prepare", record)
+    monkeypatch.setattr(
+        product_autotune, "return_freed_memory", lambda: returned.extend(weight() is None for weight in weights)
+    )
+    autotune_products.__wrapped__()
+    assert returned == [True] * 4
 
 
 def test_a_way_that_pytorch_refuses_loses(monkeypatch: pytest.MonkeyPatch) -> None:

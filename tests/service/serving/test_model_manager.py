@@ -268,37 +268,6 @@ def test_batches_of_images_are_larger_on_a_cpu(device: str, task: Task, settings
         assert manager.engines.limits(metadata).max_tokens == tokens
 
 
-def test_a_model_is_warm_before_it_is_in_service() -> None:
-    in_service: list[list[str]] = []
-
-    with empty_manager() as manager:
-        manager.add(
-            FakeModel(
-                "cold", max_tokens=64, fault=lambda batch: in_service.append([one.label for one in manager.all()])
-            )
-        )
-        assert in_service == [[], [], []]
-        assert [one.label for one in manager.all()] == ["cold:0"]
-
-
-@pytest.mark.parametrize(("max_tokens", "lengths"), [(64, [10, 18, 64]), (12, [10, 12, 12])])
-def test_the_warm_up_runs_common_shapes_within_the_models_length(max_tokens: int, lengths: list[int]) -> None:
-    model = FakeModel(max_tokens=max_tokens)
-    with manager_of(model):
-        shapes = [(len(batch), {item.count for item in batch}) for batch in model.batches]
-    assert shapes == [(1, {lengths[0]}), (8, {lengths[1]}), (4, {lengths[2]})]
-
-
-def test_a_model_that_fails_to_warm_up_is_not_in_service() -> None:
-    def fail(batch: Sequence[Tokens]) -> None:
-        raise ModelSourceError("broken")
-
-    with empty_manager() as manager:
-        with pytest.raises(ModelSourceError, match="broken"):
-            manager.add(FakeModel(fault=fail))
-        assert list(manager.all()) == []
-
-
 def test_open_loads_the_models_of_the_settings_and_is_then_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr("service.serving.model_opener.locate", "located {}".format)
@@ -432,7 +401,7 @@ def test_the_metrics_tell_of_a_model_in_service() -> None:
 def test_the_memory_gauge_keeps_no_model_alive() -> None:
     metrics, model = Metrics(), FakeModel()
     factory = EngineFactory(Settings.read({}), metrics, lambda error: None)
-    engine, seen = factory.start_text(model, alone=True), weakref.ref(model)
+    engine, seen = factory.start_text(model), weakref.ref(model)
     engine.close()
     del model, engine
     wait_until(lambda: (gc.collect(), seen())[1] is None)

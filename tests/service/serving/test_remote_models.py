@@ -70,7 +70,7 @@ class FakeOpener:
         """Nothing waits."""
 
     def _start(self, model: FakeModel) -> OpenedText:
-        return cast(TextModel, model), self.engines.start_text(cast(TextModel, model), alone=True)
+        return cast(TextModel, model), self.engines.start_text(cast(TextModel, model))
 
 
 class FakeProcess:

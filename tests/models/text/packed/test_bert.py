@@ -377,6 +377,20 @@ def test_weights_in_several_files_are_left_to_the_general_path(tmp_path: Path) -
         network(path)
 
 
+@pytest.mark.parametrize("immutable", [False, True])
+def test_word_embeddings_stay_in_files_that_nothing_writes_into(tmp_path: Path, immutable: bool) -> None:
+    source = replace(locate(str(tiny_models.encoder(tmp_path / "model"))), immutable=immutable)
+    encoder = PackedEncoder(source, CPU32)
+    before = encoder.forward(texts([3, 20], 0, 30))
+    file = source.path / "model.safetensors"
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
+        stream.write(bytes(size))
+    words = encoder._network.word_embeddings.weight
+    assert bool((words == 0).all()) is immutable
+    assert bool((encoder.forward(texts([3, 20], 0, 30)) == before).all()) is not immutable
+
+
 def run(one: PackedBert) -> Tensor:
     with torch.inference_mode():
         return one(layout(3, 5))  # type: ignore[no-any-return]
