@@ -36,9 +36,9 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.fixture
-def app(make_app: MakeApp, paths: dict[str, Path]) -> FastAPI:
-    made = make_app(FakeModel())
+@pytest.fixture(scope="module")
+def app(make_shared_app: MakeApp, paths: dict[str, Path]) -> FastAPI:
+    made = make_shared_app(FakeModel())
     for name, path in paths.items():
         model = load_images(locate(f"{name}={path}"), place("cpu", "float32"))
         assert model is not None
