@@ -183,7 +183,7 @@ def test_postgresql_goes_away_under_a_running_job(
 @BOTH_DATABASES
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.long)])
 def test_kills_at_random_points_lose_nothing(harness: JobHarness, kills: int) -> None:
     """Each kill hits a training process or its worker while it trains, so that every one interrupts an attempt."""
     dice = random.Random(kills)
