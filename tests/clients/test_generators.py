@@ -81,7 +81,10 @@ def node() -> Path:
 
 
 class Kept:
-    """What generators and compilers make of a document. It is made again where that or this file has changed."""
+    """What generators and compilers make of a document, and that it is valid.
+
+    It is made again where the document or this file has changed.
+    """
 
     def __init__(self, document: Path) -> None:
         made_of = (document, Path(__file__), GENERATORS, NODE_GENERATORS)
@@ -125,8 +128,11 @@ def own_vectors(url: str) -> list[list[float]]:
     return [item["embedding"] for item in data]
 
 
-def test_the_document_is_valid(document: Path, python: Path, tmp_path: Path) -> None:
-    assert "OK" in run(python.with_name("openapi-spec-validator"), document, cwd=tmp_path)
+def test_the_document_is_valid(made: Kept, document: Path, python: Path) -> None:
+    def validate(directory: Path) -> None:
+        assert "OK" in run(python.with_name("openapi-spec-validator"), document, cwd=directory)
+
+    made.once("valid", validate)
 
 
 def test_openapi_python_client_makes_calls(made: Kept, document: Path, python: Path, url: str) -> None:

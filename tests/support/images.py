@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,7 @@ def _bmp_of_runs(runs: bytes) -> bytes:
     return b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start) + header + bytes(1024) + runs
 
 
+@cache
 def hostile() -> dict[str, bytes]:
     """Files that must be refused, by name."""
     jpeg = encoded(picture(200, 150), "JPEG")

@@ -13,6 +13,7 @@ from models.text.detectors.detector import CalibratedTextDetector
 
 # Smaller classes do not contribute to the covariance.
 _MIN_FOR_COVARIANCE = 2
+_LEAST_VARIANCE = 1e-12
 _FOLDS = 10
 
 
@@ -65,8 +66,9 @@ def _spread(items: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
     means = sums / counts[:, None]
     counted = counts[index] >= _MIN_FOR_COVARIANCE
     residuals = (items - means[index])[counted] if bool(counted.any()) else items - items.mean(dim=0)
-    values, vectors = torch.linalg.eigh(shrunk_covariance(residuals))
-    return means, vectors / values.clamp(min=1e-12).sqrt()
+    identity = torch.eye(items.shape[1], dtype=items.dtype, device=items.device)
+    factor = torch.linalg.cholesky(shrunk_covariance(residuals) + _LEAST_VARIANCE * identity)
+    return means, torch.linalg.solve_triangular(factor.mT, identity, upper=True)
 
 
 def _mahalanobis(x: Tensor, means: Tensor, whitening: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ def test_the_service_does_as_its_document_says(
     operation = document[path][method]
     document.app = operation.app = application
 
-    @settings(_ROUNDS, max_examples=size.of(6, 120), derandomize=not size.full)
+    @settings(_ROUNDS, max_examples=size.of(3, 120), derandomize=not size.full)
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Case[Any]) -> None:
         nonlocal cases

@@ -272,7 +272,7 @@ def test_a_batch_takes_no_item_more_once_it_has_its_share() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_two_threads_get_from_one_network_what_one_gets(dtype: DtypeName) -> None:
     encoder = PackedEncoder(locate(DEFAULT_MODEL), place("cpu", dtype))
-    batches = [encoder.text.encode([f"text {number} " * (1 + number % 7)] * (1 + number % 3)) for number in range(24)]
+    batches = [encoder.text.encode([f"text {number} " * (1 + number % 7)] * (1 + number % 3)) for number in range(8)]
     alone = [encoder.forward(batch) for batch in batches]
     beside: dict[int, NDArray[np.float32]] = {}
 
@@ -316,7 +316,7 @@ def test_a_network_pauses_for_the_thread_that_runs_it() -> None:
 def test_the_service_computes_with_as_many_runners_as_it_is_told() -> None:
     before = torch.get_num_threads()
     manager = ModelManager(Settings(runners=2, threads=2, device="cpu", dtype="float32", cache_mb=0), Metrics())
-    texts = [[f"request {number} " * (1 + place % 40) for place in range(24)] for number in range(6)]
+    texts = [[f"request {number} " * (1 + 3 * place) for place in range(5)] for number in range(4)]
 
     async def ask() -> list[NDArray[np.float32]]:
         served = manager.find_for("embedding", None)

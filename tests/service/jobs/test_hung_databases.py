@@ -24,7 +24,7 @@ from service.jobs.store import JobStore
 from service.jobs.tables import schema_version
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
-from tests.support.databases import Postgres, postgres
+from tests.support.databases import Postgres
 from tests.support.jobs import JobHarness, workers
 from tests.support.server import wait_until
 
@@ -56,13 +56,6 @@ def locked_by_another_process(database: Path) -> Iterator[None]:
         finally:
             process.stdin.close()
             process.wait(30)
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
-    """A server of this test's own, which it may freeze."""
-    with postgres() as server:
-        yield server
 
 
 @asynccontextmanager
@@ -122,10 +115,9 @@ async def all_unavailable(client: httpx.AsyncClient, file: str, job: str, *, rea
     waiting = [asyncio.ensure_future(write_all(client, file, job)) for _ in range(times)]
     if reads_too:
         waiting += [asyncio.ensure_future(read_all(client, file, job)) for _ in range(times)]
-    await asyncio.sleep(0.2)
     while not all(one.done() for one in waiting):
+        await asyncio.sleep(0.5)
         await others_answer(client)
-        await asyncio.sleep(0.2)
     answers = [answer for one in waiting for answer in one.result()]
     for answer in answers:
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable"), answer.request.url
@@ -167,10 +159,10 @@ def test_a_sqlite_file_that_is_locked_from_the_start(make_app: MakeApp, tmp_path
     asyncio.run(check())
 
 
-def test_a_postgresql_that_is_frozen(make_app: MakeApp, own_postgres: Postgres) -> None:
+def test_a_postgresql_that_is_frozen(make_app: MakeApp, postgresql: Postgres) -> None:
     async def check() -> None:
-        async with client_of(make_app(FakeModel(), database_url=own_postgres.new_database())) as client:
-            await hangs_and_comes_back(client, own_postgres.frozen, reads_too=True)
+        async with client_of(make_app(FakeModel(), database_url=postgresql.new_database())) as client:
+            await hangs_and_comes_back(client, postgresql.frozen, reads_too=True)
 
     asyncio.run(check())
 
@@ -184,10 +176,10 @@ def test_a_server_that_takes_connections_and_never_answers(make_app: MakeApp) ->
         asyncio.run(check(silent.getsockname()[1]))
 
 
-def test_a_thread_is_free_again_though_the_server_stays_frozen(tmp_path: Path, own_postgres: Postgres) -> None:
-    with closing(Database(own_postgres.new_database(), tmp_path, 1.0)) as database:
+def test_a_thread_is_free_again_though_the_server_stays_frozen(tmp_path: Path, postgresql: Postgres) -> None:
+    with closing(Database(postgresql.new_database(), tmp_path, 1.0)) as database:
         database.migrate()
-        with own_postgres.frozen():
+        with postgresql.frozen():
             for _ in range(2):  # once with a connection from before, once with a new one
                 began = time.monotonic()
                 with pytest.raises(Unavailable), database.read():
@@ -197,8 +189,8 @@ def test_a_thread_is_free_again_though_the_server_stays_frozen(tmp_path: Path, o
             assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
 
 
-def test_a_row_that_another_session_locks_is_given_up_by_the_server(tmp_path: Path, own_postgres: Postgres) -> None:
-    url = own_postgres.new_database()
+def test_a_row_that_another_session_locks_is_given_up_by_the_server(tmp_path: Path, postgresql: Postgres) -> None:
+    url = postgresql.new_database()
     with closing(Database(url, tmp_path, 4.0)) as holder, closing(Database(url, tmp_path, 1.0)) as waiting:
         holder.migrate()
         lock = sa.select(schema_version.c.version).with_for_update()
@@ -227,12 +219,12 @@ def freezing_after_commit(monkeypatch: pytest.MonkeyPatch, freeze: Callable[[], 
 
 
 def test_a_job_that_is_stored_is_answered_whatever_the_database_does_next(
-    make_app: MakeApp, own_postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    make_app: MakeApp, postgresql: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def check() -> None:
-        async with client_of(make_app(FakeModel(), database_url=own_postgres.new_database())) as client:
+        async with client_of(make_app(FakeModel(), database_url=postgresql.new_database())) as client:
             file = (await upload(client)).json()["id"]
-            frozen = own_postgres.frozen()
+            frozen = postgresql.frozen()
             monkeypatch.setattr(JobStore, "_add_event", freezing_after_commit(monkeypatch, frozen.__enter__))
             began = time.monotonic()
             answer = await create(client, file)
@@ -247,16 +239,16 @@ def test_a_job_that_is_stored_is_answered_whatever_the_database_does_next(
 
 @pytest.mark.parametrize("how", ["frozen", "locked"])
 def test_a_worker_outlives_a_database_that_hangs_longer_than_its_lease(
-    tmp_path: Path, own_postgres: Postgres, how: str
+    tmp_path: Path, postgresql: Postgres, how: str
 ) -> None:
-    url = own_postgres.new_database() if how == "frozen" else ""
+    url = postgresql.new_database() if how == "frozen" else ""
     with closing(JobHarness(tmp_path, url)) as harness, workers(harness) as (worker,):
-        job = harness.submit(steps=120, step_s=0.1)
-        harness.until_step(job, 5)
-        hang = own_postgres.frozen() if how == "frozen" else locked_by_another_process(tmp_path / "sonde.sqlite")
+        job = harness.submit(steps=60, step_s=0.2)
+        harness.until_step(job, 3)
+        hang = postgresql.frozen() if how == "frozen" else locked_by_another_process(tmp_path / "sonde.sqlite")
         with hang:  # a call that hangs is given up after 6 s at most, and the lease of 2 s is over by then
             wait_until(lambda: stands_for_a_second(harness, job), 15)
-            assert len(harness.trace(job)) < 120, "without a lease it stops training"
+            assert len(harness.trace(job)) < 60, "without a lease it stops training"
         assert worker.running
         assert harness.until(job).status == "succeeded"
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from models.registry.registry import Registry
-from models.source import DEFAULT_MODEL
 from service.auth import Keyring
 from service.jobs.held_out_binding import bind, find_upload
 from tests.models.training.test_run import Row, labelled
+from tests.support import tiny_models
 from tests.support.jobs import JobHarness
 from tests.support.processes import sonde_worker
 
@@ -25,12 +25,13 @@ _SWAPPED = {"fruit": "steel", "steel": "river", "river": "fruit"}
 
 
 class Home:
-    """A home with keys, jobs on the shipped encoder, and a worker."""
+    """A home with keys, jobs on a tiny encoder, and a worker."""
 
     def __init__(self, home: Path) -> None:
         self.harness = JobHarness(home, lease_s=15.0)
         self.registry = Registry(home / "models")
         self.keyring = Keyring(home / "keys.json")
+        self.encoder = tiny_models.encoder(home / "tiny", normalize=True)
 
     def upload(self, rows: list[Row]) -> str:
         return self.harness.upload("".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -38,7 +39,7 @@ class Home:
     def run(self, owner: str, rows: list[Row], judges: list[Row]) -> dict[str, Any]:
         new = replace(
             self.harness.new("support", mode="frozen"),
-            base_spec=DEFAULT_MODEL,
+            base_spec=f"tiny={self.encoder}",
             training_file=self.upload(rows),
             validation_file=self.upload(judges),
             owner=owner,

@@ -141,9 +141,9 @@ def test_a_worker_frozen_while_it_publishes_holds_no_name_and_writes_nothing(har
 @BOTH_DATABASES
 def test_two_workers_run_every_job_once(harness: JobHarness) -> None:
     with workers(harness, 2, LONG_LEASE):
-        ids = [harness.submit(steps=3, step_s=0.01) for _ in range(12)]
+        ids = [harness.submit(steps=3, step_s=0.01) for _ in range(6)]
         done = [harness.until(job, timeout_s=60) for job in ids]
-    assert [(job.status, job.attempt) for job in done] == [("succeeded", 1)] * 12
+    assert [(job.status, job.attempt) for job in done] == [("succeeded", 1)] * 6
     assert all([step for _, step, _ in harness.trace(job)] == [1, 2, 3] for job in ids)
 
 
@@ -160,10 +160,11 @@ def test_a_job_whose_caller_got_no_answer_runs(shared: JobHarness) -> None:
 def test_postgresql_goes_away_under_a_running_job(
     postgresql: Postgres, tmp_path: Path, mode: str, away_s: float
 ) -> None:
+    flags = [LONG_LEASE] if mode == "fast" else []
     with contextlib.closing(JobHarness(tmp_path, postgresql.new_database())) as harness:
-        with workers(harness) as running:
-            job = harness.submit(steps=100, checkpoint_every=5, step_s=0.05)
-            harness.until_step(job, 12)
+        with workers(harness, 1, *flags) as running:
+            job = harness.submit(steps=50, checkpoint_every=3, step_s=0.1)
+            harness.until_step(job, 6)
             with postgresql.outage(mode):
                 time.sleep(away_s)
             done = harness.until(job)
@@ -172,17 +173,17 @@ def test_postgresql_goes_away_under_a_running_job(
         assert (done.status, done.attempt) == ("succeeded", 1 if away_s < 2 else 2), harness.messages(job)
         assert (harness.promotions(job), harness.versions(job)) == (1, 1)
         second = [step for attempt, step, _ in harness.trace(job) if attempt == 2]
-        assert not second or second[0] > 12
+        assert not second or second[0] > 6
         if done.attempt == 1:
             assert [
                 event.data["step"] for event in harness.store.events(job, None, 1000)[0][::-1] if event.data
-            ] == list(range(1, 101))
+            ] == list(range(1, 51))
 
 
 @BOTH_DATABASES
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.long)])
 def test_kills_at_random_points_lose_nothing(harness: JobHarness, kills: int) -> None:
     """Each kill hits a training process or its worker while it trains, so that every one interrupts an attempt."""
     dice = random.Random(kills)
@@ -192,7 +193,7 @@ def test_kills_at_random_points_lose_nothing(harness: JobHarness, kills: int) ->
         return [pid for trace in last for _, _, pid in trace if exists(pid)]
 
     with workers(harness, 2, "job_attempts=1000") as running:
-        ids = [harness.submit(f"killed-{n}", steps=300, checkpoint_every=5, step_s=0.02) for n in range(kills // 3 + 1)]
+        ids = [harness.submit(f"killed-{n}", steps=100, checkpoint_every=5, step_s=0.06) for n in range(kills // 3 + 1)]
         for _ in range(kills):
             wait_until(lambda: bool(training()), 60)
             time.sleep(dice.uniform(0.0, 0.5))

@@ -85,8 +85,11 @@ def publish(registry: Registry, name: str, directory: Path, **changes: Any) -> i
 
 @pytest.fixture
 def app(make_app: MakeApp, base: ImageModel, jobs: dict[str, Path]) -> FastAPI:
-    """An application with the base, the classifier and the detector in service."""
-    app = make_app()
+    return put_in_service(make_app(), base, jobs)
+
+
+def put_in_service(app: FastAPI, base: ImageModel, jobs: dict[str, Path]) -> FastAPI:
+    """The application with the base, the classifier and the detector."""
     manager: ModelManager = app.state.manager
     manager.add_images(base)
     for name, directory in jobs.items():
@@ -260,9 +263,12 @@ def test_the_workers_check_reproduces_golden_images(jobs: dict[str, Path], encod
     assert "version" in str(_check(path, f"tiny={other}", "cpu", "float32", tmp_path / "races.json"))
 
 
-@pytest.fixture
-def trainer(app: FastAPI, tmp_path: Path) -> Iterator[TestClient]:
-    """A client of the application with models of other kinds, too, that takes jobs."""
+@pytest.fixture(scope="module")
+def trainer(
+    make_shared_app: MakeApp, base: ImageModel, jobs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
+    """A client of an application with models of other kinds, too, that takes jobs."""
+    app, tmp_path = put_in_service(make_shared_app(), base, jobs), tmp_path_factory.mktemp("trainer")
     for made, name in ((image_classifier, "vit"), (text_image_encoder, "clip")):
         model = load_images(locate(f"{name}={made(tmp_path / name)}"), place("cpu", "float32"))
         assert model is not None

@@ -35,9 +35,10 @@ def test_everybody_can_read_and_reach_everything(console: Open, axe: str) -> Non
         page.get_by_role("heading", level=1).wait_for()
         page.get_by_text("Loading …").wait_for(state="detached")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            assert [one for one in run_axe(page, axe) if one["impact"] in {"serious", "critical"}] == [], (path, scheme)
+        assert run_axe(page, axe) == [], path
+        page.emulate_media(color_scheme="dark")
+        assert run_axe(page, axe, "cat.color") == [], path
+        page.emulate_media(color_scheme="light")
 
 
 def test_the_keyboard_alone_reaches_the_pages_and_the_tabs(console: Open) -> None:

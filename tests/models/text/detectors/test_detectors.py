@@ -142,6 +142,15 @@ def test_a_step_counts_for_less_where_normal_items_are_spread_wide() -> None:
     assert scores[0] > 3 * scores[1]
 
 
+def test_the_score_is_the_distance_by_the_shrunk_covariance() -> None:
+    generator = torch.Generator().manual_seed(5)
+    mixed = torch.randn(60, 8, generator=generator) @ torch.randn(8, 8, generator=generator)
+    x = torch.nn.functional.normalize(mixed, dim=1).double()
+    away = x - x.mean(dim=0)
+    expected = (away @ torch.linalg.inv(shrunk_covariance(away)) * away).sum(dim=1).sqrt()
+    assert torch.allclose(MahalanobisDetector().fit(x)(x).double(), expected, rtol=1e-3)
+
+
 def test_with_classes_what_lies_between_them_is_strange() -> None:
     generator = torch.Generator().manual_seed(9)
     labels = torch.arange(400) % 2

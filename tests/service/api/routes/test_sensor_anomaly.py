@@ -76,7 +76,7 @@ def test_what_jobs_train_streams_as_it_scores_at_once(make_app: MakeApp, detecto
     app = make_app(FakeModel())
     put_in_service(app.state.manager, trained(detector))
     client = TestClient(app)
-    series = [[a + 4 * (120 <= at < 140), b] for at, (a, b) in enumerate(rows(200))]
+    series = [[a + 4 * (80 <= at < 100), b] for at, (a, b) in enumerate(rows(110))]
     whole = score(client, model=PUMP, series=series, contributions=True)
     pieces, state = list[Any](), None
     for at in [0, *range(60, len(series), size)]:
@@ -86,7 +86,7 @@ def test_what_jobs_train_streams_as_it_scores_at_once(make_app: MakeApp, detecto
     for of in ("score", "p_value"):
         assert [row[of] for row in pieces] == pytest.approx([row[of] for row in whole["data"]], rel=1e-6)
     assert [row["is_anomaly"] for row in pieces] == [row["is_anomaly"] for row in whole["data"]]
-    assert any(row["is_anomaly"] for row in pieces[120:140])
+    assert any(row["is_anomaly"] for row in pieces[80:100])
     assert [row["contributions"] for row in pieces] == [
         {column: pytest.approx(share, abs=1e-5) for column, share in row["contributions"].items()}
         for row in whole["data"]
