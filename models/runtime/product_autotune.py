@@ -134,7 +134,7 @@ class ProductAutotune:
 
 @cache
 def autotune_products() -> ProductAutotune:
-    """The times of this machine: kept, or measured in some 0.3 s.
+    """The times of this machine: kept, or measured in some 0.5 s.
 
     A way that PyTorch refuses here has infinite times. All ways have them where autotuning fails: PyTorch's own float32
     product is then used for everything.

@@ -78,6 +78,11 @@ def test_an_archive_of_another_kind_is_named(tmp_path: Path, read: Callable[...,
         read(tmp_path / "x.zip")
 
 
+def test_a_workbook_is_not_named_as_the_archive_that_it_is(tmp_path: Path, read: Callable[..., TextRows]) -> None:
+    with pytest.raises(TrainingDataError, match="a ZIP archive, JSONL or Parquet of images, got xlsx"):
+        read(archive(tmp_path / "x.xlsx", {"xl/workbook.xml": b"<workbook/>"}))
+
+
 def test_jsonl_has_data_uris_or_base64(tmp_path: Path, read: Callable[..., TextRows]) -> None:
     plain, path = b64encode(RED).decode(), tmp_path / "x.jsonl"
     rows = [{"image": f"data:image/png;base64,{plain}", "label": "red"}, {"image": plain, "label": 1}]
