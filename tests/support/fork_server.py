@@ -40,8 +40,10 @@ _FORKED = {
     "service.cli",
     "service.jobs.golden_check",
     "service.jobs.held_out_check",
+    "service.processes.fork_server",
     "service.processes.parent_death",
     "tests.support.failing_trainer",
+    "tests.support.numbered_server",
     "tests.support.on_terminal",
     "tests.support.program_fuzzer",
     "tests.support.worker_process",
@@ -64,7 +66,7 @@ _LIBRARIES = (
 )
 _MAX_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 16
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Program:
     umask: int
     new_session: bool
     targets: list[int]
+
+    @property
+    def name(self) -> str:
+        """The command of `sonde`, or the module."""
+        return self.words[self.words.index("service.cli") + 1] if "service.cli" in self.words else self.words[1]
 
     @property
     def starts_programs(self) -> bool:
@@ -188,12 +195,13 @@ def _umask() -> int:
 @contextmanager
 def _adopting_orphans() -> Iterator[None]:
     """Become the parent of descendants whose parent ends: the process that forks ends the one between."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc, before = ctypes.CDLL(None, use_errno=True), ctypes.c_int()
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before))
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield
     finally:
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, before.value)
 
 
 def main() -> None:
@@ -267,6 +275,7 @@ def _run(program: Program, descriptors: Sequence[int], interrupt: Any) -> NoRetu
     """Be the program, and before that fork the process that forks for it."""
     if program.new_session:
         os.setsid()
+    Path("/proc/self/comm").write_text(program.name[:15])
     _place(descriptors, program.targets)
     if program.starts_programs:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

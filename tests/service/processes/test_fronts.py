@@ -16,7 +16,7 @@ from tests.support.jobs import exists
 from tests.support.processes import children, embed, require_clean_stop, servers, sonde_up
 from tests.support.server import Served, free_port, metric, serving, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.usefixtures("executed_programs")]
+pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 MODEL = "all-MiniLM-L6-v2"
 FLAGS = ("--fronts", "2", "--metrics-port")
@@ -96,6 +96,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.mark.usefixtures("executed_program")  # as in production, all of them
 def test_no_process_and_no_socket_file_is_left_when_the_parent_is_killed(tmp_path: Path, places: Path) -> None:
     segments = set(Path("/dev/shm").iterdir())  # where shared memory would be
     with sonde_up(tmp_path, "--fronts", "2") as (process, url):
