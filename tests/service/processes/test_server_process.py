@@ -16,14 +16,16 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support import tiny_models
 from tests.support.jobs import exists
 from tests.support.processes import children, embed, require_clean_stop, servers, sonde_up
+from tests.support.programs import PROGRAM
 from tests.support.server import Served, free_port, metric, serving, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 MODEL = "all-MiniLM-L6-v2"
-FLAGS = ("--workers", "2", "--cache-mb", "0")
+FLAGS = ("--workers", "2", "--cache-mb", "0", "--metrics-port")
 
 
 def lines(served: Served) -> list[dict[str, Any]]:
@@ -38,8 +40,10 @@ def series(client: httpx.Client, name: str) -> float:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Two processes that serve. The last test ends them."""
-    with serving(tmp_path_factory.mktemp("pair"), *FLAGS, "--metrics-port", str(free_port())) as served:
+    """Two processes that serve a tiny model. The last test ends them."""
+    model = tiny_models.encoder(tmp_path_factory.mktemp("tiny") / "model")
+    flags = (*FLAGS, str(free_port()), "--model", f"{MODEL}={model}")
+    with serving(tmp_path_factory.mktemp("pair"), *flags) as served:
         yield served
 
 
@@ -87,7 +91,7 @@ def test_sigterm_answers_those_inside_of_all(pair: Served) -> None:
 
 
 def test_up_passes_it_on_and_nothing_is_left_when_all_is_killed(tmp_path: Path) -> None:
-    with sonde_up(tmp_path, "--workers", "2") as (process, url):
+    with sonde_up(tmp_path, "--workers", "2", *PROGRAM) as (process, url):
         assert httpx.get(f"{url}/health/ready").status_code == 200
         all_of_them = [pid for child in children(process.pid) for pid in (child, *children(child))]
         assert len(all_of_them) >= 4

@@ -18,6 +18,7 @@ from service.errors import ConfigError, Unavailable
 from service.processes.up import up
 from tests.support.jobs import JobHarness, exists
 from tests.support.processes import children, sonde_up
+from tests.support.programs import PROGRAM
 from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -37,7 +38,7 @@ def worker_of(harness: JobHarness) -> frozenset[str]:
 
 def test_both_run_a_dead_worker_is_started_again_and_both_end(tmp_path: Path) -> None:
     harness = JobHarness(tmp_path)
-    with sonde_up(tmp_path) as (process, url):
+    with sonde_up(tmp_path, *PROGRAM) as (process, url):
         wait_until(lambda: len(worker_of(harness)) == 1, 30)
         first, before = commands(process.pid), worker_of(harness)
         os.kill(first["worker"], signal.SIGKILL)
@@ -54,7 +55,7 @@ def test_both_run_a_dead_worker_is_started_again_and_both_end(tmp_path: Path) ->
 
 def test_a_first_start_logs_no_migration_and_when_serve_ends_so_does_the_worker(tmp_path: Path) -> None:
     log = tmp_path / "up.log"
-    with sonde_up(tmp_path) as (process, _):
+    with sonde_up(tmp_path, *PROGRAM) as (process, _):
         wait_until(lambda: "worker ready" in log.read_text(), 30)
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         assert [line for line in lines if line["logger"].partition(".")[0] not in {"sonde", "service", "models"}] == []
@@ -66,7 +67,7 @@ def test_a_first_start_logs_no_migration_and_when_serve_ends_so_does_the_worker(
 
 
 def test_nothing_is_left_when_up_is_killed(tmp_path: Path) -> None:
-    with sonde_up(tmp_path) as (process, _):
+    with sonde_up(tmp_path, *PROGRAM) as (process, _):
         both = commands(process.pid)
         process.kill()
         wait_until(lambda: not any(exists(both[command]) for command in ("serve", "worker")), 40)
