@@ -220,6 +220,7 @@ def _import_all() -> None:
     PyTorch's finalizers take out of its tables what they hold, which takes 40 ms and reads most of the memory.
     """
     gc.disable()
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read at import, before which programs of ours set it
     for package in ("models", "service"):
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if not found.name.startswith(_NOT_IMPORTED):
