@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.campaign.conftest import Figure
+from tests.support import tiny_models
 from tests.support.processes import open_files
 from tests.support.server import serving, wait_until
 from tests.support.size import Size
@@ -33,7 +34,8 @@ MOST_LATENCY_S = 2.0
 def test_slow_and_idle_connections_hold_up_no_caller(tmp_path: Path, size: Size, figure: Figure) -> None:
     each = size.of(100, 500)
     _allow_files(4 * each + 200)
-    with serving(tmp_path, "--receive-timeout-s", str(RECEIVE_S)) as served, contextlib.ExitStack() as stack:
+    flags = ("--receive-timeout-s", str(RECEIVE_S), "--model", f"{MODEL}={tiny_models.encoder(tmp_path / 'model')}")
+    with serving(tmp_path, *flags) as served, contextlib.ExitStack() as stack:
         files = open_files(served.process.pid)
         idle = [stack.enter_context(_connect(served.url)) for _ in range(each)]
         slow = [stack.enter_context(_connect(served.url)) for _ in range(each)]

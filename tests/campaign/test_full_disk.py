@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.campaign.conftest import Figure
+from tests.support import tiny_models
 from tests.support.server import Served, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(300)]
@@ -90,9 +91,11 @@ def _told(answers: dict[str, httpx.Response]) -> str:
 
 @contextmanager
 def serving_beside(tmp_path: Path, home: Path) -> Iterator[Served]:
-    """A server whose log is not on the small disk."""
+    """A server of a tiny model, whose log is not on the small disk."""
     (logs := tmp_path / "logs").mkdir(exist_ok=True)
-    with serving(logs, "--home", str(home)) as served:
+    if not (model := tmp_path / "model").exists():
+        tiny_models.encoder(model)
+    with serving(logs, "--home", str(home), "--model", f"{MODEL}={model}") as served:
         yield served
 
 

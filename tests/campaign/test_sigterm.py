@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.campaign.conftest import Figure
+from tests.support import tiny_models
 from tests.support.server import Served, serving, wait_until
 from tests.support.size import Size
 
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(0)]
 MODEL = "all-MiniLM-L6-v2"
 CLIENTS = 8
 BODY = json.dumps(
-    {"model": MODEL, "input": [f"text {number} of a request that is under way" for number in range(16)]}
+    {"model": MODEL, "input": [f"text {number} of a request that is under way" for number in range(64)]}
 ).encode()
 
 
@@ -56,9 +57,10 @@ class Client(threading.Thread):
 
 def test_no_request_is_lost(tmp_path: Path, size: Size, figure: Figure) -> None:
     rounds, counted = size.of(2, 20), Counter[str]()
+    model = tiny_models.encoder(tmp_path / "model")
     for number in range(rounds):
         (home := tmp_path / str(number)).mkdir()
-        with serving(home, "--cache-mb", "0") as served:
+        with serving(home, "--cache-mb", "0", "--model", f"{MODEL}={model}") as served:
             counted += _stop_under_load(served)
     lost = sum(counted.values()) - counted["200"]
     figure(f"{rounds} stops, {lost} of {sum(counted.values())} requests lost")

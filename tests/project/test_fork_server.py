@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support import fork_server
@@ -30,6 +31,13 @@ def test_a_fork_shares_huge_pages() -> None:
     if tuple(map(int, platform.release().split(".")[:2])) < (6, 1) or huge is None:
         pytest.skip("this kernel moves no memory into huge pages on request")
     assert int(huge[1]) > 0
+
+
+def test_clients_of_forks_share_the_certificates() -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("these tests run in the process that was started")
+    contexts = [httpx.HTTPTransport()._pool._ssl_context for _ in range(2)]
+    assert contexts[0] is contexts[1]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from examples.plant import simulate
 from examples.pump import COLUMNS, FAULT, START, Plant, live, pump, remounted, wait_for, write
 from service.cli import main as sonde
 from tests.support.processes import sonde_up
+from tests.support.programs import PROGRAM
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -27,7 +28,7 @@ FLOW = "ft:sensors:local:flow"
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    with sonde_up(tmp_path_factory.mktemp("up")) as (_, url):
+    with sonde_up(tmp_path_factory.mktemp("up"), *PROGRAM) as (_, url):
         yield Plant(url)
 
 

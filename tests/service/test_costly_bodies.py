@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from models.registry.registry import Registry
+from tests.support import tiny_models
 from tests.support.costly_bodies import CostlyBody, costly_bodies
 from tests.support.loop_watch import Cost, LoopWatch
 from tests.support.sensors import LOAD, RECORDS, publish_detector, publish_forecaster
@@ -17,7 +18,8 @@ from tests.support.server import Served, serving
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 MAX_HELD_S = 0.25
 MODELS = {"": "all-MiniLM-L6-v2", "/v1/anomaly/score": RECORDS, "/v1/forecast": LOAD}
-ROUTES = ("/v1/embeddings", "/v1/anomaly/score")
+TEXTS = "/v1/embeddings"
+READINGS = "/v1/anomaly/score"  # of its bodies, those of readings; the others are read as those of texts are
 ALIKE = "/v1/forecast"  # reads its body as /v1/anomaly/score does
 OTHER_ROUTES = (
     *("/v1/classify", "/v1/rerank", "/v2/rerank", "/embed", "/predict", "/rerank", "/similarity", "/tokenize"),
@@ -37,7 +39,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     registry = Registry(home / "models")
     publish_detector(registry, home / "detector")
     publish_forecaster(registry, home / "forecaster")
-    with serving(home, "--default-timeout-s", "5", "--threads", "1") as served:
+    model = ("--model", f"{MODELS['']}={tiny_models.encoder(home / 'tiny')}")
+    with serving(home, "--default-timeout-s", "5", "--threads", "1", *model) as served:
         yield served
 
 
@@ -55,14 +58,28 @@ def watch(served: Served) -> LoopWatch:
 
 
 def test_every_route_that_reads_json_is_here(document: dict[str, Any]) -> None:
-    assert set(_routes(document)) == {*ROUTES, ALIKE, *OTHER_ROUTES}
+    assert set(_routes(document)) == {TEXTS, READINGS, ALIKE, *OTHER_ROUTES}
 
 
-@pytest.mark.parametrize(
-    "path", [*ROUTES, *(pytest.param(path, marks=pytest.mark.long) for path in (ALIKE, *OTHER_ROUTES))]
-)
+def test_no_body_of_texts_makes_the_service_silent_or_large(document: dict[str, Any], watch: LoopWatch) -> None:
+    _require_harmless(watch, _bodies(document, TEXTS))
+
+
+def test_no_body_of_readings_makes_the_service_silent_or_large(document: dict[str, Any], watch: LoopWatch) -> None:
+    _require_harmless(watch, (body for body in _bodies(document, READINGS) if ": " in body.kind))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", [READINGS, ALIKE, *OTHER_ROUTES])
 def test_no_body_makes_the_service_silent_or_large(document: dict[str, Any], watch: LoopWatch, path: str) -> None:
-    bodies = costly_bodies({**document, "paths": {path: document["paths"][path]}}, MODELS)
+    _require_harmless(watch, _bodies(document, path))
+
+
+def _bodies(document: dict[str, Any], path: str) -> Iterator[CostlyBody]:
+    return costly_bodies({**document, "paths": {path: document["paths"][path]}}, MODELS)
+
+
+def _require_harmless(watch: LoopWatch, bodies: Iterable[CostlyBody]) -> None:
     found = {body.kind: _measure_again(watch, body) for body in bodies}
     assert len(found) > 25
     assert not {kind: cost for kind, cost in found.items() if cost.held_s > MAX_HELD_S}

@@ -75,11 +75,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, metrics_por
 
 
 @pytest.fixture
-def brief(tmp_path: Path) -> Iterator[Served]:
-    """A service for tests that end it or lock it. The shipped model is ready sooner than a tiny one, which has to be
-    compared.
-    """
-    with serving(tmp_path, "--cache-mb", "0") as served:
+def brief(tmp_path: Path, tiny_model: Path) -> Iterator[Served]:
+    """A service with a tiny model, for tests that end it or lock it. Half a millisecond computes a long text."""
+    with serving(tmp_path, "--cache-mb", "0", "--model", f"{MODEL}={tiny_model}") as served:
         yield served
 
 
@@ -94,7 +92,7 @@ def test_the_ready_line_works_as_it_is(calm: Served) -> None:
 
 def test_sigterm_answers_those_inside_and_ends_with_0(brief: Served) -> None:
     with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(post, brief.url, input=[f"{number} {LONG}" for number in range(12)]) for _ in range(4)]
+        waiting = [pool.submit(post, brief.url, input=[f"{number} {LONG}" for number in range(150)]) for _ in range(4)]
         wait_until(lambda: metric(brief.url, "sonde_requests_in_flight") >= 4, 20)  # with the one that asks
         assert brief.stop() == 0
         assert [answer.result().status_code for answer in waiting] == [200] * 4
@@ -106,10 +104,11 @@ def test_sigterm_answers_those_inside_and_ends_with_0(brief: Served) -> None:
 
 
 @pytest.mark.usefixtures("executed_program")  # PyTorch can abort when the interpreter shuts down
-def test_the_database_of_jobs_is_closed_at_the_end(brief: Served) -> None:
-    assert httpx.get(f"{brief.url}/v1/fine_tuning/jobs", timeout=60).status_code == 200
-    [log] = brief.home.rglob("*-wal")  # SQLite removes it with the last connection
-    assert brief.stop() == 0
+def test_the_database_of_jobs_is_closed_at_the_end(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        assert httpx.get(f"{served.url}/v1/fine_tuning/jobs", timeout=60).status_code == 200
+        [log] = tmp_path.rglob("*-wal")  # SQLite removes it with the last connection
+        assert served.stop() == 0
     assert not log.exists()
 
 
@@ -127,7 +126,7 @@ def test_sigterm_while_the_model_is_loaded_ends_with_0(tmp_path: Path) -> None:
 def test_readiness_ends_with_sigterm_and_liveness_does_not(brief: Served) -> None:
     with ThreadPoolExecutor(4) as pool, httpx.Client(base_url=brief.url) as probe:
         assert probe.get("/health/ready").status_code == 200
-        waiting = [pool.submit(post, brief.url, input=[f"{number} {LONG}" for number in range(15)]) for _ in range(3)]
+        waiting = [pool.submit(post, brief.url, input=[f"{number} {LONG}" for number in range(250)]) for _ in range(3)]
         wait_until(lambda: metric(brief.url, "sonde_requests_in_flight") >= 4, 20)
         brief.process.terminate()
         wait_until(lambda: probe.get("/health/ready").status_code == 503)
@@ -160,9 +159,11 @@ HALF_A_BODY = (
 )
 
 
-def test_those_who_cannot_be_answered_in_time_are_told_so(tmp_path: Path) -> None:
-    with serving(tmp_path, "--cache-mb", "0", "--shutdown-s", "0.05") as served, ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(post, served.url, input=[f"{number} {LONG}" for number in range(200)]) for _ in range(3)]
+def test_those_who_cannot_be_answered_in_time_are_told_so(tmp_path: Path, tiny_model: Path) -> None:
+    flags = ("--cache-mb", "0", "--shutdown-s", "0.05", "--model", f"{MODEL}={tiny_model}")
+    with serving(tmp_path, *flags) as served, ThreadPoolExecutor(4) as pool:
+        texts = [f"{number} {LONG}" for number in range(2000)]
+        waiting = [pool.submit(post, served.url, input=texts) for _ in range(3)]
         wait_until(lambda: metric(served.url, "sonde_requests_in_flight") >= 4, 20)
         assert served.stop() == 0
         answers = [answer.result() for answer in waiting]
@@ -281,8 +282,9 @@ def test_a_deadline_ends_a_request_that_is_half_done(calm: Served) -> None:
     assert post(calm.url, input="others go on").status_code == 200
 
 
-def test_overload_is_refused_early_and_passes(tmp_path: Path) -> None:
-    with serving(tmp_path, "--cache-mb", "0", "--max-queued-items", "100") as served:
+def test_overload_is_refused_early_and_passes(tmp_path: Path, tiny_model: Path) -> None:
+    flags = ("--cache-mb", "0", "--max-queued-items", "100", "--model", f"{MODEL}={tiny_model}")
+    with serving(tmp_path, *flags) as served:
         with ThreadPoolExecutor(16) as pool:
             answers = list(
                 pool.map(

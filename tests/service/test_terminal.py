@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from service.auth import Keyring
+from tests.support.programs import PROGRAM
 from tests.support.server import metric, wait_until
 from tests.support.terminal import CTRL_C, Terminal
 
@@ -67,13 +68,9 @@ def test_with_keys_the_command_works_with_a_key_in_the_environment(tmp_path: Pat
 
 
 @pytest.mark.parametrize("command", [("up",), ("serve", "--workers", "2")])
-def test_several_processes_say_each_thing_once(
-    command: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_several_processes_say_each_thing_once(command: tuple[str, ...], tmp_path: Path) -> None:
     name, *flags = command
-    if name == "serve":  # its processes are forks already, whose parent it must be
-        request.getfixturevalue("executed_program")
-    with terminal(name, tmp_path, *flags) as (shown, url):
+    with terminal(name, tmp_path, *flags, *PROGRAM) as (shown, url):
         assert httpx.get(f"{url}/health/ready").status_code == 200
         shown.press(CTRL_C)
         assert shown.process.wait(60) == 0
@@ -84,7 +81,7 @@ def test_several_processes_say_each_thing_once(
 
 
 def test_a_second_ctrl_c_ends_a_busy_service_of_up_at_once(tmp_path: Path) -> None:
-    with terminal("up", tmp_path, "--shutdown-s", "50") as (shown, url):
+    with terminal("up", tmp_path, "--shutdown-s", "50", *PROGRAM) as (shown, url):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as slow:
             slow.sendall(HALF_A_BODY)

@@ -58,6 +58,7 @@ def _bodies(schema: dict[str, Any], model: str, max_bytes: int) -> Iterator[tupl
     room = max_bytes - 1024
     values = _values(room)
     names = [name for name, about in properties.items() if name not in _NAMES and _takes_much(about)] or ["input"]
+    names.sort(key=lambda name: name != "input")  # texts, before tensors
     for kind, value in values.items():
         yield kind, _body(schema, model, {names[0]: value})
     for name in [one for one in names if one in _READINGS]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import fcntl
+import functools
 import gc
 import importlib
 import json
@@ -40,8 +41,10 @@ _FORKED = {
     "service.cli",
     "service.jobs.golden_check",
     "service.jobs.held_out_check",
+    "service.processes.fork_server",
     "service.processes.parent_death",
     "tests.support.failing_trainer",
+    "tests.support.numbered_server",
     "tests.support.on_terminal",
     "tests.support.program_fuzzer",
     "tests.support.worker_process",
@@ -64,7 +67,7 @@ _LIBRARIES = (
 )
 _MAX_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 16
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class Program:
     umask: int
     new_session: bool
     targets: list[int]
+
+    @property
+    def name(self) -> str:
+        """The command of `sonde`, or the module."""
+        return self.words[self.words.index("service.cli") + 1] if "service.cli" in self.words else self.words[1]
 
     @property
     def starts_programs(self) -> bool:
@@ -188,12 +196,13 @@ def _umask() -> int:
 @contextmanager
 def _adopting_orphans() -> Iterator[None]:
     """Become the parent of descendants whose parent ends: the process that forks ends the one between."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc, before = ctypes.CDLL(None, use_errno=True), ctypes.c_int()
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before))
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield
     finally:
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, before.value)
 
 
 def main() -> None:
@@ -211,6 +220,7 @@ def _import_all() -> None:
     PyTorch's finalizers take out of its tables what they hold, which takes 40 ms and reads most of the memory.
     """
     gc.disable()
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read at import, before which programs of ours set it
     for package in ("models", "service"):
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if not found.name.startswith(_NOT_IMPORTED):
@@ -221,6 +231,7 @@ def _import_all() -> None:
     gc.enable()
     vars(weakref.finalize)["_registry"].clear()
     _autotune()
+    _share_certificates()
     _use_huge_pages()
 
 
@@ -228,6 +239,13 @@ def _autotune() -> None:
     """Measure for all forks what each would measure: 0.2 s of a service, 0.5 s of a training process."""
     importlib.import_module("models.runtime.product_autotune").autotune_products()
     importlib.import_module("models.training.tuning.step_autotune").autotune_steps()
+
+
+def _share_certificates() -> None:
+    """Read certificates once for all forks: each new client of httpx does, and each `httpx.get`, which takes 30 ms."""
+    transports = vars(importlib.import_module("httpx._transports.default"))
+    transports["create_ssl_context"] = functools.cache(transports["create_ssl_context"])
+    transports["create_ssl_context"](verify=True, cert=None, trust_env=True)
 
 
 def _use_huge_pages() -> None:
@@ -267,6 +285,7 @@ def _run(program: Program, descriptors: Sequence[int], interrupt: Any) -> NoRetu
     """Be the program, and before that fork the process that forks for it."""
     if program.new_session:
         os.setsid()
+    Path("/proc/self/comm").write_text(program.name[:15])
     _place(descriptors, program.targets)
     if program.starts_programs:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -335,7 +354,8 @@ def _run_words(words: Sequence[str]) -> None:
     _, module, *arguments = words
     sys.argv = [module, *arguments]
     sys.path[0] = str(Path.cwd())
-    sys.modules.pop(module, None)
+    for imported in (module, "service.cli"):  # which a process may run that it forks
+        sys.modules.pop(imported, None)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -17,7 +17,6 @@ def main() -> None:
     fcntl.ioctl(sys.stdin, termios.TIOCSCTTY, 0)
     # Ctrl-C counts, as in a terminal, also where these tests run in the background and inherit that it does not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.modules.pop("service.cli", None)  # a process that forks has imported it
     runpy.run_module("service.cli", run_name="__main__", alter_sys=True)
 
 

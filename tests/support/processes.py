@@ -57,8 +57,11 @@ def embed(client: httpx.Client, *texts: str) -> httpx.Response:
 
 
 def require_clean_stop(served: Served, processes: Iterable[int]) -> None:
-    """SIGTERM amid four requests answers them, ends all `processes` and leaves no traceback in the log."""
-    texts = [f"{number} where is what I ordered two weeks ago?" for number in range(200)]
+    """SIGTERM amid four requests answers them, ends all `processes` and leaves no traceback in the log.
+
+    The requests take a tiny model half a second.
+    """
+    texts = [f"{number} where is what I ordered two weeks ago?" * 4 for number in range(300)]
     with ExitStack() as stack, ThreadPoolExecutor(4) as pool:
         clients = [stack.enter_context(httpx.Client(base_url=served.url, timeout=60)) for _ in range(4)]
         waiting = [pool.submit(embed, client, *texts) for client in clients]

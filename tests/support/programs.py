@@ -26,6 +26,10 @@ def program_path(name: str) -> Path:
     return PROGRAMS / f"{name}.pt2"
 
 
+# Flags of a service for tests that ask it for nothing: it starts in a tenth of a second, and in two with the encoder.
+PROGRAM = ("--model", f"net={program_path('mlp')}")
+
+
 def read_parts(name: str) -> dict[str, bytes]:
     """The parts of an archive, by their names below its folder."""
     with zipfile.ZipFile(program_path(name)) as archive:

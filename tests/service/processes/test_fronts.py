@@ -12,11 +12,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support import tiny_models
 from tests.support.jobs import exists
 from tests.support.processes import children, embed, require_clean_stop, servers, sonde_up
+from tests.support.programs import PROGRAM
 from tests.support.server import Served, free_port, metric, serving, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.usefixtures("executed_programs")]
+pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 MODEL = "all-MiniLM-L6-v2"
 FLAGS = ("--fronts", "2", "--metrics-port")
@@ -24,8 +26,10 @@ FLAGS = ("--fronts", "2", "--metrics-port")
 
 @pytest.fixture(scope="module")
 def fronts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Two fronts and an engine. The last test ends them."""
-    with serving(tmp_path_factory.mktemp("fronts"), *FLAGS, str(free_port())) as served:
+    """Two fronts and an engine of a tiny model. The last test ends them."""
+    model = tiny_models.encoder(tmp_path_factory.mktemp("tiny") / "model")
+    flags = (*FLAGS, str(free_port()), "--model", f"{MODEL}={model}")
+    with serving(tmp_path_factory.mktemp("fronts"), *flags) as served:
         yield served
 
 
@@ -96,9 +100,10 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.mark.usefixtures("executed_program")  # as in production, all of them
 def test_no_process_and_no_socket_file_is_left_when_the_parent_is_killed(tmp_path: Path, places: Path) -> None:
     segments = set(Path("/dev/shm").iterdir())  # where shared memory would be
-    with sonde_up(tmp_path, "--fronts", "2") as (process, url):
+    with sonde_up(tmp_path, "--fronts", "2", *PROGRAM) as (process, url):
         assert httpx.get(f"{url}/health/ready").status_code == 200
         all_of_them = [pid for child in children(process.pid) for pid in (child, *children(child))]
         assert len(all_of_them) == 6, "with the one that they are forked from"

@@ -20,7 +20,7 @@ from service.config import Settings
 from service.errors import CannotListen
 from service.processes.supervisor import supervise
 from tests.support.jobs import exists
-from tests.support.processes import servers
+from tests.support.processes import children, servers
 from tests.support.programs import host, open_program, program_path
 from tests.support.server import Served, free_port, metric, serving, wait_until
 
@@ -161,7 +161,8 @@ def test_a_front_that_is_killed_comes_back_while_the_other_serves(fronts: Fronts
 
 
 def test_sigterm_ends_all_processes(fronts: Fronts) -> None:
-    processes = fronts.processes.values()
+    processes = children(fronts.served.process.pid)
+    assert len(processes) == 4, "with the one that they are forked from"
     assert fronts.served.stop() == 0
     assert not any(exists(pid) for pid in processes)
     assert "Traceback" not in (fronts.served.home / "server.log").read_text()

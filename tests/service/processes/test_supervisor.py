@@ -86,7 +86,7 @@ def supervisor_of(number: int, ways: Mapping[int, str] | None = None, shutdown_s
 def pair() -> Iterator[Running]:
     """Two that serve; tests leave them as they are."""
     with supervisor_of(2) as running:
-        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 60)
         yield running
 
 
@@ -109,13 +109,13 @@ def test_who_has_fewer_gets_the_next(pair: Running) -> None:
 
 def test_one_that_is_killed_is_replaced_while_the_others_serve(capsys: pytest.CaptureFixture[str]) -> None:
     with supervisor_of(2) as running, ExitStack() as stack:
-        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 60)
         first = running.pid(0)
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: not running.supervisor._processes[0].listens)
         assert [running.call(stack) for _ in range(3)] == [1, 1, 1]
         wait_until(lambda: running.metric("sonde_process_restarts_total") == 1)
-        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 60)
         assert running.pid(0) != first
         assert [running.call(stack) for _ in range(3)] == [0, 0, 0]
         running.supervisor.stop()
@@ -125,11 +125,11 @@ def test_one_that_is_killed_is_replaced_while_the_others_serve(capsys: pytest.Ca
 
 def test_one_that_drains_gets_no_more_and_is_replaced() -> None:
     with supervisor_of(2) as running, ExitStack() as stack:
-        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 60)
         os.kill(running.pid(1), signal.SIGTERM)
         wait_until(lambda: running.supervisor._processes[1].state == "draining")
         assert [running.call(stack) for _ in range(3)] == [0, 0, 0]
-        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 20)
+        wait_until(lambda: running.metric("sonde_processes", state="ready") == 2, 60)
 
 
 def test_ready_ones_are_preferred_and_others_serve_where_there_are_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,22 +17,16 @@ from service.config import Settings
 from service.errors import ConfigError, Unavailable
 from service.processes.up import up
 from tests.support.jobs import JobHarness, exists
-from tests.support.processes import sonde_up
+from tests.support.processes import children, sonde_up
+from tests.support.programs import PROGRAM
 from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
-executed = pytest.mark.usefixtures("executed_program")  # as `children` finds them
 
 
-def children(pid: int) -> dict[str, int]:
-    """Process ids of the commands that a process has started."""
-    found = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
-            if "service.cli" in words:
-                found[words[words.index("service.cli") + 1]] = int(child)
-    return found
+def commands(pid: int) -> dict[str, int]:
+    """Process ids of the commands that a process has started, as forks are named."""
+    return {Path(f"/proc/{child}/comm").read_text().strip(): child for child in children(pid)}
 
 
 def worker_of(harness: JobHarness) -> frozenset[str]:
@@ -42,44 +36,41 @@ def worker_of(harness: JobHarness) -> frozenset[str]:
         return frozenset()
 
 
-@executed
 def test_both_run_a_dead_worker_is_started_again_and_both_end(tmp_path: Path) -> None:
     harness = JobHarness(tmp_path)
-    with sonde_up(tmp_path) as (process, url):
+    with sonde_up(tmp_path, *PROGRAM) as (process, url):
         wait_until(lambda: len(worker_of(harness)) == 1, 30)
-        first, before = children(process.pid), worker_of(harness)
+        first, before = commands(process.pid), worker_of(harness)
         os.kill(first["worker"], signal.SIGKILL)
         wait_until(lambda: bool(worker_of(harness) - before), 30)
         assert httpx.get(f"{url}/health/ready").status_code == 200
-        now = children(process.pid)
+        now = commands(process.pid)
         assert now["serve"] == first["serve"]
         assert now["worker"] != first["worker"]
         process.terminate()
         assert process.wait(40) == 0
-        assert not any(exists(pid) for pid in now.values())
+        assert not any(exists(now[command]) for command in ("serve", "worker"))
     harness.close()
 
 
-@executed
 def test_a_first_start_logs_no_migration_and_when_serve_ends_so_does_the_worker(tmp_path: Path) -> None:
     log = tmp_path / "up.log"
-    with sonde_up(tmp_path) as (process, _):
+    with sonde_up(tmp_path, *PROGRAM) as (process, _):
         wait_until(lambda: "worker ready" in log.read_text(), 30)
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         assert [line for line in lines if line["logger"].partition(".")[0] not in {"sonde", "service", "models"}] == []
         assert [line["message"] for line in lines if "migrat" in line["message"].lower()] == []
-        both = children(process.pid)
+        both = commands(process.pid)
         os.kill(both["serve"], signal.SIGTERM)
         assert process.wait(40) == 0
         wait_until(lambda: not exists(both["worker"]), 5)
 
 
-@executed
 def test_nothing_is_left_when_up_is_killed(tmp_path: Path) -> None:
-    with sonde_up(tmp_path) as (process, _):
-        both = children(process.pid)
+    with sonde_up(tmp_path, *PROGRAM) as (process, _):
+        both = commands(process.pid)
         process.kill()
-        wait_until(lambda: not any(exists(pid) for pid in both.values()), 40)
+        wait_until(lambda: not any(exists(both[command]) for command in ("serve", "worker")), 40)
 
 
 def test_what_serve_cannot_do_ends_up_with_its_code(tmp_path: Path) -> None:
