@@ -38,8 +38,9 @@ _FEW, _MANY = 16, 256
 MIN_BFLOAT16_GAIN = 1.15
 # int8 rounds more and is never chosen by itself. From this gain on it is pointed out.
 _MIN_INT8_GAIN = 1.3
-# Other work on the machine changes a time by some per cent. Where two are closer, the one that usually leads is taken.
-_CLEAR_GAIN = 1.05
+# Other work on the machine changes a time by some per cent. Where oneDNN and MKL are closer, the one that usually leads
+# is taken: MKL with AVX2 alone, oneDNN with AVX-512.
+_ONEDNN_MAY_TAKE = {"AVX2": 1 / 1.05, "AVX512": 1.05}
 # Few rows are timed for so long, and many: two ways that are 10 % apart change places in one of ten shorter times.
 _FEW_SECONDS, _MANY_SECONDS = 0.06, 0.3
 
@@ -111,9 +112,8 @@ class ProductAutotune:
 
     @property
     def onednn_wins(self) -> bool:
-        """Whether oneDNN multiplies many rows in float32 faster than MKL; with AVX2 alone MKL usually leads."""
-        usually_mkl = torch.backends.cpu.get_cpu_capability() == "AVX2"
-        return self.onednn.many * (_CLEAR_GAIN if usually_mkl else 1 / _CLEAR_GAIN) < self.mkl.many
+        """Whether oneDNN multiplies many rows in float32 faster than MKL."""
+        return self.onednn.many < self.mkl.many * _ONEDNN_MAY_TAKE.get(torch.backends.cpu.get_cpu_capability(), 1.0)
 
     @property
     def onednn_wins_few(self) -> bool:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.runtime.placement import has_amx, has_avx512_bf16
+from models.runtime.placement import has_amx, has_bfloat16_products
 from models.text.packed.packed_batch import SHARED, AttentionBlocks
 
-# On a CPU that multiplies bfloat16 without AMX, explicit attention (matmul, softmax, matmul) in bfloat16 takes 0.5 to
-# 0.7 of the time of PyTorch's kernel. With AMX it takes 1.3 to 3 times as long, and with AVX2 alone 7 to 29 times. It
-# computes this many scores (8 MB) at a time, as many as a text of 512 tokens has with 16 heads.
+# On a CPU without AMX, explicit attention (matmul, softmax, matmul) in bfloat16 takes 0.5 to 0.7 of the time of
+# PyTorch's kernel, where oneDNN multiplies bfloat16. With AMX it takes 1.3 to 3 times as long, and with AVX2 alone 7 to
+# 29 times. It computes this many scores (8 MB) at a time, as many as a text of 512 tokens has with 16 heads.
 _MAX_SCORES = 2**22
 NO_SIZE = 2**62
 
@@ -23,7 +23,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.bfloat16_min_size = heads, bfloat16_min_size
         self.min_explicit_size, self.max_scores = SHARED, _MAX_SCORES  # TorchScript reads no globals
-        self.explicit = has_avx512_bf16() and not has_amx()
+        self.explicit = has_bfloat16_products() and not has_amx()
 
     def forward(self, qkv: Tensor, blocks: AttentionBlocks) -> Tensor:
         """Queries, keys and values [tokens, 3 d] → [tokens, d]."""

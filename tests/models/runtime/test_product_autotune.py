@@ -63,15 +63,17 @@ def test_the_faster_int8_counts() -> None:
     assert not replace(tuned, onednn_int8=NEVER).onednn_int8_wins
 
 
-@pytest.mark.parametrize(("kernels", "onednn_leads"), [("AVX2", False), ("AVX512", True)])
+@pytest.mark.parametrize(
+    ("kernels", "onednn_wins"), [("AVX2", [False, False]), ("AVX512", [True, True]), ("DEFAULT", [True, False])]
+)
 def test_ways_that_are_close_leave_the_one_that_usually_leads(
-    monkeypatch: pytest.MonkeyPatch, kernels: str, onednn_leads: bool
+    monkeypatch: pytest.MonkeyPatch, kernels: str, onednn_wins: list[bool]
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: kernels)
     mkl = ProductTimes(1.0, 1.0)
     close = [ProductAutotune(NEVER, ProductTimes(1.0, many), mkl).onednn_wins for many in (0.97, 1.03)]
     clear = [ProductAutotune(NEVER, ProductTimes(1.0, many), mkl).onednn_wins for many in (0.9, 1.1)]
-    assert (close, clear) == ([onednn_leads] * 2, [True, False])
+    assert (close, clear) == (onednn_wins, [True, False])
 
 
 def test_products_are_autotuned_with_what_this_machine_has() -> None:

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from models.errors import ModelSourceError, Unsupported
 from models.loader import load
-from models.runtime import placement
 from models.runtime.placement import place
 from models.source import ModelSource, locate
 from models.text.encoder import Encoder
@@ -90,15 +89,13 @@ def test_a_mean_of_bfloat16_is_taken_in_float32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("features", "explicit"), [([], False), (["avx512_bf16"], True), (["avx512_bf16", "amx_bf16"], False)]
+    ("products", "amx", "explicit"), [(False, False, False), (True, False, True), (True, True, False)]
 )
 def test_attention_is_explicit_where_that_is_faster(
-    monkeypatch: pytest.MonkeyPatch, features: list[str], *, explicit: bool
+    monkeypatch: pytest.MonkeyPatch, *, products: bool, amx: bool, explicit: bool
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
-    for name in ("has_amx", "has_avx512_bf16"):
-        asked = getattr(placement, name).__wrapped__  # which keeps its first answer
-        monkeypatch.setattr(attention, name, asked)
+    monkeypatch.setattr(attention, "has_bfloat16_products", lambda: products)
+    monkeypatch.setattr(attention, "has_amx", lambda: amx)
     assert attention.Attention(4).explicit == explicit
 
 
@@ -336,7 +333,7 @@ def test_bfloat16_stays_near_float32(
     source = locate(str(tiny_models.encoder(tmp_path / "model", pooling=pooling)))
     for module in ("attention", "packed_batch"):
         monkeypatch.setattr(f"models.text.packed.{module}.has_amx", lambda: feature == "amx_bf16")
-    monkeypatch.setattr("models.text.packed.attention.has_avx512_bf16", lambda: True)
+    monkeypatch.setattr("models.text.packed.attention.has_bfloat16_products", lambda: True)
     exact, rounded = PackedEncoder(source, CPU32), PackedEncoder(source, place("cpu", "bfloat16"))
     batch = texts([3, 20, 48, 7, 33], 0, exact.metadata.vocabulary)
     a, b = exact.forward(batch), rounded.forward(batch)
