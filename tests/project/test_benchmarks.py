@@ -232,6 +232,7 @@ def test_a_row_is_measured_on_a_server() -> None:
     assert seen["p50_ms"] >= 20
 
 
+@pytest.mark.slow
 def test_a_row_with_failures_is_no_result() -> None:
     with listening(FakeServer(lambda number: (0.02, 500))) as url, pytest.raises(SystemExit, match="500"):
         serving.measure(Server(Target.of(url), url, 0, 0.0), ROWS["idle"], seed=1, warmup_s=0, seconds=0.1)

@@ -72,6 +72,7 @@ def test_a_line_does_not_lead_from_one_machine_to_the_next() -> None:
         assert np.isnan(np.asarray(y)).tolist() == [False] * 3 + [True] + [False] * 2
 
 
+@pytest.mark.slow
 def test_what_is_drawn_depends_on_the_data() -> None:
     calm = {
         **PLOTS,
@@ -120,6 +121,7 @@ def test_every_plot_is_drawn_in_a_test() -> None:
     assert {name for data in EVERY for name in data} == set(plots.TITLES)
 
 
+@pytest.mark.slow
 def test_a_forecast_of_one_step_and_many_columns_is_drawn() -> None:
     column = {"actual": [1.0, 2.0], "median": [1.5], "low": [1.0], "high": [2.0]}
     data = {

@@ -75,6 +75,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 def test_a_series_by_a_service(
     service: TestClient, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,6 +175,7 @@ def test_strips_of_a_tiff_are_counted(compression: str | None) -> None:
         assert count_strips(data[:length]) <= 480
 
 
+@pytest.mark.slow
 def test_images_with_the_parts_of_a_camera_are_read() -> None:
     picture_with = encoded(picture(640, 480), "JPEG", exif=b"Exif\0\0" + bytes(60_000), icc_profile=bytes(3_000_000))
     assert pixels(picture_with).shape == (480, 640, 3)

@@ -20,7 +20,7 @@ from models.images.resizing import Scaling
 from tests.support.images import picture
 
 # The last one is so large that Pillow keeps it in two blocks of memory.
-SIZES = ((640, 480), (480, 640), (1000, 300), (224, 224), (90, 60), (2500, 2000))
+SIZES = ((640, 480), (480, 640), (1000, 300), (224, 224), (90, 60), pytest.param((2500, 2000), marks=pytest.mark.slow))
 PROCESSORS = {
     "vit": ViTImageProcessorPil(),
     "vit, bicubic": ViTImageProcessorPil(resample=3, size={"height": 224, "width": 160}),

@@ -32,6 +32,7 @@ def opened(path: Path) -> TextRecognizer:
     return model
 
 
+@pytest.mark.slow
 def test_texts_are_those_of_transformers(tmp_path: Path) -> None:
     model = opened(text_recognizer(tmp_path))
     network: Any = VisionEncoderDecoderModel.from_pretrained(tmp_path).eval()

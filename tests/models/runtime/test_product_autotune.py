@@ -76,6 +76,7 @@ def test_ways_that_are_close_leave_the_one_that_usually_leads(
     assert (close, clear) == (onednn_wins, [True, False])
 
 
+@pytest.mark.slow
 def test_products_are_autotuned_with_what_this_machine_has() -> None:
     threads, before = torch.get_num_threads(), torch.get_rng_state()
     engine = torch.backends.quantized.engine

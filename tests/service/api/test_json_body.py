@@ -333,6 +333,7 @@ def test_many_nans_take_little_more_memory_than_the_body() -> None:
     assert peak < 10 * len(body)
 
 
+@pytest.mark.slow
 def test_as_many_inputs_as_allowed_pass(client: TestClient) -> None:
     texts = ["a"] * 2048
     assert client.post("/v1/embeddings", json={"model": "fake", "input": texts}).status_code == 200

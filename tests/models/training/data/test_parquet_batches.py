@@ -133,6 +133,7 @@ def test_growth_beyond_the_bound_is_a_memory_error_and_the_limit_is_restored(mon
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
+@pytest.mark.slow
 def test_a_footer_that_declares_too_much_is_refused_before_a_batch_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

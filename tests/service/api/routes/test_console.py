@@ -37,6 +37,7 @@ def test_other_clients_get_what_they_always_got(client: TestClient) -> None:
     assert client.head("/").headers["content-length"] == str(len("Sonde is running"))
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_key_and_what_it_calls_does(make_app: MakeApp) -> None:
     app = make_app()
     Keyring(app.state.settings.keys_file).create(["infer"])

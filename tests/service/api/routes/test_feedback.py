@@ -139,6 +139,7 @@ def test_an_export_has_one_models_rows_up_to_a_number_and_the_last_word_on_each(
     database.close()
 
 
+@pytest.mark.slow
 def test_an_export_holds_few_images_in_memory(tmp_path: Path) -> None:
     database = Database("", tmp_path)
     database.migrate()

@@ -625,6 +625,7 @@ def reported(http: TestClient, tmp_path: Path, file: str) -> str:
     return f"/v1/fine_tuning/jobs/{job}/report"
 
 
+@pytest.mark.slow
 def test_a_report_leads_to_its_plots(http: TestClient, reported: str) -> None:
     files = http.get(reported).json()["plot_files"]
     assert files == {name: f"{reported}/plots/{name}.svg" for name in ("series", "contributions")}
@@ -638,6 +639,7 @@ def test_a_report_leads_to_its_plots(http: TestClient, reported: str) -> None:
         assert http.get(f"{reported}/plots/{missing}").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_report_is_a_page_that_needs_no_other_file(http: TestClient, reported: str) -> None:
     for page in (http.get(f"{reported}?format=html"), http.get(reported, headers={"accept": "text/html"})):
         assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -715,6 +717,7 @@ def test_a_share_of_few_rows_is_a_count(
     assert said in ReportSummary.of(backend.store.get(job.id), Report()).verdict
 
 
+@pytest.mark.slow
 def test_a_report_begins_with_title_verdict_and_metrics_in_every_form(
     http: TestClient, backend: JobBackend, reported: str
 ) -> None:
