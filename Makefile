@@ -3,13 +3,13 @@ PYTHON ?= python3
 PORT ?= 8000
 ARGS ?=
 JOBS ?= 4
-FAST_JOBS ?= 2
+FAST_JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
 
 # JOBS processes take a file of tests each, and compute on one core each: four on two cores, since tests also wait. The
-# fast ones do not, and each process takes some seconds to start: two (FAST_JOBS).
+# fast ones wait less, and each process takes some seconds to start: three (FAST_JOBS).
 # JOBS=0 runs all in this one, as --pdb needs it.
 # Bytecode is kept whatever the environment says: hundreds of processes start in the tests. Tests also sync and remove
 # thousands of small files, which is cheaper in memory: TESTS_TMP is /dev/shm where that has 4 GiB to spare.
