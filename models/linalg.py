@@ -27,16 +27,13 @@ def normalize(vectors: Vectors) -> Vectors:
 
 
 def probabilities(logits: Vectors, *, multi_label: bool = False) -> Vectors:
-    """The same as `label_probabilities`, of NumPy's arrays."""
-    return label_probabilities(torch.from_numpy(logits), multi_label=multi_label).numpy()
-
-
-def label_probabilities(logits: Tensor, *, multi_label: bool = False) -> Tensor:
-    """Logits [n, labels] → probabilities: each label by itself, or all summing to 1.
+    """Logits float32 [n, labels] → probabilities: each label by itself, or all summing to 1.
 
     A single label is judged by itself, as Hugging Face's pipelines do: a sum of 1 would say nothing.
     """
-    return logits.sigmoid() if multi_label or logits.shape[-1] == 1 else logits.softmax(dim=-1)
+    tensor = torch.from_numpy(logits)
+    by_itself = multi_label or logits.shape[-1] == 1
+    return (tensor.sigmoid() if by_itself else tensor.softmax(dim=-1)).numpy()
 
 
 def ranks_of(values: NDArray[np.floating]) -> NDArray[np.float64]:

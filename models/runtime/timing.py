@@ -14,8 +14,9 @@ from models.runtime.device import threads_set_to
 
 WayT = TypeVar("WayT")
 
-# Each way is timed at least so often. One that takes so many times as long as the fastest is timed twice: other work
-# may hold up the first time, and int8 may be seven times as fast as two ways of float32 that are to be told apart.
+# Each way is timed at least so often. One that takes so many times as long as the fastest is timed twice, since other
+# work may hold up the first time. The limit is high: int8 may be seven times as fast as float32, and ways of float32
+# differ by little.
 _MIN_ROUNDS, _HOPELESS, _HOPELESS_ROUNDS = 4, 8.0, 2
 
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from models.linalg import label_probabilities
-
 _LOWEST, _HIGHEST = 0.02, 50.0
 _STEPS = 60
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -40,7 +38,7 @@ class Confidence:
         if not len(labels):
             return cls()
         temperature = fit_temperature(logits, labels)
-        sure, predicted = label_probabilities(logits.double() / temperature).max(dim=-1)
+        sure, predicted = (logits.double() / temperature).softmax(dim=-1).max(dim=-1)
         return cls(temperature, ceiling_of(sure.numpy(), (predicted == labels).numpy()))
 
     def probabilities(self, logits: Tensor, *, multi_label: bool = False) -> Tensor:
@@ -49,9 +47,9 @@ class Confidence:
         Where one is above the ceiling, they are mixed with uniform ones until it is not; the order of the classes
         stays.
         """
-        likely, uniform = label_probabilities(logits, multi_label=multi_label), 1 / logits.shape[-1]
         if multi_label:
-            return likely.clamp(min(1 - self.ceiling, 0.5), max(self.ceiling, 0.5))
+            return logits.sigmoid().clamp(min(1 - self.ceiling, 0.5), max(self.ceiling, 0.5))
+        likely, uniform = logits.softmax(dim=-1), 1 / logits.shape[-1]
         highest = likely.max(dim=-1, keepdim=True).values
         above = (highest - max(self.ceiling, uniform)).clamp(min=0)
         share = above / (highest - uniform).clamp(min=torch.finfo(likely.dtype).tiny)

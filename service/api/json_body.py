@@ -200,8 +200,7 @@ async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
             raise await _run_in_parse_thread(_malformed_body, error) from None
         fault = error
     try:
-        nulled = await _run_in_parse_thread(marked.replace, MISSING, b"null")
-        return await _parse_json(nulled, with_readings, settings)
+        return await _parse_json(await _run_in_parse_thread(marked.replace, MISSING, b"null"), with_readings, settings)
     except orjson.JSONDecodeError:
         raise await _run_in_parse_thread(_malformed_readings, fault, marked) from None
 

@@ -91,3 +91,7 @@ def test_normal_scores_without_spread_leave_equal_scores_in_scope() -> None:
 def test_labels_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match=r"got \[3, 2\] and \[2\]"):
         fit_temperature(torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))
+
+
+def test_a_single_label_in_scope_has_all_the_probability() -> None:
+    assert Confidence().probabilities(torch.tensor([[-3.0], [0.0]])).tolist() == [[1.0], [1.0]]
