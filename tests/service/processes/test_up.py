@@ -25,8 +25,13 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 def commands(pid: int) -> dict[str, int]:
-    """Process ids of the commands that a process has started, as forks are named."""
-    return {Path(f"/proc/{child}/comm").read_text().strip(): child for child in children(pid)}
+    """Process ids of `serve` and `worker`, once `sonde up` has started both and they bear their names as forks do."""
+
+    def named() -> dict[str, int]:
+        return {Path(f"/proc/{child}/comm").read_text().strip(): child for child in children(pid)}
+
+    wait_until(lambda: named().keys() >= {"serve", "worker"}, 20)
+    return named()
 
 
 def worker_of(harness: JobHarness) -> frozenset[str]:
