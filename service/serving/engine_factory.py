@@ -16,7 +16,6 @@ from models.programs.program import Program
 from models.runtime.device import ComputeDevice, compute_threads
 from models.runtime.placement import allocated_bytes
 from models.text.model import TextModel
-from models.text.tokenization import Tokens
 from service.config import Settings
 from service.engine.cache import RowCache
 from service.engine.engine import Engine
@@ -48,9 +47,11 @@ class EngineFactory:
         self._cache = RowCache(settings.cache_mb * 2**20)
         metrics.cache_bytes.set_function(lambda: self._cache.bytes)
 
-    def start_text(self, model: TextModel) -> Engine[Tokens]:
-        """Start the engine of a model of texts, which the check at load has warmed up."""
-        return self._start_rows(model)
+    def start_rows(self, model: TextModel | ImageModel) -> Engine[Any]:
+        """Start the engine of a model whose rows are cached, and which is warm: texts are by the check at load."""
+        metadata = model.metadata
+        self._metrics.one_by_one.labels(metadata.name).set(metadata.one_by_one)
+        return self._start(metadata, model, metadata.width, self._cache, prepares=self._decodes_in_runners(metadata))
 
     def start_images(self, model: ImageModel, *, alone: bool) -> Engine[ImageItem]:
         """Warm a model of images up and start its engine. `alone`: no other model computes meanwhile."""
@@ -58,7 +59,7 @@ class EngineFactory:
         for items in _WARM_UP_IMAGES:
             with self.device(model.metadata.device).computing(alone=alone):
                 model.forward([blank] * items)
-        return self._start_rows(model)
+        return self.start_rows(model)
 
     def start_patches(self, model: PatchModel) -> Engine[ImageItem]:
         """Start the engine of an encoder's patch features, whose rows are too large for the cache."""
@@ -88,12 +89,6 @@ class EngineFactory:
             self._settings.max_batch_items,
             pads=metadata.pads,
         )
-
-    def _start_rows(self, model: TextModel | ImageModel) -> Engine[Any]:
-        """The engine of a model whose rows are cached."""
-        metadata = model.metadata
-        self._metrics.one_by_one.labels(metadata.name).set(metadata.one_by_one)
-        return self._start(metadata, model, metadata.width, self._cache, prepares=self._decodes_in_runners(metadata))
 
     def _decodes_in_runners(self, metadata: ModelMetadata) -> bool:
         """Whether runners decode images: where each has a processor, other threads would only take it from them.

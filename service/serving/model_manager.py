@@ -134,7 +134,7 @@ class ModelManager:
     def add(self, model: TextModel) -> ServedText:
         """Put a model of texts in service."""
         require_free_name(model.metadata.name, self._configured)
-        return self._serve(ServedText(model, self.engines.start_text(model), self.context))
+        return self._serve(ServedText(model, self.engines.start_rows(model), self.context))
 
     def add_images(self, model: ImageModel) -> Servable:
         """Warm a model of images up and put it in service."""

@@ -124,7 +124,7 @@ class LocalModelOpener:
             if isinstance(model, ImageModel):
                 yield OpenedImages.start(model, self._engines, alone=True)
             else:
-                yield model, self._engines.start_text(model)
+                yield model, self._engines.start_rows(model)
         kept = settings.compiled_directory if settings.compile else None
         for program in open_programs(settings.programs, *placed, trusted=settings.trust_native, compiled=kept):
             yield OpenedProgram(program, self._engines.start_program(program))
@@ -139,7 +139,7 @@ class LocalModelOpener:
             model = load_images(source, placement) or load(source, placement)
         if isinstance(model, ImageModel):
             return OpenedImages(model, self._engines.start_images(model, alone=False))
-        return model, self._engines.start_text(model)
+        return model, self._engines.start_rows(model)
 
     def open_program(self, source: ModelSource) -> OpenedProgram:
         """Load a program with a runner's share of the threads, and reproduce the golden tensors beside it."""

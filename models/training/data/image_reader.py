@@ -228,20 +228,12 @@ def read_small(data: bytes, limits: ImageLimits, param: str) -> Pixels:
     return Pixels(np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1)))
 
 
-def is_archive(path: Path) -> bool:
-    """Whether a file begins as a ZIP archive does and is no workbook."""
-    return path.suffix.lower() != ".xlsx" and _content(path) == ZIP
-
-
-def _content(path: Path) -> str | None:
-    with path.open("rb") as file:
-        return content_of(file.read(START_BYTES))
-
-
 def _open(path: Path, columns: Mapping[str, str], param: str, on_fault: OnFault) -> ImageArchive | _Records:
-    if is_archive(path):
+    with path.open("rb") as file:
+        content = content_of(file.read(START_BYTES))
+    if content == ZIP and path.suffix.lower() != ".xlsx":
         return ImageArchive(path, param, LIMITS.max_bytes, on_fault)
-    if (content := _content(path)) not in (None, PARQUET, ZIP):  # the last is a workbook, which `_Records` names
+    if content not in (None, PARQUET, ZIP):  # the last is a workbook, which `_Records` names
         raise data_error(param, "wrong_format", _FORMATS, str(content))
     return _Records(path, columns, param, on_fault)
 

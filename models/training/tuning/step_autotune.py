@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -51,7 +51,6 @@ def choose_autocast(placement: Placement) -> tuple[bool, str]:
     return gain >= MIN_BFLOAT16_GAIN, f"a training step in bfloat16 is {gain:.2f} times as fast as in float32 here"
 
 
-@cache
 def autotune_steps() -> StepAutotune:
     """The times of this machine: kept, or measured in some 0.5 s. Raises MemoryError or RuntimeError."""
     return autotune_cache.recall("training steps", StepAutotune, _run)

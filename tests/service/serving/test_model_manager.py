@@ -401,7 +401,7 @@ def test_the_metrics_tell_of_a_model_in_service() -> None:
 def test_the_memory_gauge_keeps_no_model_alive() -> None:
     metrics, model = Metrics(), FakeModel()
     factory = EngineFactory(Settings.read({}), metrics, lambda error: None)
-    engine, seen = factory.start_text(model), weakref.ref(model)
+    engine, seen = factory.start_rows(model), weakref.ref(model)
     engine.close()
     del model, engine
     wait_until(lambda: (gc.collect(), seen())[1] is None)

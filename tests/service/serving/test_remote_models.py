@@ -70,7 +70,7 @@ class FakeOpener:
         """Nothing waits."""
 
     def _start(self, model: FakeModel) -> OpenedText:
-        return cast(TextModel, model), self.engines.start_text(cast(TextModel, model))
+        return cast(TextModel, model), self.engines.start_rows(cast(TextModel, model))
 
 
 class FakeProcess:
