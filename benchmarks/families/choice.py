@@ -14,7 +14,8 @@ from benchmarks.families.detectors import ALPHA, Judge, judge_by
 from benchmarks.families.plant import Plant
 from models.sensors.detectors.combined import Combined, EnsembleSeries
 from models.sensors.detectors.detector import SensorDetector
-from models.sensors.detectors.series import LevelDetector, ResidualDetector
+from models.sensors.detectors.level import LevelDetector
+from models.sensors.detectors.residual import ResidualDetector
 from models.sensors.detectors.window_statistics import StatisticsDetector
 from models.sensors.fitting import fit_calibrated
 

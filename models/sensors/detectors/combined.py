@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from models.sensors.detectors.detector import SensorDetector
+from models.sensors.detectors.level import LevelDetector
 from models.sensors.detectors.records import KnnRecords, PcaDetector
-from models.sensors.detectors.series import LevelDetector, ResidualDetector
+from models.sensors.detectors.residual import ResidualDetector
 from models.sensors.detectors.window_statistics import StatisticsDetector
 
 _LOW, _HIGH = 0.5, 0.99
@@ -45,17 +46,17 @@ class Combined(SensorDetector):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n of readings [n + window - 1, d]."""
-        return torch.stack(self._normalised(x)).mean(dim=0)
+        return torch.stack(self._normalized(x)).mean(dim=0)
 
     def contributions(self, x: Tensor) -> Tensor:
         """Each member's shares by column, weighted by its score above its median, [n, d]."""
         total = x.new_zeros(len(x) - self.window + 1, self.columns)
-        for member, score in zip(self._members(), self._normalised(x), strict=True):
+        for member, score in zip(self._members(), self._normalized(x), strict=True):
             parts = member.contributions(self._input_of(member, x))
             total += parts / parts.sum(dim=1, keepdim=True).clamp(min=1e-300) * score.clamp(min=0)[:, None]
         return total
 
-    def _normalised(self, x: Tensor) -> list[Tensor]:
+    def _normalized(self, x: Tensor) -> list[Tensor]:
         return [
             (member(self._input_of(member, x)) - low) / spread
             for member, (low, spread) in zip(self._members(), self.marks, strict=True)
@@ -112,8 +113,8 @@ class EnsembleSeries(Combined):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n of readings [n + window - 1, d]."""
-        return (torch.stack(self._normalised(x)) ** self.norm).mean(dim=0) ** (1 / self.norm)
+        return (torch.stack(self._normalized(x)) ** self.norm).mean(dim=0) ** (1 / self.norm)
 
-    def _normalised(self, x: Tensor) -> list[Tensor]:
+    def _normalized(self, x: Tensor) -> list[Tensor]:
         """The members' scores, bent so that all are positive: about x above 0, and about 0 below."""
-        return [(score + (score.square() + 4 * _BEND**2).sqrt()) / 2 for score in super()._normalised(x)]
+        return [(score + (score.square() + 4 * _BEND**2).sqrt()) / 2 for score in super()._normalized(x)]

@@ -8,10 +8,11 @@ from typing import Any
 from models.sensors.detectors.autoencoders import ConvAutoencoder, RecordAutoencoder
 from models.sensors.detectors.combined import CombinedRecords, CombinedSeries, EnsembleSeries
 from models.sensors.detectors.detector import SensorDetector
+from models.sensors.detectors.level import LevelDetector
 from models.sensors.detectors.network import NetworkDetector
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
 from models.sensors.detectors.records import KnnRecords, MahalanobisRecords, PcaDetector
-from models.sensors.detectors.series import LevelDetector, ResidualDetector
+from models.sensors.detectors.residual import ResidualDetector
 from models.sensors.detectors.window_statistics import StatisticsDetector
 from models.sensors.model import SensorKind
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from models.linalg import shrunk_covariance
 from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.detectors.detector import SensorDetector, require_runs
+from models.sensors.detectors.level import steady_share
 from models.sensors.detectors.records import inverse_root
-from models.sensors.detectors.series import steady_share
 
 _WINDOW = 16
 # Readings of a block: what moves from block to block wanders.

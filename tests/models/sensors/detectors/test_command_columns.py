@@ -10,7 +10,8 @@ import torch
 
 from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.detectors.detector import SensorDetector
-from models.sensors.detectors.series import LevelDetector, ResidualDetector
+from models.sensors.detectors.level import LevelDetector
+from models.sensors.detectors.residual import ResidualDetector
 from models.sensors.detectors.window_statistics import StatisticsDetector
 from models.sensors.fitting import fit_sensor
 from models.sensors.model import Readings

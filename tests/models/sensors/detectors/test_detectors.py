@@ -21,8 +21,8 @@ from models.sensors.calibrated_detector import CalibratedDetector
 from models.sensors.detectors import network
 from models.sensors.detectors.combined import EnsembleSeries
 from models.sensors.detectors.factory import build
+from models.sensors.detectors.level import steady_share
 from models.sensors.detectors.records import PcaDetector
-from models.sensors.detectors.series import steady_share
 from models.sensors.drift import DriftMonitor
 from models.sensors.fitting import fit_calibrated, fit_sensor, split_for_calibration
 from models.sensors.model import SensorKind

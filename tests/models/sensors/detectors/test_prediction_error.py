@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.sensors.detectors import network
 from models.sensors.detectors.detector import SensorDetector
 from models.sensors.detectors.prediction_error import PredictionErrorDetector
-from models.sensors.detectors.series import ResidualDetector
+from models.sensors.detectors.residual import ResidualDetector
 from models.training.metrics import auroc
 
 pytestmark = pytest.mark.slow

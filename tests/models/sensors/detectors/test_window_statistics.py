@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.sensors.detectors.combined import EnsembleSeries
-from models.sensors.detectors.series import ResidualDetector
+from models.sensors.detectors.residual import ResidualDetector
 from models.sensors.detectors.window_statistics import StatisticsDetector, moving_moments
 
 Doubles = NDArray[np.float64]
