@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.images.pixel import PIXEL
+from models.images.example_image import PIXEL
 from models.metadata import ModelMetadata
 from service.console_log import BOLD, GREEN, paint
 from service.printable import printable

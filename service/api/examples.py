@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from models.images.pixel import PIXEL
+from models.images.example_image import PIXEL
 from models.metadata import ModelMetadata
 
 # Names that stand for an encoder, a trained model and a forecaster, until such a model is in service.

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.errors import ConfigError, InvalidRequest, StorageFull, Unavailable
-from service.jobs.limits import RETRY_AFTER_S, require_time
+from service.jobs.call_deadline import RETRY_AFTER_S, require_time
 from service.jobs.migrations import upgrade
 from service.jobs.tables import VERSION, metadata, schema_version
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from service.errors import Unavailable
-from service.jobs import limits
+from service.jobs.call_deadline import RETRY_AFTER_S, deadline
 
 log = logging.getLogger(__name__)
 
@@ -88,14 +88,14 @@ class CallExecutor:
         return submitted
 
     def _unavailable(self, why: str) -> Unavailable:
-        return Unavailable(f"the {self._name} of jobs {why}", retry_after_s=limits.RETRY_AFTER_S)
+        return Unavailable(f"the {self._name} of jobs {why}", retry_after_s=RETRY_AFTER_S)
 
     def _log_late(self, until: float) -> None:
         log.warning("a call of the %s ended %.1f s too late", self._name, time.monotonic() - until)
 
 
 def _call(until: float, work: Callable[[], T]) -> T:
-    with limits.deadline(until):
+    with deadline(until):
         return work()
 
 

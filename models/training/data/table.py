@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from models.sensors.model import Doubles
 from models.training.csv_options import CsvOptions
 from models.training.data.column_parser import ColumnParser, is_text
+from models.training.data.extra_rows import leave_out_extra_rows
 from models.training.data.file_format import find_format
 from models.training.data.file_limits import MAX_ROWS
 from models.training.data.file_reader import FileColumns, FileReader
 from models.training.data.header import require_header
-from models.training.data.no_readings import leave_out_no_readings
 from models.training.data.numbers import NumberFormat, cast_plain, find_number_format
 from models.training.data.plain_file import open_plain
 from models.training.data.quality_columns import Quality, describe_left_out, find_quality
@@ -169,7 +169,7 @@ class _TableParser:
     def __post_init__(self) -> None:
         self.file = _with_bare_names(self.file, self.roles)
         self.roles = _with_index(self.roles, self.file.table.column_names)
-        self.file = leave_out_no_readings(self.file, self.roles.timestamp)
+        self.file = leave_out_extra_rows(self.file, self.roles.timestamp)
         table, roles = self.file.table, self.roles
         self.cells = ColumnParser(self.file, roles.csv, self.param)
         self.clock = find_clock(table, roles.timestamp, roles.others)

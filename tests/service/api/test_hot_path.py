@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from models.images.pixel import PIXEL
+from models.images.example_image import PIXEL
 from service.api.app import _COMPUTING
 from service.api.compute_route import CallDep, compute_route
 from service.api.hot_path import TIMEOUT_HEADER, ComputeCall, ComputeRoute, HotPath

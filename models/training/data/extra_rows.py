@@ -1,4 +1,4 @@
-"""Rows of a file that are none of readings: the header again, and lines of totals or of nothing at the end."""
+"""Rows of a file that hold no readings: the header again, and lines of totals or of nothing at the end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from models.training.data.file_reader import FileColumns
 _MOST_TOTALS = 20
 
 
-def leave_out_no_readings(file: FileColumns, timestamp: str | None) -> FileColumns:
-    """The file without those rows, which `read_as` names.
+def leave_out_extra_rows(file: FileColumns, timestamp: str | None) -> FileColumns:
+    """The file without such rows; `read_as` says how many they were.
 
     The time of a line of totals has no digit; without a column of times there are none.
     """
