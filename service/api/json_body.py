@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
-import re
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -19,10 +17,10 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope
 
 from service.api.body_counts import BodyCounts
-from service.api.error_responses import path_of
 from service.api.image_bodies import begins_like_image, is_form, is_image_body, read_image_body
+from service.api.json_fault import malformed_body
 from service.api.readings_parts import MISSING, READINGS, cut_readings, mark_missing
-from service.api.schemas.requests import require_count, shorten_name
+from service.api.schemas.requests import require_count
 from service.config import Settings
 from service.errors import BodyTooLarge, ClientGone, MalformedBody, UnsupportedMedia
 
@@ -38,13 +36,6 @@ _USUAL_TYPES = ("", "application/json")
 _INLINE_BYTES = 256 * 1024
 # Parts of a body are joined once they are so many: as an object each, a slow sender's few bytes take 20 times as much.
 _MOST_PARTS = 4096
-# Python's and C's spellings too, so that a client learns which of its values JSON cannot say.
-_NUMBER = re.compile(r"-?(?:(?i:nan|inf|infinity)\b|[0-9][0-9.eE+-]*)", re.ASCII)
-# The last string may be cut off. Possessive, so that no text makes the expression go back.
-_STRING = r'"(?:[^"\\]++|\\.)*+"?'
-# A list or object that holds no other is one step, because it ends before the fault begins.
-_MAX_CHARACTERS_TO_VALUE = 2 * 1024 * 1024
-_STEPS = re.compile(rf"[\[{{](?:[^]\[{{}}\"]++|{_STRING})*+[]}}]|{_STRING}|[]\[{{}},]", re.DOTALL)
 # Parsing a large body takes several times its memory, so one thread does it, one body at a time.
 _PARSE_THREAD = ThreadPoolExecutor(1, "bodies")
 # No body has this number of fields; one with more is cut, because pydantic describes each unknown field.
@@ -197,7 +188,7 @@ async def _parse(body: bytes, with_readings: bool, settings: Settings) -> Any:
     except orjson.JSONDecodeError as error:
         marked = await _run_in_parse_thread(mark_missing, body) if with_readings else body
         if marked == body:
-            raise await _run_in_parse_thread(_malformed_body, error) from None
+            raise await _run_in_parse_thread(malformed_body, error) from None
         fault = error
     try:
         return await _parse_json(await _run_in_parse_thread(marked.replace, MISSING, b"null"), with_readings, settings)
@@ -296,55 +287,4 @@ def _malformed_readings(error: orjson.JSONDecodeError, marked: bytes) -> Malform
         _loads(marked.replace(MISSING, b"0.0"))
     except orjson.JSONDecodeError as found:
         error = found
-    return _malformed_body(error)
-
-
-def _malformed_body(error: orjson.JSONDecodeError) -> MalformedBody:
-    """The parser's error, with its line and column.
-
-    For a number that is not finite, the error names the number's path instead.
-    """
-    text, at = error.doc, error.pos
-    at -= text[at - 1 : at] == "-"  # of -Infinity, orjson points at the I
-    if (number := _non_finite_number(text, at)) and (path := _path_to(text, at)) is not None:
-        param = path_of(("body", *path)) or "body"
-        expected = "expected a finite number (float64, at most 1.8e308 either way)"
-        return MalformedBody(f"{param}: {expected}, got {shorten_name(number)}", param=param)
-    return MalformedBody(f"the body is not JSON in UTF-8: {error}")
-
-
-def _non_finite_number(text: str, at: int) -> str | None:
-    """The number that begins at a character, if it is NaN, infinite or too large."""
-    found = _NUMBER.match(text, at)
-    try:
-        return found[0] if found and not math.isfinite(float(found[0])) else None
-    except ValueError:
-        return None
-
-
-def _path_to(text: str, at: int) -> tuple[int | str, ...] | None:
-    """The keys and indices of the value that begins at a character.
-
-    None where no value can begin. The text before it must be the beginning of valid JSON. Empty beyond
-    `_MAX_CHARACTERS_TO_VALUE`, since the walk holds the interpreter for 0.3 s a MiB.
-    """
-    if at > _MAX_CHARACTERS_TO_VALUE:
-        return ()
-    path: list[int | str] = []
-    for step in _STEPS.finditer(text, 0, at):
-        match step[0]:
-            case "[":
-                path.append(0)
-            case "{":
-                path.append("")
-            case "]" | "}":
-                path.pop()
-            case ",":
-                path[-1] = path[-1] + 1 if isinstance(path[-1], int) else ""
-            case string if string[0] == '"' and path and isinstance(path[-1], str):
-                path[-1] = string  # an object's last string before a value is the value's key
-    before = text[:at].rstrip()[-1:]
-    begins = {"[", ","} if path and isinstance(path[-1], int) else {":" if path else ""}
-    if before not in begins:
-        return None
-    return tuple(part if isinstance(part, int) else orjson.loads(part) for part in path)
+    return malformed_body(error)
