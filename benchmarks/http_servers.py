@@ -46,7 +46,7 @@ _ROWS = np.random.default_rng(7).standard_normal((512, WIDTH)).astype(np.float32
 
 
 class FreeModel:
-    """A model whose rows are there already. Its tokeniser is that of all-MiniLM-L6-v2."""
+    """A model whose rows are there already. Its tokenizer is that of all-MiniLM-L6-v2."""
 
     def __init__(self) -> None:
         self.text = TextProcessor(_tokenizer(), 256)
@@ -126,7 +126,7 @@ class FreeModelOpener:
     def open_configured(self) -> Iterator[OpenedText]:
         """The free model."""
         model = FreeModel()
-        yield model, FreeEngine() if self._engines is None else self._engines.start_text(model)
+        yield model, FreeEngine() if self._engines is None else self._engines.start_rows(model)
 
     def open_version(self, source: ModelSource) -> OpenedText:
         """Nothing is trained here."""
@@ -146,7 +146,7 @@ class _Body(BaseModel):
 
 
 def fastapi_app() -> FastAPI:
-    """FastAPI with orjson, which answers with the rows: no tokeniser, no queue, no keys, no limits."""
+    """FastAPI with orjson, which answers with the rows: no tokenizer, no queue, no keys, no limits."""
     app = FastAPI()
 
     @app.post("/v1/embeddings")
@@ -158,7 +158,7 @@ def fastapi_app() -> FastAPI:
 
 
 def bare_app() -> Any:
-    """One ASGI callable, which parses, tokenises and answers, and checks nothing."""
+    """One ASGI callable, which parses, tokenizes and answers, and checks nothing."""
     tokenizer = _tokenizer()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
