@@ -71,7 +71,7 @@ def texts_of(lengths: str, device: DeviceName) -> tuple[list[str], int]:
 
 
 def timed(encode: Encode, lengths: str, device: DeviceName) -> dict[str, float]:
-    """Texts and tokens a second of one pass, tokenising included."""
+    """Texts and tokens a second of one pass, tokenizing included."""
     texts, tokens = texts_of(lengths, device)
     began = time.perf_counter()
     encode(texts)

@@ -79,7 +79,7 @@ def compared(
 
 
 def tokens_per_s(run: Callable[[list[str]], object], words: int, count: int) -> float:
-    """Of one pass, tokenising included, after one of an eighth to warm up."""
+    """Of one pass, tokenizing included, after one of an eighth to warm up."""
     source = Texts(between(words, words), seed=3)
     run([source.take()[0] for _ in range(max(1, count // 8))])
     texts = [source.take()[0] for _ in range(count)]

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def vectors(model: TextModel, texts: list[str]) -> Rows:
-    """Embed texts in batches, normalised."""
+    """Embed texts in batches, normalized."""
     tokens = model.text.encode(texts)
     return normalize(np.concatenate([model.forward(tokens[at : at + _BATCH]) for at in range(0, len(tokens), _BATCH)]))
 

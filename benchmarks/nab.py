@@ -3,7 +3,7 @@
 python -m benchmarks.nab [--data ../shared/data] [--folders realKnownCause …]
 
 Each file's detector is trained on the rows of its probation (the first 15 %, at most 750) and then goes on by
-itself. Prints the standard profile's score, normalised on the files of each folder and of all, with the threshold
+itself. Prints the standard profile's score, normalized on the files of each folder and of all, with the threshold
 that is best for all files at once, as the benchmark's optimiser has it. Of the whole corpus are known: HTM 70.5,
 KNN-CAD 58.0, windowed Gaussian 39.6.
 """
@@ -97,11 +97,11 @@ def main() -> None:
     for folder in dict.fromkeys(stream.name.split("/")[0] for stream in streams):
         part = [file for stream, file in zip(streams, files, strict=True) if stream.name.startswith(f"{folder}/")]
         if any(labels.scorable for _, labels in part):
-            alone = score_at(part, best_threshold(part)).normalised
+            alone = score_at(part, best_threshold(part)).normalized
             print(
-                f"{folder}: {score_at(part, threshold).normalised:.1f} at the threshold of all, {alone:.1f} at its own"
+                f"{folder}: {score_at(part, threshold).normalized:.1f} at the threshold of all, {alone:.1f} at its own"
             )
-    print(f"all files: {result.normalised:.1f}")
+    print(f"all files: {result.normalized:.1f}")
 
 
 def _told(score: FileScore) -> str:

@@ -75,7 +75,7 @@ class FileScore:
 
     @property
     def raw(self) -> float:
-        """The file's score before it is normalised."""
+        """The file's score before it is normalized."""
         return sum(self.windows) + self.false_cost
 
 
@@ -88,14 +88,14 @@ class Result:
     profile: Profile = field(default=STANDARD)
 
     @property
-    def normalised(self) -> float:
-        """Normalise a score: 100 for all windows found at their first rows, 0 for silence.
+    def normalized(self) -> float:
+        """Normalize a score: 100 for all windows found at their first rows, 0 for silence.
 
         Raises ValueError without windows.
         """
         windows = sum(len(file.windows) for file in self.files)
         if not windows:
-            raise ValueError("files without a window have no normalised score")
+            raise ValueError("files without a window have no normalized score")
         silent, perfect = -self.profile.missed * windows, self.profile.found * windows
         return 100.0 * (sum(file.raw for file in self.files) - silent) / (perfect - silent)
 

@@ -100,10 +100,10 @@ def _export(path: Path, file: Path) -> None:
 def _onnxruntime(file: Path, dtype: str) -> Run:
     library = _library("onnxruntime")
     if dtype == "int8":
-        quantisation = _library("onnxruntime.quantization")
-        quantised = file.with_name("int8.onnx")
-        quantisation.quantize_dynamic(str(file), str(quantised), weight_type=quantisation.QuantType.QInt8)
-        file = quantised
+        quantization = _library("onnxruntime.quantization")
+        quantized = file.with_name("int8.onnx")
+        quantization.quantize_dynamic(str(file), str(quantized), weight_type=quantization.QuantType.QInt8)
+        file = quantized
     options = library.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = library.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

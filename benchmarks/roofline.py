@@ -56,8 +56,8 @@ def mkl(rows: Tensor, weight: Tensor, bias: Tensor) -> Work:
 
 def onednn_int8(rows: Tensor, weight: Tensor, bias: Tensor) -> Work:
     """oneDNN int8: rows uint8 with one scale, weights int8 with a scale per channel."""
-    quantised, scales = _int8(weight)
-    packed = torch.ops.onednn.qlinear_prepack(quantised, [len(rows), rows.shape[1]])
+    quantized, scales = _int8(weight)
+    packed = torch.ops.onednn.qlinear_prepack(quantized, [len(rows), rows.shape[1]])
     given = (rows * 20 + 128).clamp(0, 255).to(torch.uint8)
     zeros = torch.zeros(len(weight), dtype=torch.int32)
     linear = torch.ops.onednn.qlinear_pointwise
@@ -65,20 +65,20 @@ def onednn_int8(rows: Tensor, weight: Tensor, bias: Tensor) -> Work:
 
 
 def fbgemm_int8(rows: Tensor, weight: Tensor, bias: Tensor) -> Work:
-    """FBGEMM's dynamic int8: float32 in and out, rows quantised within the call."""
-    quantised, scales = _int8(weight)
+    """FBGEMM's dynamic int8: float32 in and out, rows quantized within the call."""
+    quantized, scales = _int8(weight)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     with warnings.catch_warnings(action="ignore"):  # these tensors are to go one day; until then it is a way
         packed = torch.ops.quantized.linear_prepack(
-            torch._make_per_channel_quantized_tensor(quantised, scales, zeros, 0), bias
+            torch._make_per_channel_quantized_tensor(quantized, scales, zeros, 0), bias
         )
     return lambda: torch.ops.quantized.linear_dynamic(rows, packed, reduce_range=True)
 
 
 def int_mm(rows: Tensor, weight: Tensor, bias: Tensor) -> Work:
     """`torch._int_mm`: int8 by int8 to int32, nothing around it."""
-    given, quantised = (rows * 20).clamp(-128, 127).to(torch.int8), _int8(weight)[0].t()
-    return lambda: torch._int_mm(given, quantised)
+    given, quantized = (rows * 20).clamp(-128, 127).to(torch.int8), _int8(weight)[0].t()
+    return lambda: torch._int_mm(given, quantized)
 
 
 CPU_WAYS: dict[str, Way] = {

@@ -8,7 +8,7 @@ SondeError
 │   └── DeviceLost            the device stopped answering; only a new process helps
 ├── TextError                 a text or its tokens do not fit the model
 │   ├── TextTooLong           more tokens than the model reads, and truncation is off
-│   ├── NoTokens              a text in which the tokeniser finds no token
+│   ├── NoTokens              a text in which the tokenizer finds no token
 │   └── BadTokens             token ids outside the vocabulary
 ├── ImageError                an image cannot be decoded, or does not fit the model
 │   ├── UnsupportedImage      not one of the formats that are read
@@ -72,7 +72,7 @@ class TextTooLong(TextError):
 
 
 class NoTokens(TextError):
-    """A text in which the tokeniser finds no token."""
+    """A text in which the tokenizer finds no token."""
 
     code = "no_tokens"
 

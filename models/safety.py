@@ -17,7 +17,7 @@ PICKLES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 WEIGHTS = "model.safetensors"
 # Repositories often have both; every loader then takes the safetensors.
 _PASSED_OVER = "pytorch_model.bin"
-# A tokeniser of 256,000 pieces has 35 MB.
+# A tokenizer of 256,000 pieces has 35 MB.
 _MAX_SETTINGS_BYTES = 128 << 20
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _MAX_WEIGHTS_BYTES = 256 << 30

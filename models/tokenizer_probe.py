@@ -22,7 +22,7 @@ _TIMEOUT_S = 30.0
 _MAX_MEMORY_BYTES = 8 << 30
 _MAX_SPECIAL_TOKENS = 64
 _MAX_WORD_CHARACTERS = 1000
-# No normaliser makes a character this many tokens.
+# No normalizer makes a character this many tokens.
 _MAX_TOKENS_PER_CHARACTER = 32
 _REPEATS = 4096
 _COMMON = "aA0 .,-_'\n\té漢"

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         1, ge=1, description="server processes on one port; each loads the models and has its share of the cores"
     )
     fronts: int = Field(
-        0, ge=0, le=64, description="processes for HTTP and tokenising before one that computes; 0 is a single process"
+        0, ge=0, le=64, description="processes for HTTP and tokenizing before one that computes; 0 is a single process"
     )
     home: Path = Field(Path(".sonde"), description="directory for keys and state")
     insecure: bool = Field(False, description="listen beyond loopback without keys, and serve every Host")
@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "bfloat16", "float32", "int8"] = Field("auto", description="precision of the models")
     threads: int = Field(0, ge=0, description="PyTorch's CPU threads; 0 is PyTorch's own choice, within a CPU quota")
     runners: int = Field(0, ge=0, description="batches computed at once on a CPU, sharing its threads; 0 is up to four")
-    tokenizer_threads: int = Field(0, ge=0, description="threads that tokenise; 0 is one per core, four at most")
+    tokenizer_threads: int = Field(0, ge=0, description="threads that tokenize; 0 is one per core, four at most")
 
     max_batch_tokens: int = Field(
         0,

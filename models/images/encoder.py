@@ -17,7 +17,7 @@ from models.source import ModelSource
 
 
 class ImageEncoder(ImageNetwork):
-    """A transformers body such as DINOv2's. The vector, not normalised, is its pooler's, else the first token's."""
+    """A transformers body such as DINOv2's. The vector, not normalized, is its pooler's, else the first token's."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
         super().__init__(source, placement, "AutoModel")

@@ -40,7 +40,7 @@ class LiteEncoder:
         )
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Vectors float32 [n, 1280], not normalised."""
+        """Vectors float32 [n, 1280], not normalized."""
 
         def compute(images: list[Pixels]) -> Tensor:
             with inference_mode(self._placement.device), as_written():

@@ -63,7 +63,7 @@ class TextImageEncoder:
         )
 
     def forward(self, batch: Sequence[ImageItem], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Vectors float32 [n, width] of texts and images, not normalised."""
+        """Vectors float32 [n, width] of texts and images, not normalized."""
         rows = np.empty((len(batch), self.metadata.width), dtype=np.float32)
         with self._layer_hooks.calling(preempt):
             for shape, places in by_shape(batch).items():

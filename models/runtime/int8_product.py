@@ -52,11 +52,11 @@ class OnednnProduct(nn.Module):
 
     def forward(self, rows: Tensor, scale: float, zero_point: int, activation: str = "none") -> Tensor:
         """Rows float32 [n, in], rounded to multiples of `scale` → [n, out], then "none" or "gelu"."""
-        quantised = torch.quantize_per_tensor(rows, scale, zero_point, torch.quint8)
+        quantized = torch.quantize_per_tensor(rows, scale, zero_point, torch.quint8)
         # The same bytes as uint8. `int_repr` copies them, which takes six times as long as the rounding, and
         # TorchScript has no `view` of another dtype.
         integers = torch.empty([0], dtype=torch.uint8)
-        integers.set_(quantised, 0, quantised.size(), quantised.stride())
+        integers.set_(quantized, 0, quantized.size(), quantized.stride())
         algorithm = "none" if activation == "gelu" else ""
         result: Tensor = torch.ops.onednn.qlinear_pointwise(
             integers,

@@ -1,1 +1,1 @@
-"""Models that read texts: tokenisation, encoders, classifiers, heads."""
+"""Models that read texts: tokenization, encoders, classifiers, heads."""

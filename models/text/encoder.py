@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class Encoder:
     """Any sentence-transformers text model: transformer, pooling, Dense.
 
-    Without final normalisation.
+    Without final normalization.
 
     The transformer runs in the placement's dtype, pooling and what follows in float32: averaging hundreds of vectors in
     bfloat16 would lose more precision than all layers before.
@@ -70,7 +70,7 @@ class Encoder:
         )
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Vectors float32 [n, width], as the model makes them before any final normalisation."""
+        """Vectors float32 [n, width], as the model makes them before any final normalization."""
         rows = np.empty((len(batch), self.metadata.width), dtype=np.float32)
         for prompt_tokens, indices in _by_prompt(batch).items():
             with self._layer_hooks.calling(preempt):

@@ -61,7 +61,7 @@ def read_parts(path: Path, manifest: Manifest) -> ModelParts:
 
 
 def read_texts(golden: Golden, model: DescribedTextModel) -> list[Tokens]:
-    """Tokenise the golden texts as those of requests: with the default prompt, truncated."""
+    """Tokenize the golden texts as those of requests: with the default prompt, truncated."""
     pairs = [text for text in golden.texts if isinstance(text, tuple)]
     singles = [text for text in golden.texts if isinstance(text, str)]
     if pairs and singles:

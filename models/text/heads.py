@@ -25,7 +25,7 @@ class LinearHead(nn.Module):
     """logits = (x @ weight.T + bias) / temperature.
 
     `weight` is float32 [labels, d], `bias` float32 [labels]; x is float32 [n, d], embeddings of length 1 as the
-    encoder gives them after L2 normalisation. `confidence` calibrates the softmax of the logits (Guo et al., 2017).
+    encoder gives them after L2 normalization. `confidence` calibrates the softmax of the logits (Guo et al., 2017).
     """
 
     kind: ClassVar[str] = "linear"

@@ -34,7 +34,7 @@ class TextModel(DescribedTextModel, Protocol):
 
 
 def text_metadata(source: ModelSource, placement: Placement, text: TextProcessor, **fields: Any) -> ModelMetadata:
-    """The metadata of a text model: `fields`, and those of its source, placement and tokeniser."""
+    """The metadata of a text model: `fields`, and those of its source, placement and tokenizer."""
     return ModelMetadata(
         name=source.name,
         version=source.version,

@@ -13,12 +13,12 @@ from models.filesystem import read_json
 _PLAIN_POOLING = ("mean", "cls", "lasttoken")
 # sentence-transformers once called the transformer's settings after its architecture.
 _SETTINGS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-# Tokeniser options that change no token of a text.
+# Tokenizer options that change no token of a text.
 _WITHOUT_EFFECT = {
     "padding", "padding_side", "pad_to_multiple_of", "return_tensors", "return_attention_mask", "return_token_type_ids",
     "return_length", "truncation", "verbose", "logits_to_keep",
 }  # fmt: skip
-_NO_LIMIT = 1_000_000  # a tokeniser without a limit states a huge one
+_NO_LIMIT = 1_000_000  # a tokenizer without a limit states a huge one
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def read_settings(root: Path) -> dict[str, Any]:
 
 
 def stated_limit(settings: Mapping[str, Any], of_tokenizer: int | None) -> int | None:
-    """The most tokens of an input by the settings, else by its tokeniser; None where neither says."""
+    """The most tokens of an input by the settings, else by its tokenizer; None where neither says."""
     stated = _tokenizer_options(settings).get("max_length") or settings.get("max_seq_length") or of_tokenizer
     return int(stated) if stated and stated < _NO_LIMIT else None
 
@@ -68,7 +68,7 @@ def input_limits(settings: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _tokenizer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that sentence-transformers passes to the tokeniser."""
+    """The options that sentence-transformers passes to the tokenizer."""
     options = settings.get("processing_kwargs") or {}
     return {**options.get("text", {}), **options.get("common", {})}
 
@@ -90,7 +90,7 @@ def read_pipeline(path: Path) -> Pipeline:
     settings = read_settings(root)
     tokenizer = read_json(root / "tokenizer_config.json", dict)
     if settings.get("do_lower_case"):
-        raise Unsupported("it lower-cases outside its tokeniser")
+        raise Unsupported("it lower-cases outside its tokenizer")
     config = read_json(root / "config.json", dict)
     about = read_json(path / "config_sentence_transformers.json", dict)
     return Pipeline(

@@ -1,4 +1,4 @@
-"""Unicode normalisation, which takes linear time for every text."""
+"""Unicode normalization, which takes linear time for every text."""
 
 from __future__ import annotations
 

@@ -55,14 +55,14 @@ class Padding:
         return collate(batch, self._id, device, with_types=self._with_types, side=self._side, at_least=at_least)
 
     def turn_left(self) -> bool:
-        """Pad on the left from now on, if the tokeniser does; else return False."""
+        """Pad on the left from now on, if the tokenizer does; else return False."""
         if self._may_be_left:
             self._side = "left"
         return self._may_be_left
 
 
 def find_pad_id(tokenizer: Any, config: Any) -> int:
-    """The token that fills up a batch: the configuration's, else the tokeniser's, else 0.
+    """The token that fills up a batch: the configuration's, else the tokenizer's, else 0.
 
     The network finds a text's last token, or its positions, by the token in its configuration.
     """

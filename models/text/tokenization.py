@@ -1,4 +1,4 @@
-"""Texts to tokens, by the model's own tokeniser: token for token what it gives, cut at the model's limit."""
+"""Texts to tokens, by the model's own tokenizer: token for token what it gives, cut at the model's limit."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _CHARACTERS_PER_TOKEN = 16
 _WIDENING = 4  # times as many when these were too few
 # More of a text is not read: one word of 16 MB would take seconds and a gigabyte to become one unknown token.
 _MOST_CHARACTERS_PER_TOKEN = 256
-# Every tokeniser splits at these. BERT's drops other characters that Python calls whitespace, and joins the words.
+# Every tokenizer splits at these. BERT's drops other characters that Python calls whitespace, and joins the words.
 _WHITESPACE = re.compile(r"[ \t\n\r]")
-# A single text of up to this many characters is tokenised under the GIL: winning it back can take longer than the text.
+# A single text of up to this many characters is tokenized under the GIL: winning it back can take longer than the text.
 _SHORT_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One tokenised text, or pair of texts, ready for a model.
+    """One tokenized text, or pair of texts, ready for a model.
 
     `ids` is int32 [n]. Pairs have `types` int32 [n], too, and so have texts whose special tokens are of another type.
     Pooling that excludes the prompt skips the first `prompt_tokens` tokens. `available` is the number of tokens before
@@ -81,7 +81,7 @@ def _panics_as_errors() -> Iterator[None]:
 
 
 class TextProcessor:
-    """The tokeniser of one model. Texts reach it unchanged.
+    """The tokenizer of one model. Texts reach it unchanged.
 
     Thread-safe, because it does not change after construction. `max_tokens` counts the special tokens.
     """
@@ -97,11 +97,11 @@ class TextProcessor:
 
     @classmethod
     def from_json(cls, text: str, max_tokens: int) -> TextProcessor:
-        """The tokeniser that `to_json` wrote, perhaps in another process."""
+        """The tokenizer that `to_json` wrote, perhaps in another process."""
         return cls(Tokenizer.from_str(text), max_tokens)
 
     def to_json(self) -> str:
-        """The tokeniser in the format of tokenizer.json; `max_tokens` is not in it."""
+        """The tokenizer in the format of tokenizer.json; `max_tokens` is not in it."""
         return self._tokenizer.to_str()
 
     @property
@@ -126,7 +126,7 @@ class TextProcessor:
         max_tokens: int | None = None,
         max_input_tokens: int | None = None,
     ) -> list[Tokens]:
-        """Tokenise texts after `prompt`, truncated on `side` to `max_tokens` and the model's limit.
+        """Tokenize texts after `prompt`, truncated on `side` to `max_tokens` and the model's limit.
 
         `max_tokens` counts the text's own tokens, `max_input_tokens` also prompt and special tokens.
         """
@@ -151,7 +151,7 @@ class TextProcessor:
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], *, side: Side = "right", max_tokens: int | None = None
     ) -> list[Tokens]:
-        """Tokenise pairs as one input each, as a cross-encoder reads them.
+        """Tokenize pairs as one input each, as a cross-encoder reads them.
 
         The second text is truncated first, and to `max_tokens` tokens; both are truncated on `side`.
         """
@@ -198,7 +198,7 @@ class TextProcessor:
                 raise BadTokens(f"token ids must be 0 to {self.vocabulary - 1} for this model, got {extreme}")
 
     def _read(self, text: str, limit: int, side: Side = "right") -> tuple[str, bool]:
-        """The part of a text that is tokenised for `limit` tokens, and whether it was short enough to be read whole."""
+        """The part of a text that is tokenized for `limit` tokens, and whether it was short enough to be read whole."""
         most = limit * _MOST_CHARACTERS_PER_TOKEN
         if len(text) <= most:
             return self._shorten(text, limit, side), True
@@ -209,7 +209,7 @@ class TextProcessor:
     def _shorten(self, text: str, limit: int, side: Side = "right") -> str:
         """The part of a very long text that gives at least its first (or last) `limit` tokens.
 
-        Cuts at whitespace where there is any, because no token crosses it. Tokenising a megabyte to keep 256 tokens
+        Cuts at whitespace where there is any, because no token crosses it. Tokenizing a megabyte to keep 256 tokens
         would take a second of a core. The part has more than `limit` tokens, so that it still counts as truncated.
         """
         window = limit * _CHARACTERS_PER_TOKEN

@@ -262,7 +262,7 @@ def mean_gain(
 
 
 def effective_rank(x: Floats) -> float:
-    """exp of the entropy of the normalised singular values of x [n, d] (Roy and Vetterli, 2007).
+    """exp of the entropy of the normalized singular values of x [n, d] (Roy and Vetterli, 2007).
 
     It is 1 when all rows point the same way.
     """

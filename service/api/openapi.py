@@ -36,7 +36,7 @@ _HEADERS = {
     "x-request-id": {"description": "the id in the logs; yours, if you sent one", "schema": {"type": "string"}},
     "x-sonde-model": {"description": "the model and version that answered", "schema": {"type": "string"}},
     "x-sonde-truncated": {"description": "the number of inputs that were cut", "schema": {"type": "integer"}},
-    "server-timing": {"description": "milliseconds of tokenising, waiting and computing", "schema": {"type": "string"}},
+    "server-timing": {"description": "milliseconds of tokenizing, waiting and computing", "schema": {"type": "string"}},
 }
 # The middleware checks keys, because it also covers paths that do not exist.
 _KEYS = {

@@ -17,7 +17,7 @@ from models.metadata import ModelMetadata
 from service import errors
 from service.engine.request import Request
 
-# Both directions: the largest are the rows of 2,048 inputs, and the JSON of a multilingual tokeniser.
+# Both directions: the largest are the rows of 2,048 inputs, and the JSON of a multilingual tokenizer.
 MAX_FRAME_BYTES = 512 * 2**20
 _LENGTH = struct.Struct("<I")
 
@@ -115,7 +115,7 @@ class OpenedPatches(msgspec.Struct, array_like=True, gc=False):
 
 
 class Opened(Frame):
-    """A model that the engine holds for this front: its metadata, and its tokeniser as JSON.
+    """A model that the engine holds for this front: its metadata, and its tokenizer as JSON.
 
     `tokenizer` is empty where it reads no texts. `ends` are the tokens that end the texts that a recogniser writes.
     `program` has the contract and the description of a program (`tensor_frames`).

@@ -1,4 +1,4 @@
-"""Models of a front: texts are tokenised here, images scaled, tensors checked, and the engine process computes."""
+"""Models of a front: texts are tokenized here, images scaled, tensors checked, and the engine process computes."""
 
 from __future__ import annotations
 

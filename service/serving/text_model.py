@@ -1,4 +1,4 @@
-"""A text model in service: texts in, rows out, by way of admission, tokenisers and queue."""
+"""A text model in service: texts in, rows out, by way of admission, tokenizers and queue."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ Inputs = Sequence[str] | Sequence[Sequence[int]] | Sequence[tuple[str, str]]
 T = TypeVar("T")
 FittedT = TypeVar("FittedT", bound=Sized)
 
-# A request with fewer characters is tokenised on the event loop: a thread would take longer.
+# A request with fewer characters is tokenized on the event loop: a thread would take longer.
 _INLINE_CHARACTERS = 2_000
-# Texts that a thread tokenises at a time, so that a short request need not wait for all of a long one.
+# Texts that a thread tokenizes at a time, so that a short request need not wait for all of a long one.
 _CHUNK = 64
 _CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizeOptions:
-    """How to tokenise texts: the prompt before each, and how to cut them.
+    """How to tokenize texts: the prompt before each, and how to cut them.
 
     `max_tokens` limits a text's own tokens (of a pair: those of the second text), `max_input_tokens` those of the text
     with prompt and special tokens. `param` is the request's parameter with the texts; `name` gives the caller's name of
@@ -92,7 +92,7 @@ class ServedText(Servable):
     async def rows(
         self, inputs: Inputs, caller: Caller, task: str, options: TokenizeOptions = TokenizeOptions()
     ) -> ModelOutput:
-        """Tokenise the inputs (texts, token ids or pairs), queue them and wait for their rows.
+        """Tokenize the inputs (texts, token ids or pairs), queue them and wait for their rows.
 
         Raises Overloaded before any work, NoTokens for a text without any, TextTooLong for one that may not be cut,
         and DeadlineExceeded.
@@ -222,7 +222,7 @@ class ServedText(Servable):
         return [item for chunk in await asyncio.gather(*chunks) for item in chunk]
 
     def _tokenize_chunk(self, inputs: Inputs, options: TokenizeOptions, offset: int) -> list[Tokens]:
-        """Tokenise a part of a request that begins at its input `offset`."""
+        """Tokenize a part of a request that begins at its input `offset`."""
         text = self.text
         if isinstance(inputs[0], tuple):
             return text.encode_pairs(inputs, side=options.side, max_tokens=options.max_tokens)  # type: ignore[arg-type]  # all are pairs

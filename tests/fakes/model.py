@@ -21,7 +21,7 @@ _GATE_S = 60.0  # a test that fails before it opens the gate would otherwise nev
 
 
 class FakeModel:
-    """A text's row is the normalised sum of a random vector per token, fixed by `seed`, so similar texts are near.
+    """A text's row is the normalized sum of a random vector per token, fixed by `seed`, so similar texts are near.
 
     `fault` may raise for a batch. While `gate` is unset, batches wait in it; `entered` is set when one has come.
     `batches` records what was computed.

@@ -59,7 +59,7 @@ def test_the_first_dimensions_are_kept_as_they_are(dimensions: int | None, expec
     assert shorten(rows([1, 2, 3]), dimensions).tolist() == expected
 
 
-def test_shortened_rows_are_of_length_1_only_after_normalising_again() -> None:
+def test_shortened_rows_are_of_length_1_only_after_normalizing_again() -> None:
     short = shorten(normalize(rows([3, 4, 12])), 2)
     assert np.linalg.norm(short) < 0.5
     np.testing.assert_allclose(normalize(short), [[0.6, 0.8]], rtol=1e-6)

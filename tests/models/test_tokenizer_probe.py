@@ -53,7 +53,7 @@ def long_words(most: int) -> Tokenizer:
 BOMBS: dict[str, Callable[[], Tokenizer]] = {
     "a regular expression": lambda: split("(a+)+b"),
     "one of other letters": lambda: split("(xy|xyxy)+ü"),
-    "one of a normaliser": lambda: replace(Regex("(k+)+b"), "x"),
+    "one of a normalizer": lambda: replace(Regex("(k+)+b"), "x"),
     "replacements that multiply": lambda: replace("a", "a" * 10, times=9),
     "a template": lambda: template(100_000),
     "words without end": lambda: long_words(10**9),

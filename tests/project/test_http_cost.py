@@ -21,7 +21,7 @@ from tests.support.call import embeddings_scope
 pytestmark = pytest.mark.slow
 
 # Processor time, Sonde : FastAPI with orjson; 3.7 where this was written, 5.8 before the hot path. Sonde also checks
-# the key, tokenises, counts and writes a log line. Before you raise it, run `python -m benchmarks.http`.
+# the key, tokenizes, counts and writes a log line. Before you raise it, run `python -m benchmarks.http`.
 MAX_RATIO = 4.6
 # So short that some bursts have the processor and its caches to themselves, whatever else runs: the least one counts.
 _BURST, _BURSTS = 20, 60

@@ -42,14 +42,14 @@ def test_a_file_is_read_with_its_windows_and_scored_behind_its_probation(tmp_pat
     assert not scores[:300].any()
     assert int(scores.argmax()) == 1500
     files = [(scores, stream.labels)]
-    assert score_at(files, best_threshold(files)).normalised > 85
+    assert score_at(files, best_threshold(files)).normalized > 85
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "nab").is_dir(), reason="the data of NAB is not there")
 def test_the_given_real_files_score_above_sixty() -> None:
     files = [(nab.detect(stream), stream.labels) for stream in nab.read(DATA, ("realKnownCause",))]
-    assert score_at(files, best_threshold(files)).normalised > 60
+    assert score_at(files, best_threshold(files)).normalized > 60
 
 
 @pytest.mark.slow

@@ -65,23 +65,23 @@ def test_behind_a_window_of_one_row_a_false_detection_costs_all() -> None:
 
 def test_only_the_earliest_detection_in_a_window_counts() -> None:
     # Rows 12 and 14 detected: 0.91743 of row 12 alone; row 16 is false, at y = 2/4, -0.84828 * 0.11 = -0.09331.
-    # normalised: raw 0.82412, silent -1, perfect 1: 100 * 1.82412 / 2 = 91.206.
+    # normalized: raw 0.82412, silent -1, perfect 1: 100 * 1.82412 / 2 = 91.206.
     result = score_at([(detections(20, 12, 14, 16), ONE)], 0.5)
     assert result.files[0].windows == pytest.approx([0.91743], abs=1e-5)
     assert result.files[0].false_detections == 1
     assert result.files[0].false_cost == pytest.approx(-0.09331, abs=1e-5)
-    assert result.normalised == pytest.approx(91.206, abs=1e-3)
+    assert result.normalized == pytest.approx(91.206, abs=1e-3)
 
 
 def test_silence_is_0_and_perfection_100() -> None:
     files = [(detections(20, 10), ONE), (detections(20, 5), Labels(20, ((5, 8),)))]
-    assert score_at(files, 2.0).normalised == 0.0
-    assert score_at(files, 1.0).normalised == pytest.approx(100.0)
+    assert score_at(files, 2.0).normalized == 0.0
+    assert score_at(files, 1.0).normalized == pytest.approx(100.0)
 
 
 def test_a_detector_that_only_errs_is_below_0() -> None:
     # The window missed (-1) and four false detections before it (-0.44): 100 * (-1.44 + 1) / 2 = -22.
-    assert score_at([(detections(20, 4, 5, 6, 7), ONE)], 0.5).normalised == pytest.approx(-22.0)
+    assert score_at([(detections(20, 4, 5, 6, 7), ONE)], 0.5).normalized == pytest.approx(-22.0)
 
 
 def test_detections_in_the_probation_neither_cost_nor_earn() -> None:
@@ -105,9 +105,9 @@ def test_the_threshold_found_is_the_best_of_all() -> None:
         (chance.random(90) * 12, Labels(90, ((40, 49),))),
     ]
     candidates = [*np.unique(np.concatenate([scores for scores, _ in files])), math.inf]
-    best = max(candidates, key=lambda at: score_at(files, at).normalised)
-    assert score_at(files, best_threshold(files)).normalised == pytest.approx(
-        score_at(files, best).normalised, abs=1e-9
+    best = max(candidates, key=lambda at: score_at(files, at).normalized)
+    assert score_at(files, best_threshold(files)).normalized == pytest.approx(
+        score_at(files, best).normalized, abs=1e-9
     )
 
 
@@ -139,8 +139,8 @@ def test_scores_of_another_shape_or_not_finite_are_refused(scores: np.ndarray) -
         best_threshold([(scores, ONE)])
 
 
-def test_files_without_windows_have_no_normalised_score() -> None:
+def test_files_without_windows_have_no_normalized_score() -> None:
     with pytest.raises(ValueError, match="without a window"):
-        _ = score_at([(np.zeros(20), Labels(20, ()))], 0.5).normalised
+        _ = score_at([(np.zeros(20), Labels(20, ()))], 0.5).normalized
     with pytest.raises(ValueError, match="at least one file"):
         best_threshold([])

@@ -225,7 +225,7 @@ def _spread(network: torch.nn.Module) -> None:
 
 
 def _fit_statistics(network: torch.nn.Module) -> None:
-    """Batch normalisation that keeps values of some size through many layers."""
+    """Batch normalization that keeps values of some size through many layers."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)

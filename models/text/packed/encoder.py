@@ -28,7 +28,7 @@ from models.text.encoder import Encoder
 from models.text.model import TextModel, text_metadata
 from models.text.model_config import read_pipeline
 from models.text.packed.bert import PackedBert
-from models.text.packed.int8 import quantise
+from models.text.packed.int8 import quantize
 from models.text.packed.packed_batch import PackedBatch
 from models.text.tokenization import TextProcessor, Tokens
 
@@ -51,7 +51,7 @@ _MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.99}
 
 
 class PackedEncoder:
-    """An encoder of BERT's family with plain pooling, without final normalisation."""
+    """An encoder of BERT's family with plain pooling, without final normalization."""
 
     def __init__(self, source: ModelSource, placement: Placement) -> None:
         with source.loading("a BERT-like encoder"):
@@ -62,7 +62,7 @@ class PackedEncoder:
         self._pooling = pipeline.pooling
         self.text = TextProcessor(tokenizer, pipeline.max_tokens)
         if placement.int8:
-            notes: tuple[str, ...] = (_quantise_and_time(network, self.text.encode(PROBES)),)
+            notes: tuple[str, ...] = (_quantize_and_time(network, self.text.encode(PROBES)),)
         else:
             notes = ()
             network.placed(placement.device, placement.dtype, may_round=placement.auto_dtype)
@@ -85,7 +85,7 @@ class PackedEncoder:
         )
 
     def forward(self, batch: Sequence[Tokens], preempt: Preemption = NO_PREEMPTION) -> NDArray[np.float32]:
-        """Vectors float32 [n, width], as the model makes them before any final normalisation."""
+        """Vectors float32 [n, width], as the model makes them before any final normalization."""
         network, placement = self._network, self._placement
         with inference_mode(placement.device):
             if network.takes_alone(batch):
@@ -180,7 +180,7 @@ def _recommend_int8(placement: Placement) -> tuple[str, ...]:
     return (f"int8 multiplies {tuned.int8_gain:.1f} times as fast as {tuned.preferred} here: try --dtype int8",)
 
 
-def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:
+def _quantize_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:
     """Make a network int8 and place it, and return a note on its speed.
 
     The note compares it with the dtype that this machine would use otherwise.
@@ -188,7 +188,7 @@ def _quantise_and_time(network: PackedBert, batch: Sequence[Tokens]) -> str:
     cpu, other = torch.device("cpu"), place("cpu").dtype
     exact = copy.deepcopy(network.requires_grad_(False)).placed(cpu, other)
     before = _forward_seconds(exact, PackedBatch.of(batch, cpu, exact.onednn_rows))
-    quantise(network, PackedBatch.of(batch, cpu))
+    quantize(network, PackedBatch.of(batch, cpu))
     network.placed(cpu, torch.float32)
     share = _forward_seconds(network, PackedBatch.of(batch, cpu, network.onednn_rows)) / before
     name, tokens = str(other).removeprefix("torch."), sum(item.count for item in batch)

@@ -108,7 +108,7 @@ class Int8AfterGelu(nn.Module):
 
 
 @torch.inference_mode()
-def quantise(network: PackedBert, probes: PackedBatch) -> None:
+def quantize(network: PackedBert, probes: PackedBatch) -> None:
     """Replace a float32 network's linear layers; it cannot be trained or moved afterwards."""
     network.eval().requires_grad_(False)
     maxima = _input_maxima(network, probes)
@@ -118,7 +118,7 @@ def quantise(network: PackedBert, probes: PackedBatch) -> None:
         network.onednn_rows = range(_FEW_ROWS + 1, _ANY_ROWS)
     bfloat16_min_size = _bfloat16_min_size()
     for layer in network.layers:
-        _quantise_layer(layer, input_norm, maxima)
+        _quantize_layer(layer, input_norm, maxima)
         cast(Attention, layer.attention).bfloat16_min_size = bfloat16_min_size
         input_norm = cast(nn.LayerNorm, layer.norm)
 
@@ -130,8 +130,8 @@ def _bfloat16_min_size() -> int:
     return SHARED if has_amx() else _BFLOAT16_MIN_SIZE
 
 
-def _quantise_layer(layer: nn.Module, input_norm: nn.LayerNorm, maxima: dict[nn.Module, Tensor]) -> None:
-    """Quantise one layer, which reads the output of `input_norm`."""
+def _quantize_layer(layer: nn.Module, input_norm: nn.LayerNorm, maxima: dict[nn.Module, Tensor]) -> None:
+    """Quantize one layer, which reads the output of `input_norm`."""
     qkv, out, up, down = (cast(Linear, getattr(layer, name)) for name in ("qkv", "out", "up_proj", "down_proj"))
     qkv_factors, out_factors, up_factors = (_smoothing_factors(maxima[one], one.weight) for one in (qkv, out, up))
     _divide_norm(input_norm, qkv_factors)

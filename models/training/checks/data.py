@@ -14,7 +14,7 @@ from models.training.checks.duplicates import check_duplicates, check_leaks, che
 from models.training.checks.labels import check_class_counts, check_conflicts, check_label_errors
 from models.training.checks.wording import share_text, warn_if
 from models.training.data.baselines import Baseline, majority, word_counts
-from models.training.data.rows import TEXT_COLUMNS, TextRows, normalised
+from models.training.data.rows import TEXT_COLUMNS, TextRows, normalized
 from models.training.embeddings import Embed
 from models.training.report import Finding, Status
 
@@ -109,7 +109,7 @@ def _check_identical_pairs(train: TextRows) -> Iterator[Finding]:
     """
     if len(train.texts) < 2:
         return
-    first, second = ([normalised(text) for text in column] for column in train.texts[-2:])
+    first, second = ([normalized(text) for text in column] for column in train.texts[-2:])
     same = [line for line, one, other in zip(train.lines, first, second, strict=True) if one == other]
     names = " and ".join(TEXT_COLUMNS[train.kind][-2:])
     share = len(same) / len(train)

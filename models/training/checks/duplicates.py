@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from models.counted import counted
 from models.training.checks.wording import warn_if
-from models.training.data.rows import TextRows, normalised
+from models.training.data.rows import TextRows, normalized
 from models.training.report import Finding, Status
 
 Vectors = NDArray[np.float32]
@@ -45,7 +45,7 @@ def check_near_duplicates(train: TextRows, x: Vectors) -> Finding:
 
     Pairs and triplets are compared by their first text; their other texts must be equal.
     """
-    keys = np.array(_numbered(map(normalised, train.texts[0])))
+    keys = np.array(_numbered(map(normalized, train.texts[0])))
     others = np.array(_numbered(zip(*train.texts[1:], strict=True)) or [0] * len(train))
     compared, cosine = min(len(train), _COMPARED), NEAR_COSINE[train.inputs]
     rows = [
@@ -95,7 +95,7 @@ def _numbered(values: Iterable[Hashable]) -> list[int]:
 
 def row_keys(rows: TextRows) -> list[str]:
     """Each row's texts as one string, case and punctuation aside."""
-    return ["\n".join(map(normalised, texts)) for texts in zip(*rows.texts, strict=True)]
+    return ["\n".join(map(normalized, texts)) for texts in zip(*rows.texts, strict=True)]
 
 
 def _near_rows(x: Vectors, reference: Vectors, cosine: float) -> Iterator[tuple[int, Indices]]:

@@ -12,7 +12,7 @@ import numpy as np
 from models.counted import counted
 from models.training.checks.duplicates import Vectors, row_keys
 from models.training.checks.wording import name_first, warn_if
-from models.training.data.rows import TextRows, normalised
+from models.training.data.rows import TextRows, normalized
 from models.training.heads.linear_head import out_of_fold_probabilities
 from models.training.report import MAX_ROWS_NAMED, Finding
 
@@ -70,7 +70,7 @@ def _check_imbalance(counts: Counter[str]) -> Finding:
 def _check_spelling(train: TextRows) -> Finding:
     spellings: dict[str, set[str]] = defaultdict(set)
     for label in train.labels or ():
-        spellings[normalised(label.replace("_", " "))].add(label)
+        spellings[normalized(label.replace("_", " "))].add(label)
     alike = [sorted(names) for names in spellings.values() if len(names) > 1]
     if not alike:
         return _finding("similar_labels", "ok", 0.0, 0.0, "All labels differ by more than spelling.")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.training.data.rows import TextRows, normalised
+from models.training.data.rows import TextRows, normalized
 from models.training.metrics import encoded, macro_f1
 
 Floats = NDArray[np.float32]
@@ -70,7 +70,7 @@ def coarse_colours(train: TextRows, held_out: TextRows, colours: Callable[[Seque
 
 
 def _words(text: str) -> list[str]:
-    return normalised(text).split()
+    return normalized(text).split()
 
 
 def _evaluate(name: str, held_out: TextRows, predictions: list[str]) -> Baseline:

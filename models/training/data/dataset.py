@@ -16,7 +16,7 @@ from models.training.data.file_reader import FileReader
 from models.training.data.row_layout import CHAT_COLUMN, COLUMN_FAULTS
 from models.training.data.row_parser import RowParser
 from models.training.data.row_split import check_classes, check_validation, split_rows
-from models.training.data.rows import TEXT_COLUMNS, TextRows, columns_of, group_keys, normalised
+from models.training.data.rows import TEXT_COLUMNS, TextRows, columns_of, group_keys, normalized
 from models.training.errors import TrainingDataError, data_error, quote
 from models.training.hyperparameter_parser import parse
 from models.training.hyperparameters import (
@@ -46,8 +46,8 @@ class LabelledParts:
 
     @property
     def keys(self) -> frozenset[str]:
-        """What equal rows have in common: the normalised text, anchor or query, or both sentences."""
-        return frozenset((*group_keys(self.rows), *map(normalised, self.out_of_scope)))
+        """What equal rows have in common: the normalized text, anchor or query, or both sentences."""
+        return frozenset((*group_keys(self.rows), *map(normalized, self.out_of_scope)))
 
     def without(self, keys: Collection[str]) -> LabelledParts:
         """The rows with other keys. Raises TrainingDataError where none is left."""
@@ -55,7 +55,7 @@ class LabelledParts:
         if not kept:
             expected = "rows other than those bound to the model's name"
             raise data_error("training_file", "only_bound_rows", expected, "none")
-        others = tuple(text for text in self.out_of_scope if normalised(text) not in keys)
+        others = tuple(text for text in self.out_of_scope if normalized(text) not in keys)
         return LabelledParts(self.rows.take(kept), others)
 
 

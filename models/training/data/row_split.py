@@ -45,7 +45,7 @@ def split_rows(rows: TextRows, *, held_out: float, param: str = "training_file")
     A model in service has therefore seen few of the rows that judge its successor: 2 to 9 % of them where rows were
     added since. A new draw for each job would compare the successor with a model that knows the answers.
 
-    Rows with the same normalised text (anchor, query, pair of sentences) stay on one side. Each label gives about
+    Rows with the same normalized text (anchor, query, pair of sentences) stay on one side. Each label gives about
     `held_out` (between 0 and 1) of its rows and at least one, unless all its rows are one text.
     """
     if not 0 < held_out < 1:

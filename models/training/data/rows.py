@@ -80,7 +80,7 @@ class TextRows:
         )
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """A text without compatibility forms, case and punctuation, to find duplicates."""
     folded = normalize("NFKC", text).casefold()
     return " ".join(_WORD.findall(folded)) or " ".join(folded.split())
@@ -93,7 +93,7 @@ def has_visible_text(text: str) -> bool:
 
 def group_keys(rows: TextRows) -> list[str]:
     """Per row the text, anchor, query or sorted sentences; a split never parts equal keys."""
-    first = [normalised(text) for text in rows.texts[0]]
+    first = [normalized(text) for text in rows.texts[0]]
     if rows.kind != "scored":
         return first
-    return ["\n".join(sorted((one, normalised(other)))) for one, other in zip(first, rows.texts[1], strict=True)]
+    return ["\n".join(sorted((one, normalized(other)))) for one, other in zip(first, rows.texts[1], strict=True)]

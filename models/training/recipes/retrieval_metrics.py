@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.training import metrics as measures
-from models.training.data.rows import TextRows, normalised
+from models.training.data.rows import TextRows, normalized
 from models.training.embeddings import Embed, Floats
 
 _AT = 10
@@ -60,7 +60,7 @@ def search(rows: TextRows, columns: Sequence[Floats]) -> RetrievalMetrics:
     documents = np.concatenate(columns[1:])[pool]
     queries: dict[str, tuple[int, set[int]]] = {}
     for row, (anchor, positive) in enumerate(zip(rows.texts[0], rows.texts[1], strict=True)):
-        queries.setdefault(normalised(anchor), (row, set()))[1].add(number_of[normalised(positive)])
+        queries.setdefault(normalized(anchor), (row, set()))[1].add(number_of[normalized(positive)])
     ranks = _ranks(columns[0], documents, list(queries.values()))
     first = np.array([rank.min() for rank in ranks])
     metrics = {
@@ -91,7 +91,7 @@ def relevance_metrics(queries: Sequence[str], grades: Sequence[float], scores: F
     """A reranker's `ndcg_at_10`, mean over queries, and `auroc` over all rows; without those that rows cannot tell."""
     by_query: dict[str, list[int]] = defaultdict(list)
     for row, query in enumerate(queries):
-        by_query[normalised(query)].append(row)
+        by_query[normalized(query)].append(row)
     metrics: dict[str, float] = {}
     relevant = np.asarray(grades) > 0
     if relevant.any():
@@ -109,7 +109,7 @@ def _distinct(columns: Sequence[Sequence[str]]) -> tuple[list[int], dict[str, in
     rows: list[int] = []
     number_of: dict[str, int] = {}
     for row, text in enumerate(text for column in columns for text in column):
-        if number_of.setdefault(normalised(text), len(rows)) == len(rows):
+        if number_of.setdefault(normalized(text), len(rows)) == len(rows):
             rows.append(row)
     return rows, number_of
 

@@ -204,5 +204,5 @@ def load_batches(batches: Batches, first: int, device: torch.device) -> Iterator
 
 
 def loader_workers(device: torch.device, cores: int) -> int:
-    """Processes that tokenise ahead: a quarter of the cores, at most 4; none on a CPU."""
+    """Processes that tokenize ahead: a quarter of the cores, at most 4; none on a CPU."""
     return 0 if device.type == "cpu" else min(cores // 4, 4)

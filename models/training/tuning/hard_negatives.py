@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.data.rows import TextRows, normalised
+from models.training.data.rows import TextRows, normalized
 
 Floats = NDArray[np.float32]
 
@@ -30,7 +30,7 @@ def mine_hard_negatives(rows: TextRows, embed: Callable[[Sequence[str]], Floats]
     if rows.kind != "pairs":
         raise ValueError(f"expected pairs, got {rows.kind}")
     anchors, positives = rows.texts
-    pool = list({normalised(text): text for text in positives}.values())
+    pool = list({normalized(text): text for text in positives}.values())
     excluded = _excluded(anchors, positives, pool)
     if all(len(own) == len(pool) for own in excluded.values()):
         raise ValueError("no anchor has a text that is not its own positive")
@@ -41,7 +41,7 @@ def mine_hard_negatives(rows: TextRows, embed: Callable[[Sequence[str]], Floats]
         block = slice(start, start + _BLOCK)
         similarity, to_positive = vectors[block] @ candidates.T, own_vectors[block] @ candidates.T
         for place, row in enumerate(range(start, min(start + _BLOCK, len(anchors)))):
-            own = excluded[normalised(anchors[row])]
+            own = excluded[normalized(anchors[row])]
             limit = _MAX_OF_POSITIVE * float(vectors[row] @ own_vectors[row])
             nearest = _nearest(similarity[place], to_positive[place], limit, own)[:each]
             chosen += [(row, pool[number]) for number in nearest or _random_other(len(pool), own, rng)]
@@ -51,11 +51,11 @@ def mine_hard_negatives(rows: TextRows, embed: Callable[[Sequence[str]], Floats]
 
 def _excluded(anchors: Sequence[str], positives: Sequence[str], pool: Sequence[str]) -> dict[str, set[int]]:
     """For each anchor, the texts of the pool that are its positives or itself."""
-    number = {normalised(text): index for index, text in enumerate(pool)}
+    number = {normalized(text): index for index, text in enumerate(pool)}
     excluded: dict[str, set[int]] = {}
     for anchor, positive in zip(anchors, positives, strict=True):
-        key = normalised(anchor)
-        excluded.setdefault(key, {number[key]} if key in number else set()).add(number[normalised(positive)])
+        key = normalized(anchor)
+        excluded.setdefault(key, {number[key]} if key in number else set()).add(number[normalized(positive)])
     return excluded
 
 

@@ -33,7 +33,7 @@ _PROBES = 4
 class TrainableImageEncoder(TunableEncoder):
     """An encoder of images that trains on those of a source.
 
-    Batch normalisation keeps its means and deviations, which small batches would spoil. Parameters that no vector
+    Batch normalization keeps its means and deviations, which small batches would spoil. Parameters that no vector
     depends on (a text tower, a layer of labels) are frozen.
     """
 
@@ -56,7 +56,7 @@ class TrainableImageEncoder(TunableEncoder):
         return self._width
 
     def train(self, mode: bool = True) -> TrainableImageEncoder:
-        """Switch to training, batch normalisation excepted."""
+        """Switch to training, batch normalization excepted."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, _BatchNorm):

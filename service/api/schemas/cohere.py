@@ -67,7 +67,7 @@ class CohereEmbedBody(CompatibleBody):
     embedding_types: list[EmbeddingType] | None = Field(
         None, min_length=1, description="kinds of vectors; without it, float"
     )
-    output_dimension: Count | None = Field(None, description="number of leading dimensions to keep, renormalised")
+    output_dimension: Count | None = Field(None, description="number of leading dimensions to keep, renormalized")
     truncate: Literal["NONE", "START", "END"] = Field("END", description="the side to cut; NONE refuses long texts")
     max_tokens: Count | None = Field(None, description="cut texts after this number of tokens")
     priority: Annotated[int, Field(ge=0, le=999), BeforeValidator(to_integer)] | None = Field(

@@ -25,7 +25,7 @@ class OllamaBody(CompatibleBody):
 class OllamaEmbedBody(OllamaBody):
     input: text_or_texts("input", least=0) = Field(default_factory=list, description="without any text, no vectors")  # type: ignore[valid-type]
     truncate: bool = TRUNCATE
-    dimensions: Count | None = Field(None, description="number of leading dimensions to keep, renormalised")
+    dimensions: Count | None = Field(None, description="number of leading dimensions to keep, renormalized")
 
 
 class OllamaEmbeddingsBody(OllamaBody):

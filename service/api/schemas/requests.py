@@ -165,7 +165,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 def check_text(value: object, param: str) -> str:
-    """The value, if it is a text that a tokeniser can read. Raises InvalidRequest."""
+    """The value, if it is a text that a tokenizer can read. Raises InvalidRequest."""
     if not isinstance(value, str):
         raise InvalidRequest.at(param, f"expected a string, got {kind_of(value)}")
     if not value:

@@ -101,7 +101,7 @@ class EmbeddingsBody(TakesTensors, CompatibleBody):
         "float", description="base64 of little-endian float32, or of bytes"
     )
     dimensions: Count | None = Field(
-        None, description="number of leading dimensions to keep, renormalised; at most the model's"
+        None, description="number of leading dimensions to keep, renormalized; at most the model's"
     )
     quantization: Quantization | None = Field(
         None, description="vectors of integers: int8 and uint8 one a dimension, binary and ubinary one for eight"

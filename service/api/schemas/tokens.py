@@ -30,7 +30,7 @@ class DetokenizeBody(CompatibleBody):
 class Explanation(ResponseBody):
     object: Literal["tokens"]
     index: int
-    text: str = Field(description="the text after preprocessing, as the tokeniser sees it")
+    text: str = Field(description="the text after preprocessing, as the tokenizer sees it")
     tokens: list[str]
     ids: list[int]
     special: list[bool]

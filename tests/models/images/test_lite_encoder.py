@@ -54,7 +54,7 @@ def test_maps_have_the_sizes_of_the_paper() -> None:
     ]
 
 
-def test_a_normalisation_is_folded_into_its_convolution() -> None:
+def test_a_normalization_is_folded_into_its_convolution() -> None:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(32, eps=1e-3).eval()
     for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):

@@ -1,4 +1,4 @@
-"""Normalisation: unicodedata's own results, in linear time for any text."""
+"""Normalization: unicodedata's own results, in linear time for any text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models.text import normalization
 from models.text.normalization import Form, normalize
 from models.text.tokenization import TextProcessor
-from models.training.data.rows import normalised
+from models.training.data.rows import normalized
 from tests.support import tiny_models
 
 TEXT = TextProcessor(tiny_models.tokenizer().backend_tokenizer, 10**6)  # reads all of a text
@@ -75,7 +75,7 @@ def _seconds(call: Callable[[str], object], text: str) -> float:
     return min(times)
 
 
-@pytest.mark.parametrize("call", [lambda text: TEXT.encode([text]), normalised], ids=["serving", "training"])
+@pytest.mark.parametrize("call", [lambda text: TEXT.encode([text]), normalized], ids=["serving", "training"])
 @pytest.mark.parametrize("text", _HOSTILE.values(), ids=_HOSTILE)
 def test_hostile_texts_take_linear_time(call: Callable[[str], object], text: str) -> None:
     call("é")

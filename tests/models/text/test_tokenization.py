@@ -1,4 +1,4 @@
-"""Tokenisation: the tokeniser's own ids, cut where the model ends, never in silence."""
+"""Tokenization: the tokenizer's own ids, cut where the model ends, never in silence."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from service.api import app as module
 from tests.support.app import MakeApp
 
 
-def test_embeddings_come_out_normalised(client: TestClient) -> None:
+def test_embeddings_come_out_normalized(client: TestClient) -> None:
     answer = client.post("/v1/embeddings", json={"model": "fake", "input": ["hello world", "my card"]})
     assert answer.status_code == 200
     vectors = [item["embedding"] for item in answer.json()["data"]]

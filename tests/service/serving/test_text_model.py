@@ -156,7 +156,7 @@ class Recorded(Executor):
         return future
 
 
-def test_a_long_request_is_tokenised_in_parts_and_keeps_its_order() -> None:
+def test_a_long_request_is_tokenized_in_parts_and_keeps_its_order() -> None:
     texts = [f"w{number} my card is lost" for number in range(3 * _CHUNK + 5)]
     pool = Recorded(4)
     with serving(pool=pool) as one:
@@ -167,7 +167,7 @@ def test_a_long_request_is_tokenised_in_parts_and_keeps_its_order() -> None:
     np.testing.assert_array_equal(rows.values, expected)
 
 
-def test_a_short_request_is_tokenised_at_once() -> None:
+def test_a_short_request_is_tokenized_at_once() -> None:
     pool = Recorded(1)
     with serving(pool=pool) as one:
         asyncio.run(one.rows(["hello"] * 100))
@@ -175,10 +175,10 @@ def test_a_short_request_is_tokenised_at_once() -> None:
 
 
 def _refuse(*_: object, **__: object) -> list[Tokens]:
-    pytest.fail("it was tokenised")
+    pytest.fail("it was tokenized")
 
 
-def test_a_full_service_refuses_before_it_tokenises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_service_refuses_before_it_tokenizes(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(max_items=10) as one:
         monkeypatch.setattr(one.model.text, "encode", _refuse)
         with one.admission.admit(9, 1, lambda: 1.0), pytest.raises(Overloaded):
@@ -208,7 +208,7 @@ def test_room_is_held_until_the_rows_are_there() -> None:
         ([("a" * 20, "a" * 20)], 12),
     ],
 )
-def test_the_room_is_estimated_without_tokenising(inputs: Inputs, estimate: int) -> None:
+def test_the_room_is_estimated_without_tokenizing(inputs: Inputs, estimate: int) -> None:
     model = FakeModel()
     model.gate.clear()
 

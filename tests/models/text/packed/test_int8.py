@@ -27,7 +27,7 @@ from models.text.packed import int8 as quantized
 from models.text.packed.attention import NO_SIZE
 from models.text.packed.bert import PackedBert
 from models.text.packed.encoder import PROBES, PackedEncoder
-from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantise
+from models.text.packed.int8 import Int8AfterGelu, Int8Linear, quantize
 from models.text.packed.packed_batch import SHARED, PackedBatch
 from models.text.tokenization import Tokens
 from tests.support import tiny_models
@@ -264,7 +264,7 @@ def test_an_encoder_that_is_not_packed_is_refused(tmp_path: Path) -> None:
 
 
 def test_vectors_that_are_too_far_off_are_refused(bert: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "quantise", lambda network, layout: network.norm.bias.add_(1))
+    monkeypatch.setattr(encoder, "quantize", lambda network, layout: network.norm.bias.add_(1))
     with pytest.raises(ModelError, match="the packed forward pass differs, least cosine"):
         load(bert, int8())
 
@@ -294,6 +294,6 @@ def test_minilm_keeps_its_directions() -> None:
 
 def test_the_float32_weights_are_given_up(rough: ModelSource) -> None:
     network = PackedBert.load(rough.path, json.loads((rough.path / "config.json").read_text()))
-    quantise(network, PackedBatch.of(texts([5, 9], 90), torch.device("cpu")))
+    quantize(network, PackedBatch.of(texts([5, 9], 90), torch.device("cpu")))
     left = {name for layer in network.layers for name, _ in layer.named_parameters()}
     assert left == {"attention_norm.weight", "attention_norm.bias", "norm.weight", "norm.bias"}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from models.training.data.dataset import read_rows
 from models.training.data.row_layout import check_columns
 from models.training.data.row_split import check_classes, check_validation, split_rows
-from models.training.data.rows import TextRows, normalised
+from models.training.data.rows import TextRows, normalized
 from models.training.errors import TrainingDataError
 
 LABELLED: list[dict[str, object]] = [{"text": "card lost", "label": "lost"}, {"text": "card stolen", "label": "stolen"}]
@@ -594,7 +594,7 @@ def test_a_split_keeps_rows_and_never_puts_a_text_on_both_sides(pairs: list[tupl
     rows = labelled(*pairs, *((f"{label} {number}", label) for label in "xyz" for number in range(2)))
     train, held_out = split_rows(rows, held_out=share)
     assert sorted(train.lines + held_out.lines) == rows.lines
-    assert not {normalised(text) for text in train.texts[0]} & {normalised(text) for text in held_out.texts[0]}
+    assert not {normalized(text) for text in train.texts[0]} & {normalized(text) for text in held_out.texts[0]}
     assert len(train)
     assert len(held_out)
     again = split_rows(rows, held_out=share)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.training.data.rows import TextRows, columns_of, group_keys, normalised
+from models.training.data.rows import TextRows, columns_of, group_keys, normalized
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,12 @@ from models.training.data.rows import TextRows, columns_of, group_keys, normalis
     ],
 )
 def test_case_punctuation_and_whitespace_do_not_make_another_text(one: str, other: str) -> None:
-    assert normalised(one) == normalised(other)
+    assert normalized(one) == normalized(other)
 
 
 def test_texts_without_words_are_still_told_apart() -> None:
-    assert normalised("?!") != normalised("👍")
-    assert normalised("漢字") != normalised("字漢")
+    assert normalized("?!") != normalized("👍")
+    assert normalized("漢字") != normalized("字漢")
 
 
 def test_taking_rows_keeps_columns_together() -> None:

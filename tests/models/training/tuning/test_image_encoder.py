@@ -116,7 +116,7 @@ def test_networks_of_convolutions_refuse_lora_and_say_what_to_do(kind: str, stor
         TrainableImageEncoder(source(kind, tmp_path), CPU, LORA, images=store)
 
 
-def test_batch_normalisation_keeps_its_statistics(store: ImageStore, tmp_path: Path) -> None:
+def test_batch_normalization_keeps_its_statistics(store: ImageStore, tmp_path: Path) -> None:
     encoder = TrainableImageEncoder(source("resnet", tmp_path), CPU, FULL, images=store).train()
     norms = [module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert norms
