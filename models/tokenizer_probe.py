@@ -1,7 +1,7 @@
 """Whether a tokenizer of another's making ends, within a limit of time and memory, on texts made to be hard for it.
 
-A tokenizer.json can hold regular expressions that backtrack for ever, replacements that make a text a billion times as
-long, words without a limit, or a template of a million special tokens. `python -m models.tokenizer_probe FILE` reads
+A tokenizer.json can hold regular expressions that backtrack for ever, or replacements that make a text a billion times
+as long. Words may have no limit, and a template a million special tokens. `python -m models.tokenizer_probe FILE` reads
 such texts in a process of its own, which the caller can kill.
 """
 

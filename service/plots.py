@@ -48,9 +48,9 @@ def draw(name: str, plots: Mapping[str, Any], form: Format) -> bytes:
 def series(data: Mapping[str, Any]) -> Figure:
     """Draw readings, and below them scores, thresholds and anomalies.
 
-    `data` has `x` (times, texts or numbers), `columns` (name → readings), `scores`, `threshold` (alpha → score or
-    None), `anomalies` (indices into x) and optionally `labels` (0 or 1) and `marks` (name → the anomalies that it is
-    to blame for; each column has all anomalies without them). The readings of several machines follow each other.
+    `data` has `x` (times, texts or numbers), `columns` (name → readings), `scores`, `threshold` (alpha → score or None)
+    and `anomalies` (indices into x). It may have `labels` (0 or 1) and `marks` (name → the anomalies that it is to
+    blame for, else all). The readings of several machines follow each other.
     """
     x, marks = _positions(data["x"]), data.get("marks")
     columns = list(data["columns"].items())[:_MAX_PANELS]
@@ -73,8 +73,8 @@ def series(data: Mapping[str, Any]) -> Figure:
 def forecast(data: Mapping[str, Any]) -> Figure:
     """Draw readings and forecasts, one horizon at a time: median and 80 % interval.
 
-    `data` has `x` (times, texts or numbers), `origins` (indices into x at which forecasts begin), and `columns`
-    (name → `actual` for all of x; `median`, `low` and `high` from the first origin on).
+    `data` has `x` (times, texts or numbers) and `origins` (indices into x at which forecasts begin). Each of its
+    `columns` has `actual` for all of x, and `median`, `low` and `high` from the first origin on.
     """
     x, columns = _positions(data["x"]), list(data["columns"].items())[:_MAX_PANELS]
     figure = new_figure(1.0 + 1.5 * _PANEL * len(columns))

@@ -89,8 +89,8 @@ class Program:
     def run(self, tensors: Tensors) -> dict[str, HostTensor]:
         """Compute the outputs, by name, for inputs that keep to the contract.
 
-        Raises ModelOutOfMemory when they do not fit, DeviceLost when the device is gone, ModelSourceError once it has
-        changed its weights, by which requests would change each other's answers, and what PyTorch raises.
+        Raises ModelOutOfMemory when they do not fit, DeviceLost when the device is gone, and what PyTorch raises.
+        Raises ModelSourceError once it has changed its weights, by which requests would change each other's answers.
         """
         with inference_mode(self._placement.device):
             device = self._placement.device

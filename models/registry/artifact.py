@@ -33,10 +33,10 @@ class Golden:
 
     A loaded model must reproduce them within `tolerance`.
 
-    A row is a text's probabilities (classification), its score (anomaly, one value), its embedding, or a pair's
-    relevance between 0 and 1 (rerank, one value; the text is then a pair). Models of images have data URIs as texts.
-    Sensor models have `readings` in place of texts: a detector has a row of one score for each reading, a forecaster
-    one for each step of its mean forecast.
+    A row is a text's probabilities (classification), its score (anomaly, one value) or its embedding. For rerank the
+    text is a pair, and the row its relevance between 0 and 1. Models of images have data URIs as texts. Sensor models
+    have `readings` in place of texts: a detector has a row of one score for each reading, a forecaster one for each
+    step of its mean forecast.
     """
 
     __pydantic_config__ = _FINITE
@@ -58,9 +58,9 @@ class Manifest:
     """A trained model's identity and origin, and the SHA-256 of each of its files.
 
     `base_version` is the version of the encoder that it was trained on. `encoder` is "own" when the directory has an
-    encoder, "base" when the model is a head on the base's embeddings, "none" for a sensor model, and "program" for an
-    exported program that was registered. `sensor` describes a sensor model: `kind`, `columns`, `period_s`. `owner` is
-    the API key whose job trained it; None in versions from before owners, and of programs.
+    encoder, and "base" when the model is a head on the base's embeddings. It is "none" for a sensor model, and
+    "program" for an exported program that was registered. `sensor` describes a sensor model: `kind`, `columns`,
+    `period_s`. `owner` is the API key whose job trained it; None in versions from before owners, and of programs.
     """
 
     __pydantic_config__ = _FINITE

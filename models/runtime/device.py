@@ -47,9 +47,9 @@ class ComputeDevice:
     for the images of another engine.
 
     More threads than processors would wait for each other at every operation, a time slice each time. The same thread
-    should always be the one that runs alone: after several threads have computed with more than one OpenMP thread,
-    OpenMP has more threads than processors, stops spinning between operations, and takes twice as long for one short
-    text.
+    should always be the one that runs alone. Once several threads have computed with more than one OpenMP thread,
+    OpenMP has more threads than processors. It then stops spinning between operations, and takes twice as long for one
+    short text.
     """
 
     def __init__(

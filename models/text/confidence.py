@@ -59,10 +59,10 @@ class Confidence:
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature of least negative log-likelihood for unseen items, with a prior.
 
-    Logits are float [n, classes], labels int64 [n]. One number leaves the order of the classes as it is (Guo et al.:
-    On Calibration of Modern Neural Networks, 2017). The prior is two more rows whose label is uniform over the classes,
-    shared out over all rows (Platt: Probabilistic Outputs for Support Vector Machines, 1999): without a single mistake,
-    n rows support an error rate of about 1 / n and no lower. The likelihood is concave in 1/T, so a golden-section
+    Logits are float [n, classes], labels int64 [n]. One number leaves the order of the classes as it is (Guo et al.: On
+    Calibration of Modern Neural Networks, 2017). The prior is two more rows whose label is uniform over the classes,
+    shared out over all rows (Platt: Probabilistic Outputs for Support Vector Machines, 1999). So n rows without a
+    mistake support an error rate of about 1 / n and no lower. The likelihood is concave in 1/T, so a golden-section
     search on log T finds the one best between 0.02 and 50.
     """
     # Not scipy's minimize_scalar: where the loss is 0 over a range of temperatures, it stops at the largest of them.
@@ -90,7 +90,7 @@ def ceiling_of(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> flo
     """The highest probability that judged rows can support, by each row's confidence [n] and whether it was right [n].
 
     Of the m surest rows k were wrong. Their error rate may be as high as the upper bound of Clopper and Pearson (The
-    Use of Confidence or Fiducial Limits, 1934) at 95 %; the m with the lowest bound counts. Without errors the bound is
+    Use of Confidence or Fiducial Limits, 1934) at 95 %. The m with the lowest bound counts. Without errors the bound is
     about 3 / n, so that the ceiling is 0.928 for 40 rows, and 0.997 for 1,000.
     """
     from scipy.special import betaincinv  # takes a fifth of a second to import, and only fitting needs it

@@ -24,8 +24,8 @@ class ImageAugmentation(_Options):
 
     "auto" keeps them where heads fitted to `views` copies of each image, too, are better out of fold. `flip` mirrors;
     "none" is right where labels tell left from right, such as letters or a part's handedness. `crop` is the share of
-    each side that is cut away at most, `rotate` degrees either way, `brightness` a share either way, `blur` the radius
-    of a Gaussian in pixels of the scaled image.
+    each side that is cut away at most. `rotate` is in degrees and `brightness` a share, either way. `blur` is the
+    radius of a Gaussian in pixels of the scaled image.
     """
 
     use: Literal["auto", "on", "off"] = "auto"

@@ -53,8 +53,8 @@ def refuse_foreign_page(method: str, headers: Headers, settings: Settings) -> No
     if method not in _SAFE_METHODS and _is_foreign(headers, hosts) and not _is_allowed(headers, settings.cors_origin):
         origin = headers.get("origin", "another site")
         raise ForeignOrigin(
-            f"expected a request of this service's own pages, got one of {origin[:80]!r}: create a key with"
-            " 'sonde keys create', which the page's server can send, or name the page's origin with --cors-origin"
+            f"expected a request of this service's own pages, got one of {origin[:80]!r}: name the page's origin with"
+            " --cors-origin, or have its server send a key of 'sonde keys create'"
         )
 
 

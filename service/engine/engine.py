@@ -34,7 +34,7 @@ class Engine(Generic[ItemT]):
     `failure` has the reason and the engine has called `on_failure`.
 
     With `loop_tokens`, the event loop that calls `submit` computes requests of no more tokens itself, in batches of
-    about as many, as long as few batches wait: a thread would take longer to get Python's lock than to compute.
+    about as many, as long as few batches wait. A thread would take longer to get Python's lock than to compute.
 
     With `prepares`, it takes items that are `Unprepared`, and its runners prepare them.
     """

@@ -1,7 +1,7 @@
 """Jobs, their events and checkpoints, as callers and workers read and write them.
 
-Workers claim jobs here. An attempt's writes are fenced by attempt number and lease: a statement of attempt 2 changes
-nothing once attempt 3 has begun, or once the lease of attempt 2 has expired. All methods block; call them from threads.
+Workers claim jobs here. An attempt's writes are fenced by attempt number and lease. A statement of attempt 2 changes
+nothing once attempt 3 has begun, or once its own lease has expired. All methods block; call them from threads.
 """
 
 from __future__ import annotations

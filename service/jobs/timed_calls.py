@@ -47,8 +47,8 @@ class TimeBudget:
 class CallExecutor:
     """Threads that only call the database, or the disk: when it hangs, nothing else waits.
 
-    A thread cannot be stopped. A call that takes too long is therefore left alone: its caller gets Unavailable at once,
-    it commits nothing afterwards, and it counts among the `max_calls` until its thread is free again.
+    A thread cannot be stopped. A call that takes too long is therefore left alone, and its caller gets Unavailable at
+    once. It commits nothing afterwards, and counts among the `max_calls` until its thread is free again.
     """
 
     def __init__(self, name: str = "database", threads: int = _THREADS, max_calls: int = _MAX_CALLS) -> None:

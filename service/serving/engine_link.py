@@ -52,7 +52,7 @@ class EngineLink(asyncio.Protocol):
     """Sends requests to the engine and completes them. `lost` says why it cannot now; None where it can.
 
     The supervisor sends a new connection for each `ask`. The models that were open are opened at the new engine before
-    anything else; a model that is another one there ends this front by `on_failure`, and the supervisor replaces it.
+    anything else. A model that is another one there ends this front by `on_failure`, and the supervisor replaces it.
     State belongs to the event loop; `open`, `submit`, `cancel`, `release` and `close` are for any thread.
     """
 

@@ -90,8 +90,8 @@ class ModelManager:
         """Call `open` in a thread, unless that has begun; the result says when it has ended, or raises why it failed.
 
         `alone`: from now on this process does nothing else meanwhile. Only what is measured first blocks. The thread
-        computes with all threads, and must end: OpenMP counts those of a thread that is only idle, too, and then takes
-        twice as long for one short text (decision 16).
+        computes with all threads, and must end. OpenMP counts those of an idle thread, too, and then takes twice as
+        long for one short text (decision 16).
         """
         self._alone = alone
         if self._opening is None:

@@ -36,14 +36,14 @@ _START = "start."
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveDetector:
-    """Implements `base.AnomalyModel` for series of few columns whose normal behaviour changes.
+    """Implements `AnomalyModel` for series of few columns whose normal behaviour changes.
 
     Each reading has the features of its `design`, whose rarity is measured against the stream's own recent blocks
     (`tails`). A column's score is the mean of the three rarest features of the last 5 readings, as powers of ten,
-    because a single feature is often wrong; a reading beyond all before it scores up to one more. The score is the
+    because a single feature is often wrong. A reading beyond all before it scores up to one more. The score is the
     highest column's, less an allowance for the length of the stream. The 100 to 300 readings after an event score at
-    most half of one, so that an event raises one alarm.
-    P-values compare scores without the allowance with the stream's own past ones (`running_p_values`).
+    most half of one, so that an event raises one alarm. P-values compare scores without the allowance with the stream's
+    own past ones (`running_p_values`).
 
     Everything is causal and adapts with each reading, so there is no drift to warn of. `start` is the state at the end
     of training.

@@ -18,7 +18,7 @@ class RunningPValues:
     """Conformal p-values by a histogram of past scores with a half-life in readings.
 
     Scores lie between 0 and `highest`, in 512 bins. They are compared with the blocks of `block` readings that were
-    complete before, in which `rows_a_score` neighbouring readings count as one score: with n such scores
+    complete before. There, `rows_a_score` neighbouring readings count as one score. With n such scores
     p = (1 + n · share of the scores ≥ s) / (1 + n).
     """
 

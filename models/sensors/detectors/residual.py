@@ -22,10 +22,10 @@ _SMALLEST_SQUARE = 1e-9
 class ResidualDetector(SensorDetector):
     """A linear forecaster's error on the last 8 readings, each from the 16 before.
 
-    The forecaster predicts the step from the last reading by ridge regression on the differences to it (NLinear of
-    Zeng et al., 2023, across the columns), so that a new level is no error by itself. The ridge weighs as much as a
-    reading for each coefficient of a column, because few readings would else be learnt by heart. Errors are whitened by
-    their shrunk covariance; the score is the root of their mean square.
+    The forecaster predicts the step from the last reading by ridge regression on the differences to it (NLinear of Zeng
+    et al., 2023, across the columns). So a new level is no error by itself. The ridge weighs as much as a reading for
+    each coefficient of a column, because few readings would else be learnt by heart. Errors are whitened by their
+    shrunk covariance; the score is the root of their mean square.
     """
 
     kind = "residual"

@@ -1,7 +1,7 @@
 """BERT and its relatives without padding: all tokens of a batch in one matrix.
 
-Compared with the general path this saves the padding, two thirds of the matrix calls for Q, K and V, and the Python
-around each layer, which is most of the time of a single short text.
+Compared with the general path this saves the padding, and two thirds of the matrix calls for Q, K and V. It also saves
+the Python around each layer, which is most of the time of a single short text.
 """
 
 from __future__ import annotations

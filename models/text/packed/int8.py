@@ -7,7 +7,7 @@ in float32. Only the input of the second feed-forward product has a scale for ea
 large for a static one. So a text's scales do not depend on its neighbours.
 
 SmoothQuant (Xiao et al. 2022, https://arxiv.org/abs/2211.10438) first moves half of the inputs' outliers into the
-weights: each input channel is divided by a factor, and its weights are multiplied by it. The division costs nothing,
+weights. Each input channel is divided by a factor, and its weights are multiplied by it. The division costs nothing,
 because it goes into the layer before: a layer norm, or the product that makes attention's values.
 """
 

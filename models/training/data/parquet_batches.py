@@ -1,8 +1,8 @@
 """Batches of a Parquet file within a bound on their decoded bytes.
 
 A file of 1 KB can decode to many gigabytes: one value of 16 MB repeated by a dictionary, or a run of a billion equal
-numbers. The footer's sizes are checked first. They may be false, so that text stays encoded until its decoded size is
-counted, and the process may not grow by more than a bound while a batch is read.
+numbers. The footer's sizes are checked first. They may be false. So text stays encoded until its decoded size is
+counted, and the process may not grow beyond a bound while a batch is read.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def is_quality_name(name: str) -> bool:
 def find_quality(table: pa.Table, taken: Collection[str | None], used: Collection[str]) -> dict[str, Quality]:
     """The column of quality directly after a column of readings, by the name of the latter; none of those `taken`.
 
-    A name such as `status` alone could be that of a label, unless it comes after the first column that is `used`, by
-    default the first one that is not taken. What is used itself is a column of readings.
+    A name such as `status` alone could be that of a label. It is not where it comes after the first column that is
+    `used`, by default the first one that is not taken. What is used itself is a column of readings.
     """
     first = next((name for name in table.column_names if name not in taken and (not used or name in used)), None)
     found = dict[str, Quality]()

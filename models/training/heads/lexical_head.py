@@ -81,8 +81,8 @@ def add_words(head: LinearHead, examples: Examples, tokens: Sequence[Tokens], st
 def fit_lexical(x: Floats, tokens: Sequence[Tokens], y: Ints, start: LinearHead, strength: float) -> LexicalHead:
     """A head at temperature 1 for embeddings float32 [n, d] of length 1 and tokens of n texts with class numbers y [n].
 
-    Penalised likelihood as in scikit-learn's logistic regression (`strength` is its C) over both parts, their
-    squared lengths 0.75 and 0.25, by L-BFGS in few steps from `start`, a linear head fitted to the same rows.
+    Penalised likelihood as in scikit-learn's logistic regression (`strength` is its C) over both parts, with squared
+    lengths of 0.75 and 0.25. L-BFGS takes few steps from `start`, a linear head fitted to the same rows.
     """
     from scipy.sparse import csr_matrix
 

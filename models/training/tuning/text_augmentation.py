@@ -21,10 +21,10 @@ _Change = Callable[[str, float, random.Random], str]
 class Augmenter:
     """Changes texts at random; the same seed, epoch, position and text give the same change.
 
-    `settings` maps names to probabilities: "typos" (a word: two letters swapped, one dropped, doubled or replaced by
-    its neighbour on the keyboard), "casing" (a text: lower case, upper case, or only the first letter upper),
-    "word_dropout" (a word; one always stays). Raises HyperparameterError for another name, or a probability outside 0
-    to 1.
+    `settings` maps names to probabilities. "typos" swaps two letters of a word, or drops, doubles or replaces one by
+    its neighbour on the keyboard. "casing" makes a text lower case, upper case, or only its first letter upper.
+    "word_dropout" drops a word; one always stays. Raises HyperparameterError for another name, or a probability outside
+    0 to 1.
     """
 
     def __init__(self, settings: Mapping[str, float], seed: int) -> None:

@@ -127,8 +127,8 @@ async def _read_token_ids(
     decoder: TokenDecoder | None = call.request.app.state.token_decoder
     if decoder is None:
         raise InvalidRequest(
-            "input: expected texts, got token ids, which may be of another vocabulary: have the client send texts "
-            "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)), or start Sonde with --token-ids model "
+            "input: expected texts, got token ids, which may be of another vocabulary. Have the client send texts "
+            "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)). Or start Sonde with --token-ids model "
             "for the model's own ids, or with --token-ids cl100k_base or o200k_base for OpenAI's",
             param="input",
         )
