@@ -38,20 +38,12 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
     `served` is the model it names, None for `sensors`. Reads the store, so it belongs in a thread.
     Raises WrongTask, InvalidRequest, HyperparameterError and FileMissing.
     """
-    if isinstance(served, ServedProgram):
-        raise WrongTask(
-            f"model: {body.model} is an exported program, which is not trained: take another", param="model"
-        )
     supervised = body.method.supervised if body.method else Supervised(hyperparameters=body.hyperparameters or {})
     supervised = supervised.model_copy(update={"hyperparameters": _drop_auto(supervised.hyperparameters)})
-    param = PARAM if body.method else "hyperparameters"
     if served is not None and served.metadata.image is not None:
         supervised = _with_image_kind(supervised)
-        base, spec = _plan_image_base(body, supervised, served, settings)
-    elif served is not None:
-        base, spec = _plan_text_base(body, supervised, served, settings)
-    else:
-        base, spec = _plan_sensor_base(body, supervised)
+    base, spec = _plan_base(body, supervised, served, settings)
+    param = PARAM if body.method else "hyperparameters"
     parse(supervised.task, supervised.hyperparameters, param)
     _check_columns(supervised, of_sensors=served is None)
     return NewJob(
@@ -70,6 +62,18 @@ def plan_job(body: JobBody, served: Servable | None, jobs: JobBackend, settings:
         metadata=body.metadata,
         owner=jobs.principal.id,
     )
+
+
+def _plan_base(body: JobBody, supervised: Supervised, served: Servable | None, settings: Settings) -> tuple[str, str]:
+    """The name of the model to train, and its source as `--model` takes it."""
+    if served is None:
+        return _plan_sensor_base(body, supervised)
+    if isinstance(served, ServedProgram):
+        raise WrongTask(
+            f"model: {body.model} is an exported program, which is not trained: take another", param="model"
+        )
+    plan = _plan_text_base if served.metadata.image is None else _plan_image_base
+    return plan(body, supervised, served, settings)
 
 
 def _plan_sensor_base(body: JobBody, supervised: Supervised) -> tuple[str, str]:

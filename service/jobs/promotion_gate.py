@@ -70,11 +70,7 @@ def decide(
         withdrawn: Whether the name is out of service.
     """
     now = "what served last" if withdrawn else "what serves now"
-    baseline = (
-        BaselineMetrics(now, "what served before", result.get("incumbent_metrics") or {})
-        if serves
-        else _base_model(result["metrics"])
-    )
+    baseline = _incumbent(result, now) if serves else _base_model(result["metrics"])
     judges = _bound_baseline(result, now) if bound and serves else None
     objection = (
         wrong
@@ -90,11 +86,9 @@ def decide(
     praise = _describe_success(result, baseline, judges)
     if not_permitted:
         return Decision(False, f"{not_permitted}. By the job's own rows it passes the gate: {praise}")
-    return (
-        Decision(True, praise)
-        if auto_promote
-        else Decision(False, f"it passes the gate ({praise}); auto_promote is off")
-    )
+    if not auto_promote:
+        return Decision(False, f"it passes the gate ({praise}); auto_promote is off")
+    return Decision(True, praise)
 
 
 def _calibration_objection(result: Mapping[str, Any], max_ece: float) -> str | None:
@@ -115,6 +109,10 @@ def _power_objection(metrics: Mapping[str, Any]) -> str | None:
     if metrics.get("recall") == 0 and metrics.get("auroc") is not None:
         return "it finds none of the labelled faults in the held-out rows"
     return None
+
+
+def _incumbent(result: Mapping[str, Any], now: str) -> BaselineMetrics:
+    return BaselineMetrics(now, "what served before", result.get("incumbent_metrics") or {})
 
 
 def _base_model(metrics: Mapping[str, Any]) -> BaselineMetrics | None:

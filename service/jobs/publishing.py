@@ -121,7 +121,10 @@ class Publisher:
                 withdrawn=self._registry.current(job.name) is None,
             )
 
-        decision = self._promote(job, version, decide, generation)
+        self._end(job, version, result, self._promote(job, version, decide, generation))
+
+    def _end(self, job: Job, version: int, result: dict[str, Any], decision: promotion_gate.Decision) -> None:
+        """End the job with its version, promoted or held."""
         name = f"{job.name}:v{version}"
         outcome = "promoted" if decision.promote else "held"
         kept = {key: result.get(key) for key in ("metrics", "incumbent_metrics", "mode", "labels", "bound")}
@@ -191,10 +194,8 @@ class Publisher:
             if not now.promote:
                 raise _NotPermitted(now)
 
-        ledger = self._registry.ledger(job.name)
-        done = next((line for line in ledger if line.get("action") == "promote" and line.get("by") == job.id), None)
-        if done is not None:
-            return promotion_gate.Decision(True, str(done.get("why")))
+        if (before := self._promoted_before(job)) is not None:
+            return before
         decision = decide()
         if not decision.promote:
             return decision
@@ -209,6 +210,13 @@ class Publisher:
             why = "another version went into service while this one was trained, and was not compared with it"
             return promotion_gate.Decision(False, why)
         return decision
+
+    def _promoted_before(self, job: Job) -> promotion_gate.Decision | None:
+        """The decision of an earlier attempt that promoted the job's version."""
+        for line in self._registry.ledger(job.name):
+            if line.get("action") == "promote" and line.get("by") == job.id:
+                return promotion_gate.Decision(True, str(line.get("why")))
+        return None
 
 
 def read_result(attempt: Path) -> dict[str, Any] | None:
