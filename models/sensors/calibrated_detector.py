@@ -65,7 +65,7 @@ class ScaledDetector(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class CalibratedDetector:
-    """Implements `base.AnomalyModel` with a detector of records (window 1, no state) or of series.
+    """Implements `AnomalyModel` with a detector of records (window 1, no state) or of series.
 
     A series' state is its last window - 1 readings and the drift monitor's. `stride` is the distance between
     independent readings; `period_s` the median seconds between readings, where there were timestamps.

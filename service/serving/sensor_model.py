@@ -54,7 +54,7 @@ class ReadingsItem(Generic[ResultT]):
 
     @property
     def count(self) -> int:
-        return -(-len(self.readings) // READINGS_PER_TOKEN)
+        return _cost(len(self.readings))
 
     def compute(self) -> float:
         """Do the work; return the engine's number."""
@@ -156,11 +156,11 @@ class ServedSensor(Servable):
             )
 
         parts = [slice(at, at + READINGS_PER_ITEM) for at in range(0, len(readings), READINGS_PER_ITEM)]
-        items = [item(part) for part in parts]
-        cost = sum(one.count for one in items)
+        cost = sum(_cost(len(readings[part])) for part in parts)
         with self._admission.admit(len(parts), cost, lambda: self.engine.tokens_per_s):
             self._count(len(readings))
             if sensor.kind == "records":
+                items = [item(part) for part in parts]
                 _, waited, computed = await self._compute_rows(items, caller)
                 scored = [one.finished() for one in items]
             else:
@@ -214,6 +214,11 @@ class ServedSensor(Servable):
     def _update_monitor(self, monitor: DriftMonitor, p_values: NDArray[np.float64]) -> Drift:
         with self._monitoring:
             return monitor.update(p_values)
+
+
+def _cost(readings: int) -> int:
+    """The tokens that readings cost."""
+    return -(-readings // READINGS_PER_TOKEN)
 
 
 def _concatenated(parts: list[Scored]) -> Scored:

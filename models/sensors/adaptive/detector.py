@@ -167,23 +167,22 @@ class AdaptiveDetector:
 
     def _score_part(self, x: Readings, times: Doubles | None, state: State) -> tuple[Doubles, Doubles, Doubles]:
         """Scores [n], p-values [n], and each column's own score [n, d]; updates `state`."""
-        columns, features = len(self.columns), len(self.design.features)
         seen = int(state["rows"][0])
         allowances = self.design.allowances(seen, len(x))
         extremes = self.features.extremes(x, state)
-        asked = self.features.compute(x, state, times).reshape(len(x), -1)
-        rarity = BlockTails(features * columns).rarity(asked, state).reshape(len(x), features, -1)
-        recent = np.concatenate([state["recent"], rarity])
-        state["recent"] = recent[-(WINDOW_ROWS - 1) :].copy()
-        missing = max(WINDOW_ROWS - 1 - len(recent) + len(x), 0)
-        padded = np.concatenate([np.zeros((missing, *recent.shape[1:])), recent])
-        highest = np.maximum.reduce([padded[start : start + len(x)] for start in range(WINDOW_ROWS)])
+        highest = _highest_of_last(self._rarity(x, times, state), state)
         by_column = np.sort(highest, axis=1)[:, -_AGREEING_FEATURES:].mean(axis=1) + extremes
         rarest = by_column.max(axis=1)
         scores = np.maximum(rarest - allowances, 0.0)
         quiet, most = self._quiet_rows(scores, seen, state), self.design.event_score
         scores, rarest = (np.where(quiet, np.minimum(one, most) / 2, one) for one in (scores, rarest))
         return scores, running(self.design).p_values(rarest, state), by_column
+
+    def _rarity(self, x: Readings, times: Doubles | None, state: State) -> Doubles:
+        """How rare each feature is, [n, features, d], as powers of ten; updates `state`."""
+        features = len(self.design.features)
+        values = self.features.compute(x, state, times).reshape(len(x), -1)
+        return BlockTails(features * len(self.columns)).rarity(values, state).reshape(len(x), features, -1)
 
     def _quiet_rows(self, scores: Doubles, seen: int, state: State) -> NDArray[np.bool_]:
         """Which rows [n] after `seen` ones follow an event so closely that they belong to it; updates `state`."""
@@ -225,6 +224,16 @@ def fit_adaptive(
     for number, run in enumerate(runs):
         state = untrained.score(run, state, times=None if times is None else times[number]).state
     return replace(untrained, start=state)
+
+
+def _highest_of_last(rarity: Doubles, state: State) -> Doubles:
+    """The highest rarity [n, features, d] of each reading and the few before it; updates `state`."""
+    before = state["recent"]
+    missing = np.zeros((max(WINDOW_ROWS - 1 - len(before), 0), *rarity.shape[1:]))
+    padded = np.concatenate([missing, before, rarity])
+    state["recent"] = np.concatenate([before, rarity])[-(WINDOW_ROWS - 1) :].copy()
+    highest: Doubles = np.maximum.reduce([padded[start : start + len(rarity)] for start in range(WINDOW_ROWS)])
+    return highest
 
 
 def _shares(by_column: Doubles) -> Doubles:

@@ -17,7 +17,7 @@ from models.sensors.model import Forecast, Readings
 
 
 class SeriesForecaster(nn.Module):
-    """Implements `base.Forecaster` by a network and prediction intervals.
+    """Implements `Forecaster` by a network and prediction intervals.
 
     `period_s` is the time between training readings, None where the file had no timestamps.
     """

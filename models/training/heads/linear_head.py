@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, field
+from itertools import count, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,23 +102,28 @@ class _Solution:
 
 @dataclass(frozen=True, slots=True)
 class _CrossValidation:
-    """Heads of several strengths, each fitted without one fold's rows."""
+    """Heads of several strengths, each fitted without one fold's rows. `done` gets the number of finished fits."""
 
     examples: Examples
     labels: tuple[str, ...]
     folds: Ints
-    solutions: dict[tuple[float, int], _Solution]
+    done: Callable[[int], None] | None
+    solutions: dict[tuple[float, int], _Solution] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def solve(self, pool: ThreadPoolExecutor, tasks: Iterable[tuple[float, int]], done: Callable[[], None]) -> None:
+    def solve(self, pool: ThreadPoolExecutor, tasks: Iterable[tuple[float, int]]) -> None:
         """Fit a head for each pair of strength and fold that has none yet, several at a time."""
         missing = [task for task in tasks if task not in self.solutions]
+        self.solutions.update(zip(missing, pool.map(lambda task: self._solve(*task), missing), strict=True))
 
-        def solve(task: tuple[float, int]) -> _Solution:
-            solution = self._solve(*task)
-            done()
-            return solution
+    def compare(self, pool: ThreadPoolExecutor, strengths: Sequence[float], folds: Sequence[int]) -> dict[float, float]:
+        """The accuracy of each strength over these folds."""
+        self.solve(pool, product(strengths, folds))
+        return {strength: self.accuracy(strength, folds) for strength in strengths}
 
-        self.solutions.update(zip(missing, pool.map(solve, missing), strict=True))
+    def converged(self) -> bool:
+        """Whether all fits have."""
+        return all(solution.converged for solution in self.solutions.values())
 
     def accuracy(self, strength: float, folds: Iterable[int]) -> float:
         """Mean accuracy over these folds, those without rows aside."""
@@ -152,7 +157,10 @@ class _CrossValidation:
         # further from the training rows than one training row is from another (CLINC150: 6.3 % at alpha 0.05 on its
         # validation part, 7.5 % with C scaled; Banking77 4.3 %).
         teaching = self._teaching(fold)
-        return _solve(self.examples.x[teaching], self.examples.y[teaching], strength, self.labels)
+        solution = _solve(self.examples.x[teaching], self.examples.y[teaching], strength, self.labels)
+        if self.done is not None:
+            self.done(next(self.numbers))
+        return solution
 
     def _teaching(self, fold: int) -> NDArray[np.bool_]:
         """The rows [n] outside a fold, and those that only teach; a view of a row is in its fold."""
@@ -176,20 +184,12 @@ def fit_head(
     at a time. `done` gets the number of finished fits, up to `count_fits`.
     """
     folds = stratified(examples.real_y, count_folds(examples.real), seed, examples.real_x)
-    validation = _CrossValidation(examples, labels, folds, {})
+    validation = _CrossValidation(examples, labels, folds, done)
     every = range(count_folds(examples.real))
-    compared = every[:_COMPARED_FOLDS] if len(strengths) > 1 else ()
-    finished = count(1)
-
-    def advance() -> None:
-        if done is not None:
-            done(next(finished))
-
     with parallel_fits() as pool:
-        validation.solve(pool, [(strength, fold) for strength in strengths for fold in compared], advance)
-        by_strength = {strength: validation.accuracy(strength, compared) for strength in strengths} if compared else {}
+        by_strength = validation.compare(pool, strengths, every[:_COMPARED_FOLDS]) if len(strengths) > 1 else {}
         best = max(strengths, key=lambda strength: (by_strength.get(strength, 0.0), -strength))
-        validation.solve(pool, [(best, fold) for fold in every], advance)
+        validation.solve(pool, [(best, fold) for fold in every])
         whole = _solve(examples.x, examples.y, best, labels)
         logits, covered = validation.all_logits(best), validation.covered()
     return HeadFit(
@@ -198,7 +198,7 @@ def fit_head(
         logits,
         covered,
         by_strength,
-        whole.converged and all(solution.converged for solution in validation.solutions.values()),
+        whole.converged and validation.converged(),
         folds,
         {fold: validation.solutions[best, fold].head for fold in np.unique(folds).tolist()},
     )

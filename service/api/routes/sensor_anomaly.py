@@ -139,24 +139,15 @@ def _anomaly_body(
 
     A pydantic object for each row would cost more than the detector.
     """
-    series, stamps = served.signature.kind == "series", read.stamps
-    count = served.calibrated_on
-    warnings = read.warnings + alpha_warnings(count, body.alpha, "independent normal readings", _REMEDY)
-    warnings += (
-        [] if stamps is None else gap_warnings(stamps.seconds, served.signature.period_s, place.of_last_reading_s)
-    )
     events, kept = _find_events(body, served, scored, read, place)
-    now = StreamPosition(
-        place.last_s if stamps is None else float(stamps.seconds[-1]), followed=stamps is None, events=kept
-    )
     rest = {
         "alpha": body.alpha,
         "threshold": served.threshold(body.alpha),
         "events": events,
         "drift": _drift_object(scored.drift),
-        "state": seal(scored.state, served.manifest.digest, now) if series else None,
-        "reference": {"count": count, "cached": True, "truncated": 0},
-        "warnings": warnings,
+        "state": _next_state(served, scored, read.stamps, place, kept),
+        "reference": {"count": served.calibrated_on, "cached": True, "truncated": 0},
+        "warnings": _warnings(body, served, read, place),
         "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(scored.scores)},
     }
     shown = scored if body.contributions else replace(scored, contributions=None)
@@ -165,6 +156,28 @@ def _anomaly_body(
         for at in range(0, len(scored.scores), _CHUNK)
     )
     return b'{"object":"list","model":%b,"data":[%b],%b' % (orjson.dumps(body.model), data, orjson.dumps(rest)[1:])
+
+
+def _warnings(body: AnomalyBody, served: ServedSensor, read: _ReadRows, place: StreamPosition) -> list[str]:
+    warnings = read.warnings + alpha_warnings(served.calibrated_on, body.alpha, "independent normal readings", _REMEDY)
+    if read.stamps is None:
+        return warnings
+    return warnings + gap_warnings(read.stamps.seconds, served.signature.period_s, place.of_last_reading_s)
+
+
+def _next_state(
+    served: ServedSensor,
+    scored: Scored,
+    stamps: TimestampColumn | None,
+    place: StreamPosition,
+    events: dict[str, Any] | None,
+) -> str | None:
+    """What the next call of a series sends; None of records."""
+    if served.signature.kind == "records":
+        return None
+    last_s = place.last_s if stamps is None else float(stamps.seconds[-1])
+    now = StreamPosition(last_s, followed=stamps is None, events=events)
+    return seal(scored.state, served.manifest.digest, now)
 
 
 def _find_events(
