@@ -71,8 +71,8 @@ def require_inside(root: Path, paths: Iterable[Path]) -> None:
         found = path.resolve()
         if not any(found.is_relative_to(one) for one in inside):
             raise UnsafeModelError(
-                f"{root.name}: expected files of its own, but {_below(root, path)} leads to {found}; copy the file "
-                "into the directory",
+                f"{root.name}: expected files of its own, but {_relative_name(root, path)} leads to {found}; "
+                "copy the file into the directory",
                 param="model",
             )
 
@@ -126,14 +126,14 @@ def _require_sizes(root: Path, files: list[Path], weights: list[Path]) -> None:
         size, is_settings = path.stat().st_size, path.suffix in (".json", ".txt", ".model")
         if is_settings and size > _MAX_SETTINGS_BYTES:
             expected = f"at most {_MAX_SETTINGS_BYTES:,} bytes of settings or vocabulary"
-            raise ModelSourceError(f"{_below(root, path)}: expected {expected}, got {size:,}", param="model")
+            raise ModelSourceError(f"{_relative_name(root, path)}: expected {expected}, got {size:,}", param="model")
     total = sum(path.stat().st_size for path in weights)
     if total > _MAX_WEIGHTS_BYTES:
         raise ModelSourceError(
             f"{root.name}: expected at most {_MAX_WEIGHTS_BYTES:,} bytes of weights, got {total:,}", param="model"
         )
     for path in weights:
-        _require_whole_header(path, f"{root.name}/{_below(root, path)}")
+        _require_whole_header(path, f"{root.name}/{_relative_name(root, path)}")
 
 
 def _require_whole_header(path: Path, name: str) -> None:
@@ -161,13 +161,13 @@ def _is_passed_over(path: Path) -> bool:
 
 
 def _no_safetensors(root: Path, pickles: list[Path]) -> UnsafeModelError:
-    names = ", ".join(_below(root, path) for path in pickles[:5])
+    names = ", ".join(_relative_name(root, path) for path in pickles[:5])
     found = f"found {names}: pickles or libraries, which can run code" if pickles else "found none"
     remedy = "convert the model first, and leave these files out" if pickles else "convert the model first"
     return UnsafeModelError(f"{root.name}: expected weights in .safetensors, {found}; {remedy}", param="model")
 
 
-def _below(root: Path, path: Path) -> str:
+def _relative_name(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 

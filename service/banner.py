@@ -42,7 +42,7 @@ class Banner:
     def text(self, url: str, models: Sequence[ModelMetadata]) -> str:
         """The address, the models, a command that works as it is printed, and how to stop."""
         ready = f"{READY} {url} (console: {url}/console, docs: {url}/docs)"
-        lines = [f"  serves  {_about(model)}" for model in models[:_MOST_MODELS]]
+        lines = [f"  serves  {_describe_model(model)}" for model in models[:_MOST_MODELS]]
         if more := len(models[_MOST_MODELS:]):
             lines.append(f"  and {more} more: GET {url}/v1/models")
         if self.keys:
@@ -65,5 +65,5 @@ class Banner:
         return f"curl {url}{path}{key} -H 'content-type: application/json' -d {data}"
 
 
-def _about(model: ModelMetadata) -> str:
+def _describe_model(model: ModelMetadata) -> str:
     return f"{model.name}  {model.task}  {model.device}  {model.dtype}"

@@ -153,7 +153,7 @@ def score(parsed: argparse.Namespace) -> int:
 
 
 def bench(parsed: argparse.Namespace) -> int:
-    """Load-test a server that has OpenAI's embeddings route."""
+    """Load-test a server with OpenAI's embeddings route or the Open Inference Protocol."""
     from service.bench.command import bench as run
 
     return run(parsed)

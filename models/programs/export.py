@@ -85,20 +85,20 @@ def _call_entry(entry: str) -> tuple[torch.nn.Module, Inputs, Any]:
     """The module, its example inputs and dynamic shapes, which a function of the caller makes."""
     name, _, function = entry.partition(":")
     if not name or not function.isidentifier():
-        raise _wrong(entry, "expected MODULE:FUNCTION, like my_model:make")
+        raise _export_error(entry, "expected MODULE:FUNCTION, like my_model:make")
     if name.endswith(".py") or not name.replace(".", "").isidentifier():
         file = Path(name)
         instead = f"write {file.stem}:{function} in the directory of {file.name}"
-        raise _wrong(entry, f"expected the name of a module, got {name}; of a file, {instead}")
+        raise _export_error(entry, f"expected the name of a module, got {name}; of a file, {instead}")
     sys.path.insert(0, str(Path.cwd()))
     with _explaining(entry, "it cannot be called", "the module is looked for in the working directory, too"):
         made = getattr(importlib.import_module(name), function)()
     parts = made if isinstance(made, tuple) else ()
     if len(parts) not in (2, 3) or not isinstance(parts[0], torch.nn.Module):
-        raise _wrong(entry, f"expected a module and its example inputs, got {type(made).__name__}")
+        raise _export_error(entry, f"expected a module and its example inputs, got {type(made).__name__}")
     inputs = (parts[1],) if isinstance(parts[1], Tensor) else parts[1]
     if not isinstance(inputs, tuple | Mapping):
-        raise _wrong(entry, f"expected example inputs as a tuple or by name, got {type(inputs).__name__}")
+        raise _export_error(entry, f"expected example inputs as a tuple or by name, got {type(inputs).__name__}")
     return parts[0], inputs, parts[2] if len(parts) == 3 else None
 
 
@@ -134,14 +134,14 @@ def _compare(
         expected = [one for one in pytree.tree_leaves(module(*positional, **named)) if isinstance(one, Tensor)]
     for (name, one), want in zip(got.items(), expected, strict=True):
         if not torch.allclose(one.to_torch(), want, rtol=1e-3, atol=1e-5, equal_nan=True):
-            raise _wrong(entry, f"the program's output {name} differs from the module's for the example inputs")
+            raise _export_error(entry, f"the program's output {name} differs from the module's for the example inputs")
 
 
 def _scores_of(program: Program, normal: Path, description: Description) -> tuple[float, ...]:
     """The scores of normal inputs, by the output that is described."""
     [spec, *others] = program.contract.inputs
     if others:
-        raise _wrong(str(normal), f"expected a program with one input, got {len(others) + 1}", "normal")
+        raise _export_error(str(normal), f"expected a program with one input, got {len(others) + 1}", "normal")
     inputs = _read_array(normal, spec.dtype)
     described = completed(replace(description, calibration=(0.0,)), program.contract, "normal")
     fixed = spec.shape[0] if program.contract.batch is None else None
@@ -151,7 +151,7 @@ def _scores_of(program: Program, normal: Path, description: Description) -> tupl
         scores += described.rows_of(program.run({spec.name: rows}))[:, 0].tolist()
     del scores[len(inputs.values) :]
     if not np.isfinite(scores).all():
-        raise _wrong(str(normal), "expected inputs with finite scores, got NaN or infinity for some", "normal")
+        raise _export_error(str(normal), "expected inputs with finite scores, got NaN or infinity for some", "normal")
     return tuple(scores)
 
 
@@ -171,7 +171,7 @@ def _read_array(file: Path, dtype: str) -> HostTensor:
             raise TypeError(f"got {type(values).__name__}")
         return HostTensor.of(torch.from_numpy(values).to(TORCH_DTYPES[dtype]))
     except (OSError, EOFError, TypeError, ValueError) as error:
-        raise _wrong(str(file), f"expected an array of rows that numpy.save wrote: {error}", "normal") from error
+        raise _export_error(str(file), f"expected an array of rows that numpy.save wrote: {error}", "normal") from error
 
 
 @contextmanager
@@ -183,8 +183,8 @@ def _explaining(entry: str, what: str, remedy: str) -> Iterator[None]:
         raise
     except Exception as error:  # code of the caller may raise anything
         reason = (str(error).strip().splitlines() or [""])[0][:500]
-        raise _wrong(entry, f"{what}: {type(error).__name__}: {reason}; {remedy}") from error
+        raise _export_error(entry, f"{what}: {type(error).__name__}: {reason}; {remedy}") from error
 
 
-def _wrong(what: str, message: str, param: str = "entry") -> ModelSourceError:
+def _export_error(what: str, message: str, param: str = "entry") -> ModelSourceError:
     return ModelSourceError(f"{what}: {message}", param=param)

@@ -94,10 +94,10 @@ def _require_within(
     count, held = math.prod(sizes), storage.numel()
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True)) if count else 0
     if count and last >= held:
-        raise _beyond(archive, name, f"its last value is at {last:,}", f"its part has {held:,}")
+        raise _range_error(archive, name, f"its last value is at {last:,}", f"its part has {held:,}")
     if count * storage.itemsize > max(held * storage.itemsize, _MAX_REPEATED_BYTES):
-        raise _beyond(archive, name, f"it declares {count:,} values", f"its part has {held:,}")
+        raise _range_error(archive, name, f"it declares {count:,} values", f"its part has {held:,}")
 
 
-def _beyond(archive: Archive, name: str, found: str, held: str) -> ModelSourceError:
+def _range_error(archive: Archive, name: str, found: str, held: str) -> ModelSourceError:
     return archive.error(f"{name[:80]}: expected a tensor within its part of the file, {found} and {held}")

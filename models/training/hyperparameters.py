@@ -206,7 +206,7 @@ class ImageClassificationHyperparameters(_Detection, _Tuned):
     refit: bool = True
 
     @model_validator(mode="after")
-    def _heeded(self) -> ImageClassificationHyperparameters:
+    def _refuse_unused(self) -> ImageClassificationHyperparameters:
         if self.mode == "frozen":
             self._require_unset(_TUNING, "mode 'frozen' tunes nothing")
         elif self.mode != "lora":

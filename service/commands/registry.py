@@ -50,10 +50,10 @@ def models(
         elif action is VersionAction.versions:
             _versions(screen, client, name)
         else:
-            _show(screen, _act(client, name, action, version, why))
+            _show(screen, _apply(client, name, action, version, why))
 
 
-def _act(client: Client, name: str, action: VersionAction | None, version: int | None, why: str) -> Answer:
+def _apply(client: Client, name: str, action: VersionAction | None, version: int | None, why: str) -> Answer:
     if action is VersionAction.promote and version is not None:
         return client.promote(name, version, why=why)
     if action is VersionAction.rollback:

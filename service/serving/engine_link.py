@@ -137,7 +137,7 @@ class EngineLink(asyncio.Protocol):
         if not self._closed:
             self._connected.clear()
             log.warning("the engine is gone: %d requests failed", len(self._open))
-        self._lose()
+        self._mark_lost()
         opening, self._opening = self._opening, {}
         for _, answer in opening.values():
             _complete(answer, _EngineGone())
@@ -207,10 +207,10 @@ class EngineLink(asyncio.Protocol):
     def _leave(self) -> None:
         """Send this engine nothing new, and leave it after its answers."""
         self._leaving = True
-        self._lose()
+        self._mark_lost()
         self._end_if_left()
 
-    def _lose(self) -> None:
+    def _mark_lost(self) -> None:
         self.lost = Unavailable(_GONE, retry_after_s=2)
 
     def _end_if_left(self) -> None:

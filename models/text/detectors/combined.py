@@ -38,22 +38,22 @@ class CombinedDetector(CalibratedTextDetector):
         self.scale = torch.tensor(
             [[float(scores.mean()), max(float(scores.std(unbiased=False)), 1e-6)] for scores in known]
         )
-        return self.calibrate(self._sum(*known))
+        return self.calibrate(self._standardised_sum(*known))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of items [n, d]."""
-        return self._sum(self.knn(x), self.energetic(x))
+        return self._standardised_sum(self.knn(x), self.energetic(x))
 
     def score(self, x: Tensor, *, explain: int = 3) -> ScoredTexts:
         """Scores and p-values of items [n, d], and the `explain` nearest normal items of each."""
         near = self.knn.score(x, explain=explain)
-        scores = self._sum(near.scores, self.energetic(x))
+        scores = self._standardised_sum(near.scores, self.energetic(x))
         return self.with_p_values(scores, near.nearest, near.similarities)
 
     def settings(self) -> dict[str, object]:
         """The number of neighbours."""
         return self.knn.settings()
 
-    def _sum(self, near: Tensor, energies: Tensor) -> Tensor:
+    def _standardised_sum(self, near: Tensor, energies: Tensor) -> Tensor:
         mean, deviation = self.scale.unbind(dim=1)
         return (near - mean[0]) / deviation[0] + (energies - mean[1]) / deviation[1]

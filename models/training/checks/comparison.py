@@ -131,7 +131,7 @@ def _lead(
     leads = [measure(ours, anomalous) - measure(theirs, anomalous)]
     for _ in range(_RESAMPLES):
         drawn = _rows_of(bounds, random.integers(0, count, count))
-        if _kinds(anomalous[drawn]) == _kinds(anomalous):
+        if _any_and_all(anomalous[drawn]) == _any_and_all(anomalous):
             leads.append(measure(ours.of(drawn), anomalous[drawn]) - measure(theirs.of(drawn), anomalous[drawn]))
     return Interval.of(leads[0], leads, 0.95, count)
 
@@ -143,7 +143,7 @@ def _rows_of(bounds: NDArray[np.int64], blocks: NDArray[np.int64]) -> NDArray[np
     return np.repeat(bounds[blocks] - ends + sizes, sizes) + np.arange(ends[-1])
 
 
-def _kinds(flags: Flags) -> tuple[bool, bool]:
+def _any_and_all(flags: Flags) -> tuple[bool, bool]:
     return bool(flags.any()), bool(flags.all())
 
 

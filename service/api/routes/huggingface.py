@@ -50,16 +50,16 @@ async def extract_features(body: EmbedBody, call: CallDep) -> Response:
 @router.post("/models/{model:path}", include_in_schema=False, dependencies=[INFER])
 async def infer(sent: AnyBody, call: CallDep) -> Response:
     """What the model that the path names does: vectors, labels, scores or similarities."""
-    return await _answer(sent, call, call.request.path_params["model"])
+    return await _answer_by_task(sent, call, call.request.path_params["model"])
 
 
 @router.post("/", include_in_schema=False, dependencies=[INFER])
 async def root(sent: AnyBody, call: CallDep) -> Response:
     """What the model that the body names does, or the first model."""
-    return await _answer(sent, call, None)
+    return await _answer_by_task(sent, call, None)
 
 
-async def _answer(sent: Any, call: ComputeCall, model: str | None) -> Response:
+async def _answer_by_task(sent: Any, call: ComputeCall, model: str | None) -> Response:
     if (images := await huggingface_images.find_model(sent, call, model)) is not None:
         return await huggingface_images.answer(sent, images, call)
     if model is not None and isinstance(sent, dict) and isinstance(sent.get("inputs"), list):

@@ -67,7 +67,9 @@ class RecordTensors(_ReadingTensors):
         """See TensorModel."""
         readings, warnings = await self._read(call.tensors)
         scored, timings = await self._score(call, readings)
-        return TensorOutput(_scored_tensors(scored), [timings], _say(warnings) | _drift_parameters(scored))
+        return TensorOutput(
+            _scored_tensors(scored), [timings], _warning_parameter(warnings) | _drift_parameters(scored)
+        )
 
     async def _score(
         self, call: TensorCall, readings: Readings, times: Times | None = None, state: State | None = None
@@ -102,7 +104,7 @@ class SeriesTensors(RecordTensors):
         if times is not None:
             warnings += gap_warnings(times, self.served.signature.period_s, place.of_last_reading_s)
         now = StreamPosition(place.last_s if times is None else float(times[-1]), followed=times is None)
-        extra = _say(warnings) | _drift_parameters(scored) | {"state": seal(scored.state, digest, now)}
+        extra = _warning_parameter(warnings) | _drift_parameters(scored) | {"state": seal(scored.state, digest, now)}
         return TensorOutput(_scored_tensors(scored), [timings], extra)
 
     async def _read_timestamps(self, tensors: Tensors, rows: int, place: StreamPosition) -> TimestampColumn | None:
@@ -140,13 +142,15 @@ class ForecastTensors(_ReadingTensors):
         made, timings = await self.served.forecast(readings, call.caller, horizon or most, _QUANTILES)
         quantiles = np.stack([made.quantiles[level] for level in _QUANTILES])
         outputs = {"mean": HostTensor("float64", made.mean), "quantiles": HostTensor("float64", quantiles)}
-        return TensorOutput(outputs, [timings], _say(warnings) | {"quantiles": ",".join(map(str, _QUANTILES))})
+        return TensorOutput(
+            outputs, [timings], _warning_parameter(warnings) | {"quantiles": ",".join(map(str, _QUANTILES))}
+        )
 
     def _outputs(self) -> Specs:
         return {"mean": ("float64", ("h", self._width)), "quantiles": ("float64", (len(_QUANTILES), "h", self._width))}
 
 
-def _say(warnings: list[str]) -> AnswerParameters:
+def _warning_parameter(warnings: list[str]) -> AnswerParameters:
     return {"warnings": "; ".join(warnings)} if warnings else {}
 
 
