@@ -20,7 +20,7 @@ from service.printable import printable
 
 # The logger of a line for each request.
 REQUESTS = "sonde.requests"
-# For so long, these lines gather before they are written.
+# Seconds for which these lines gather before they are written.
 _GATHER_S = 0.05
 
 LogFormat = Literal["auto", "console", "json"]

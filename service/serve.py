@@ -89,7 +89,7 @@ def _run_server(
     settings: Settings, keyring: Keyring, process: ServerProcess | None, sockets: list[socket.socket]
 ) -> int:
     gc.disable()  # the server enables it once PyTorch and the models are loaded: a million objects that stay
-    # Python's default of 5 ms is as long as a whole batch takes: so long could a thread hold the interpreter.
+    # By Python's default a thread could hold the interpreter for 5 ms, as long as a whole batch takes.
     sys.setswitchinterval(0.0001)
     is_front = process is not None and process.role == "front"
     located = None if is_front else locate_ahead(settings.text_models)  # while PyTorch is imported

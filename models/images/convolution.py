@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Of oneDNN, beside its convolution; PyTorch's inductor uses them as well, and they are not public.
 CONVOLUTION_OPERATORS = ("_reorder_convolution_weight", "_get_mkldnn_serialized_md")
-# oneDNN's form of the weights is looked up for up to so many images, which a batch of 224 x 224 has on a CPU.
+# oneDNN's form of the weights is looked up for up to five images: a batch of 224 x 224 on a CPU.
 _MOST_IMAGES = 5
 
 
@@ -60,7 +60,7 @@ class Convolution(nn.Conv2d):
         self._packed, self._by_onednn = list(packed.values()), True
 
     def _pack(self, packed: dict[bytes, Tensor], shape: list[int], threads: int) -> int:
-        """Add the weights for images of a shape, computed with so many threads; return their place."""
+        """Add the weights for images of a shape, computed with `threads` threads; return their place."""
         images, height, width = shape
         size = [images, self.in_channels, self._padded_side(height), self._padded_side(width)]
         with threads_set_to(threads):
@@ -72,7 +72,7 @@ class Convolution(nn.Conv2d):
         return list(packed).index(form)
 
     def _packed_for(self, threads: int, images: int) -> Tensor:
-        """The weights in the form for so many threads and images."""
+        """The weights in the form for these numbers of threads and images."""
         forms = self._forms[min(threads, len(self._forms)) - 1]
         return self._packed[forms[min(images, len(forms)) - 1]]
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # The picture of the check at load, larger than most networks read and not square.
 _PROBE_SIZE = (640, 480)
 _TOLERANCE = 1e-4
-# Pictures of these sizes are scaled as the processor does, but for so many of 256 levels.
+# Pictures of these sizes are scaled as the processor does, within a few of 256 levels.
 _COMPARED_SIZES = ((640, 480), (480, 640), (100, 70))
 _MOST_LEVELS = 2
 # A JPEG is decoded no smaller than this many times the side that the network reads.

@@ -38,8 +38,8 @@ _OTHER_CONTENT = {
     RAR: "a RAR archive",
     SEVEN_ZIP: "a 7z archive",
 }
-# A larger file is searched by NumPy, so many pairs of bytes at a time; by Python where as many places look like the
-# beginning of a mark.
+# A larger file is searched by NumPy, 128 Ki pairs of bytes at a time, and by Python where a thousand places look like
+# the beginning of a mark.
 _LARGE_BYTES, _SEARCHED_PAIRS, _MOST_PLACES = 32 * 1024, 128 * 1024, 1_000
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
 _MORE_BITS = {"I", "F"}

@@ -41,7 +41,7 @@ _MIN_INT8_GAIN = 1.3
 # Other work on the machine changes a time by some per cent. Where oneDNN and MKL are closer, the one that usually leads
 # is taken: MKL with AVX2 alone, oneDNN with AVX-512.
 _ONEDNN_MAY_TAKE = {"AVX2": 1 / 1.05, "AVX512": 1.05}
-# Few rows are timed for so long, and many: two ways that are 10 % apart change places in one of ten shorter times.
+# Seconds for few rows and for many. In shorter times, two ways that are 10 % apart change places once in ten.
 _FEW_SECONDS, _MANY_SECONDS = 0.06, 0.3
 
 

@@ -14,7 +14,7 @@ from models.runtime.device import threads_set_to
 
 WayT = TypeVar("WayT")
 
-# Each way is timed at least so often. One that takes so many times as long as the fastest is timed twice, since other
+# The least number of timings of a way. One that takes a multiple of the fastest's time is timed twice, since other
 # work may hold up the first time. The limit is high: int8 may be seven times as fast as float32, and ways of float32
 # differ by little.
 _MIN_ROUNDS, _HOPELESS, _HOPELESS_ROUNDS = 4, 8.0, 2

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # Limit of a request's line and headers, and of what may come between the parts of a body.
 MOST_HEAD_BYTES = 64 * 2**10
-# A body that is not asked for waits in the connection once so much of it came, and in the kernel after that.
+# Up to 256 KiB of a body that is not asked for wait in the connection, the rest in the kernel.
 _MOST_UNREAD_BYTES = 256 * 2**10
 # The first bytes of a client that speaks HTTP/2 without asking, and what it is answered.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0"

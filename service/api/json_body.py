@@ -34,7 +34,7 @@ _STRINGS_PER_INPUT = 8
 _USUAL_TYPES = ("", "application/json")
 # A body up to here is parsed at once, in a few milliseconds.
 _INLINE_BYTES = 256 * 1024
-# Parts of a body are joined once they are so many: as an object each, a slow sender's few bytes take 20 times as much.
+# Parts of a body are joined at this number: as an object each, a slow sender's few bytes take 20 times as much.
 _MOST_PARTS = 4096
 # Parsing a large body takes several times its memory, so one thread does it, one body at a time.
 _PARSE_THREAD = ThreadPoolExecutor(1, "bodies")

@@ -26,7 +26,7 @@ from service.serving.model_manager import ModelManager
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
-# Some hundred requests make so many, nearly all of which are gone by then.
+# Objects that some hundred requests make; nearly all of them are gone by then.
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 # Clients cannot connect to the address that stands for all addresses of a machine.
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104

@@ -19,8 +19,9 @@ from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-# The event loop computes after so many turns without another request. Turns in which nothing comes take microseconds, a
-# batch hardly takes longer than one request, and over gRPC the parts of requests come in turns of their own.
+# The event loop computes after this number of turns without another request. Turns in which nothing comes take
+# microseconds, a batch hardly takes longer than one request, and over gRPC the parts of requests come in turns of
+# their own.
 _QUIET_TURNS = 8
 # More work than this waits for threads.
 _MOST_BATCHES = 8

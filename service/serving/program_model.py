@@ -297,7 +297,7 @@ def loop_tokens(program: Program) -> int:
 
 
 def _seconds_of(program: Program, tokens: int) -> float:
-    """The seconds of the largest batch of so many tokens that the contract allows; infinite without a try."""
+    """The seconds of the largest batch of this number of tokens that the contract allows; infinite without a try."""
     alone = sample_inputs(program.contract, 1)
     if alone is None:
         return math.inf

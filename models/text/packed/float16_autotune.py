@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 _FEW, _MORE = (32, 24, 16, 8), (256, 128, 64)
 # A smaller gain is not worth the rounding. Where few rows are rounded anyway, more rows need not gain as much.
 _MIN_GAIN, _MIN_GAIN_OF_MORE = 1.05, 1.0
-# More rows are tried on the first layers alone, of so many weights. They take long to compute and little to read.
+# More rows are tried on the first layers alone, up to this number of weights: they compute long and read little.
 _SAMPLED_WEIGHTS = 2**21
-# Each number of rows is timed for so long, or for four turns.
+# Each number of rows is timed for 0.03 s, or for four turns.
 _SECONDS = 0.03
 
 

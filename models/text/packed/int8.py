@@ -32,7 +32,7 @@ _MARGIN = 1.2
 # -0.17 (2.72 · 15 / 240), so 2.72 is the least range that a token gets.
 _ZERO_POINT, _POSITIVE_STEPS, _MIN_RANGE = 15, 240, 2.72
 _SMALLEST = 1e-5
-# FBGEMM multiplies up to so many rows. OneDNN needs more time for a call, and less for a row (benchmarks/NOTES.md).
+# FBGEMM multiplies up to 64 rows. OneDNN needs more time for a call, and less for a row (benchmarks/NOTES.md).
 _FEW_ROWS, _ANY_ROWS = 64, 2**62
 # Rows are float32. Without AMX, rounding shorter blocks for attention and turning the result back costs more than
 # bfloat16 saves (benchmarks/NOTES.md).

@@ -21,13 +21,13 @@ _DECLARED = re.compile(r"\"?sep=(.)\"?[,;]*", re.IGNORECASE)
 _QUOTED = re.compile(r'"[^"]*"')
 # Cells of a spreadsheet that begin as a comment does.
 _ERRORS = frozenset(("#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?", "#num!"))
-# Lines above the header are recognised where so many later lines agree.
+# Lines above the header are recognised where three later lines agree.
 _LEAST_ROWS = 3
 # What LabVIEW writes below each part of its header; the names of columns follow the last one.
 _LABVIEW = "***End_of_Header***"
 # The first cell of the title that Campbell's loggers write above the header. Below it, rows of units follow one.
 _CAMPBELL, _CAMPBELL_WITH_UNITS = frozenset(("TOA5", "TOACI1")), "TOA5"
-# The header is among so many first rows.
+# The header is among the first 50 rows.
 _LAST_HEADER = 50
 # A column that loggers name and leave without cells.
 _REMARK = re.compile(r"comments?|remarks?|notes?|bemerkung(en)?|kommentare?", re.IGNORECASE)
@@ -190,7 +190,7 @@ def _find_header(rows: Sequence[Sequence[str]], names: Collection[str]) -> int:
 
 
 def _agree(widths: Sequence[tuple[int, int]], count: int) -> bool:
-    """Whether rows have so many cells, and beyond them empty ones alone.
+    """Whether rows have this number of cells, and beyond them empty ones alone.
 
     `widths` are their numbers of cells up to the last one that is filled, and of all. A few rows may have one cell too
     many, a fault that reading names.

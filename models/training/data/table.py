@@ -37,7 +37,7 @@ from models.training.hyperparameters import ForecastHyperparameters, SensorAnoma
 
 MOST_COLUMNS = 512
 _FIRST_ROWS = 256
-# The reading of a file ends with so many rows that cannot be read.
+# The reading of a file ends after 100 rows that cannot be read.
 _MOST_BROKEN = 100
 # What pandas calls a first column without a name: the index of a frame that it wrote.
 _INDEX = "Unnamed: 0"

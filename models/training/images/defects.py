@@ -14,7 +14,7 @@ DefectKind = Literal["spot", "scratch"]
 KINDS: tuple[DefectKind, ...] = get_args(DefectKind)
 # Shares of an image's side.
 SIZES = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
-# A kind and size counts as seen where so many of its copies are anomalies.
+# A kind and size counts as seen where nine of ten copies are anomalies.
 FOUND = 0.9
 MOST_COPIES = 20
 _SHADE = 0.4

@@ -13,14 +13,14 @@ from models.sensors.calibrated_detector import FittedDetector
 from models.sensors.model import Doubles
 
 FaultKind = Literal["step", "ramp", "spike"]
-# A fault counts as found where so many of its copies raise an alarm.
+# A fault counts as found where nine of ten copies raise an alarm.
 FOUND = 0.9
 # Sizes in standard deviations of the middle 90 %: a fault beyond the last one would be seen by eye.
 SIZES = tuple(0.25 * 2**power for power in range(8))
 MAX_COLUMNS = 32
 _LEAST_COPIES, _MOST_COPIES = 10, 40
 _LEAST_DURATION = 10
-# An adaptive detector is quiet for so long after an alarm.
+# Readings for which an adaptive detector is quiet after an alarm.
 _REST_OF_ADAPTIVE = 200
 _DEVIATIONS = 3.29
 
