@@ -1,4 +1,4 @@
-"""A model's card: the signature says what goes in and what comes out."""
+"""A model's metadata: the signature says what goes in and what comes out."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ def test_whoever_changes_a_signature_changes_no_other(task: Task) -> None:
     assert made.signature() == metadata(task).signature()
 
 
-def test_a_card_does_not_change() -> None:
+def test_metadata_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         metadata().width = 1  # type: ignore[misc]

@@ -65,7 +65,7 @@ def test_a_head_shares_its_bases_engine(manager: ModelManager, registry: Registr
     assert trained.memory_bytes() == base.memory_bytes()
 
 
-def test_its_card_is_its_own(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
+def test_its_metadata_is_its_own(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
     trained = load(manager, train(registry, tmp_path, BASE))
     metadata = trained.metadata
     assert (trained.label, metadata.name, metadata.version, metadata.task) == (
@@ -255,7 +255,7 @@ def test_a_rerankers_golden_texts_are_pairs(
         load(manager, version)
 
 
-def test_without_golden_inputs_the_card_says_so(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
+def test_without_golden_inputs_the_metadata_says_so(manager: ModelManager, registry: Registry, tmp_path: Path) -> None:
     trained = load(manager, train(registry, tmp_path, BASE, golden=Golden((), (), 0.0)))
     assert trained.metadata.notes == ("no golden inputs: its answers were not checked at load",)
 

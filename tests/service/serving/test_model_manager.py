@@ -457,7 +457,7 @@ def test_models_share_a_cache_but_no_rows() -> None:
         assert asyncio.run(ask(manager)) == [4, 8, 4]
 
 
-def test_a_closed_hub_computes_nothing_more() -> None:
+def test_a_closed_manager_computes_nothing_more() -> None:
     with manager_of(FakeModel()) as manager:
         served = text_model(manager, "fake")
     with pytest.raises(Unavailable, match="shutting down"):

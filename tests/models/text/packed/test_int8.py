@@ -209,7 +209,7 @@ def test_all_linear_layers_are_replaced_and_others_get_their_turns(rounded: Pack
     assert len(turns) == 5
 
 
-def test_the_card_says_int8_how_near_it_is_and_what_it_gains(bert: ModelSource) -> None:
+def test_the_metadata_says_int8_how_near_it_is_and_what_it_gains(bert: ModelSource) -> None:
     metadata = load(bert, int8()).metadata
     assert metadata.dtype == "int8"
     assert metadata.reason == "device cpu as asked; int8 as asked"
