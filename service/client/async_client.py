@@ -11,7 +11,7 @@ import httpx
 
 from service.client import calls
 from service.client.answers import Scores
-from service.client.call import Call, Wait, address_of, exchange, key_headers
+from service.client.call import Call, Wait, address_of, authorities_for, exchange, key_headers
 from service.client.data_frames import forecast_frame, readings_of, scores_frame
 from service.client.event_log import EventLog
 from service.client.job_answers import JobEvent
@@ -49,7 +49,8 @@ class AsyncClient:
         timeout_s: float = 60.0,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._http = http or httpx.AsyncClient(base_url=address_of(url), timeout=timeout_s)
+        address = address_of(url)
+        self._http = http or httpx.AsyncClient(base_url=address, timeout=timeout_s, verify=authorities_for(address))
         self._http.headers.update(key_headers(key))
 
     embed = awaitable(calls.embed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -266,3 +267,15 @@ def test_an_error_too_deep_to_read_is_an_error_of_its_status() -> None:
     service = Service(httpx.Response(500, content=b'{"error":' * 100_000))
     with pytest.raises(Refused, match="HTTP status 500"):
         client_of(service).models()
+
+
+@pytest.mark.parametrize(("url", "loaded"), [("http://127.0.0.1:8000", 0), ("https://127.0.0.1:8000", 1)])
+def test_authorities_are_loaded_for_https_alone(url: str, loaded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[object]()
+
+    def count(*arguments: object, **named: object) -> None:
+        calls.append(arguments)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", count)
+    Client(url).close()
+    assert len(calls) == loaded
