@@ -38,7 +38,7 @@ class AsyncClient:
     """An asynchronous client of one service.
 
     Its methods take what `service.client.calls` describes, and raise ClientError. `timeout_s` limits
-    each attempt. `http` replaces the connection, as tests do.
+    each attempt. `on_wait` hears of each pause before another attempt. `http` replaces the connection, as tests do.
     """
 
     def __init__(
@@ -48,10 +48,12 @@ class AsyncClient:
         *,
         timeout_s: float = 60.0,
         http: httpx.AsyncClient | None = None,
+        on_wait: Callable[[Wait], object] = lambda wait: None,
     ) -> None:
         address = address_of(url)
         self._http = http or httpx.AsyncClient(base_url=address, timeout=timeout_s, verify=authorities_for(address))
         self._http.headers.update(key_headers(key))
+        self._on_wait = on_wait
 
     embed = awaitable(calls.embed)
     classify = awaitable(calls.classify)
@@ -97,6 +99,7 @@ class AsyncClient:
             while True:
                 step = steps.send(got)
                 if isinstance(step, Wait):
+                    self._on_wait(step)
                     await asyncio.sleep(step.seconds)
                     got = None
                 else:

@@ -18,6 +18,8 @@ from service.client.errors import KINDS, BadInput, Refused, TryLater, Unexpected
 
 T = TypeVar("T")
 _ATTEMPTS = 4
+# How Python's errors of TLS begin, which httpx passes on as text.
+_TLS = "[SSL"
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
 
@@ -52,9 +54,13 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A pause before the next attempt."""
+    """A pause before the next attempt, and why the last one failed."""
 
     seconds: float
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}; trying again in {self.seconds:.1f} s"
 
 
 def address_of(url: str) -> httpx.URL:
@@ -87,17 +93,18 @@ def exchange(call: Call[T]) -> Exchange[T]:
     """Yield requests and pauses; return the answer.
 
     A repeatable call is sent up to four times: after a broken connection, and after 429 or 503 as `Retry-After` asks.
-    One that took too long is not sent again, since it may still be at work. Raises ClientError.
+    One that took too long is not sent again, since it may still be at work; nor is one that TLS ends. Raises
+    ClientError.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         got = yield call.request()
         if isinstance(got, httpx.Response) and got.is_success:
             return _read(call, got)
         error = _refusal(got) if isinstance(got, httpx.Response) else _unreachable(call, got)
-        wait = None if isinstance(got, httpx.ReadTimeout | httpx.WriteTimeout) else _wait_s(error, attempt)
+        wait = None if _is_final(got) else _wait_s(error, attempt)
         if not call.repeatable or attempt == _ATTEMPTS or wait is None:
             raise error
-        yield Wait(wait)
+        yield Wait(wait, error.message if isinstance(got, httpx.Response) else str(got) or type(got).__name__)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -118,10 +125,17 @@ def _to_list(value: Any) -> object:
 
 def _unreachable(call: Call[Any], got: httpx.TransportError | None) -> Unreachable:
     message = f"{call.method} {call.path}: no answer from the service: {got or type(got).__name__}"
-    if isinstance(got, httpx.ConnectError):
+    if _TLS in str(got):
+        message += "; where the service has no TLS of its own, its address begins with http://"
+    elif isinstance(got, httpx.ConnectError):
         where = str(got.request.url.copy_with(path="/", query=None)).rstrip("/")
         message += f"; nothing listens on {where}: start it with 'sonde up', or name another address (--url, SONDE_URL)"
     return Unreachable(message)
+
+
+def _is_final(got: httpx.Response | httpx.TransportError | None) -> bool:
+    """Whether another attempt would end the same, or do what the last one may still do."""
+    return isinstance(got, httpx.ReadTimeout | httpx.WriteTimeout) or _TLS in str(got)
 
 
 def _refusal(response: httpx.Response) -> Refused:

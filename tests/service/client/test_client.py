@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from service.client import AsyncClient, Client, ClientError, NotFound, Refused, TryLater, Unauthorized, Unreachable
+from service.client.call import Wait
 from service.client.errors import BadInput, UnexpectedAnswer
 
 Script = list[httpx.Response | Exception]
@@ -80,6 +81,21 @@ def test_a_call_that_changes_nothing_is_sent_again(failure: httpx.Response | Exc
     assert client_of(service).anomaly(["x"], model="m").data == []
     assert len(service.requests) == 3
     assert 0.3 < waits[0] < 0.7 < waits[1] < 1.4
+
+
+def test_pauses_are_told_with_their_reasons(waits: list[float]) -> None:
+    told, service = list[Wait](), Service(httpx.ConnectError("refused"), refusal(503, "busy"), answer({"data": []}))
+    connection = httpx.Client(base_url="http://sonde", transport=httpx.MockTransport(service))
+    Client(http=connection, on_wait=told.append).models()
+    assert [(one.seconds, one.reason) for one in told] == list(zip(waits, ["refused", "busy"], strict=True))
+    assert str(Wait(0.5, "refused")) == "refused; trying again in 0.5 s"
+
+
+def test_what_tls_ends_is_not_sent_again(waits: list[float]) -> None:
+    service = Service(httpx.ConnectError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"))
+    with pytest.raises(Unreachable, match=r"has no TLS of its own, its address begins with http://$"):
+        client_of(service).models()
+    assert waits == []
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -279,7 +279,7 @@ def test_texts_come_from_arguments_files_or_standard_input(
             "bad.csv, line 3, column 'flow': expected a number, got 'high'",
         ),
         (("forecast", "--model", "fake", "--file", "live.csv"), "fake reads texts: give a model of readings"),
-        (("classify", "a"), "no model for classification is in service: give --model"),
+        (("classify", "a"), "no model for classification is in service: name labels with --label, give --model"),
         (("train", "none.csv"), "none.csv: No such file or directory"),
     ],
 )
