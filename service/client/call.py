@@ -111,7 +111,10 @@ def exchange(call: Call[T]) -> Exchange[T]:
 def _encode(body: object) -> bytes:
     """JSON; arrays become lists. Raises BadInput."""
     try:
-        return json.dumps(body, allow_nan=False, default=_to_list).encode()
+        return json.dumps(body, allow_nan=False, ensure_ascii=False, default=_to_list).encode()
+    except UnicodeEncodeError as error:
+        around = error.object[max(error.start - 20, 0) : error.start]
+        raise BadInput(f"expected texts in UTF-8, got half a character after {around!r}") from error
     except (ValueError, TypeError) as error:
         raise BadInput(f"expected texts, finite numbers, lists and dictionaries: {error}") from error
 
