@@ -287,7 +287,7 @@ def test_texts_come_from_arguments_files_or_standard_input(
         (("forecast", "--model", "fake", "--file", "live.csv"), "fake reads texts: give a model of readings"),
         (("classify", "a"), "no model for classification is in service: name labels with --label, give --model"),
         (("train", "none.csv"), "none.csv: No such file or directory"),
-        (("embed", "caf\udce9"), 'expected texts in UTF-8, got half a character after \'"input": ["caf\''),
+        (("embed", "caf\udce9"), 'expected texts in UTF-8, got half a character after \'ake", "input": ["caf\''),
     ],
 )
 def test_what_cannot_be_sent_is_named(run: Run, arguments: tuple[str, ...], message: str) -> None:
