@@ -24,7 +24,8 @@ from benchmarks import results, rivals
 from benchmarks.roofline import best_rate
 from models.loader import load
 from models.runtime.malloc import keep_freed_memory
-from models.runtime.placement import DeviceName, DtypeName, place
+from models.runtime.names import DeviceName, DtypeName
+from models.runtime.placement import place
 from models.source import locate
 from models.text.encoder import Encoder
 from models.text.model import TextModel

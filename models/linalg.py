@@ -1,13 +1,11 @@
-"""Linear algebra on the CPU: unit length, probabilities, shortening, quantization, duplicates and covariance."""
+"""Linear algebra in NumPy: unit length, ranks, shortening, quantization and duplicates."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 Vectors = NDArray[np.float32]
 Quantization = Literal["int8", "uint8", "binary", "ubinary"]
@@ -24,16 +22,6 @@ def normalize(vectors: Vectors) -> Vectors:
     lengths = np.sqrt(np.add.reduce(vectors * vectors, axis=-1, keepdims=True))
     scaled: Vectors = np.divide(vectors, np.maximum(lengths, np.float32(1e-12)))
     return scaled
-
-
-def probabilities(logits: Vectors, *, multi_label: bool = False) -> Vectors:
-    """Logits float32 [n, labels] → probabilities: each label by itself, or all summing to 1.
-
-    A single label is judged by itself, as Hugging Face's pipelines do: a sum of 1 would say nothing.
-    """
-    tensor = torch.from_numpy(logits)
-    by_itself = multi_label or logits.shape[-1] == 1
-    return (tensor.sigmoid() if by_itself else tensor.softmax(dim=-1)).numpy()
 
 
 def ranks_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -92,20 +80,3 @@ def _pack(coarse: Vectors, kind: Quantization) -> Integers:
             return np.packbits(coarse > 0, axis=1)
         case "binary":
             return (np.packbits(coarse > 0, axis=1) ^ 128).view(np.int8)
-
-
-def shrunk_covariance(residuals: Tensor) -> Tensor:
-    """Covariance float64 [d, d] of centred rows [n, d], shrunk towards the identity.
-
-    The shrinkage has the least expected squared error (Ledoit and Wolf: A well-conditioned estimator for
-    large-dimensional covariance matrices, 2004).
-    """
-    n, d = residuals.shape
-    covariance = residuals.T @ residuals / n
-    level = covariance.trace() / d
-    target = level * torch.eye(d, dtype=covariance.dtype, device=covariance.device)
-    distance = ((covariance - target) ** 2).sum() / d
-    # The variance of the rows' outer products, without computing these: the mean of |x|^4, less |S|^2.
-    noise = ((residuals.square().sum(dim=1) ** 2).sum() / n - covariance.square().sum()) / (n * d)
-    share = torch.where(distance > 0, noise.clamp(min=0.0) / distance, torch.ones_like(distance)).clamp(max=1.0)
-    return (1 - share) * covariance + share * target

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from models.errors import ModelSourceError
 from models.filesystem import sha256_of
+from models.interpreter import RUN_MODULE
 
 _TIMEOUT_S = 30.0
 _MAX_MEMORY_BYTES = 8 << 30
@@ -53,7 +54,7 @@ def _probe(path: Path) -> str | None:
     """Why a tokenizer is refused, from a process of its own; None if it is not."""
     try:
         done = subprocess.run(  # noqa: S603  # a command of ours, no shell
-            [sys.executable, "-m", "models.tokenizer_probe", str(path)],
+            [*RUN_MODULE, "models.tokenizer_probe", str(path)],
             env={"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(Path(__file__).parents[1])},
             stdin=subprocess.DEVNULL,
             capture_output=True,

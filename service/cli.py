@@ -66,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given and given[0] in CLIENT_COMMANDS:
             return _run_client_command(given)
-        parsed = parser().parse_args(given)
+        made = parser()
+        if not given:
+            made.exit(2, made.format_help())
+        parsed = made.parse_args(given)
         return int(parsed.run(parsed))
     except SondeError as error:
         print(f"sonde: {printable(error.message)}", file=sys.stderr)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.linalg import normalize, probabilities
+from models.linalg import normalize
+from models.probabilities import probabilities
 
 Rows = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.errors import ModelError, TensorError, source_error
 from models.filesystem import replace_file
-from models.linalg import probabilities
+from models.probabilities import probabilities
 from models.programs.contract import Contract, Described, TensorSpec
 from models.programs.stated_contract import StatedContract
 from models.programs.tensors import HostTensor

@@ -5,16 +5,14 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from models.errors import ModelError
 from models.runtime.fbgemm import FBGEMM, has_fbgemm
+from models.runtime.names import DeviceName, DtypeName
 from models.runtime.product_autotune import ProductAutotune, autotune_products
-
-DeviceName = Literal["auto", "cuda", "mps", "cpu"]
-DtypeName = Literal["auto", "bfloat16", "float32", "int8"]
 
 _DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float32}
 

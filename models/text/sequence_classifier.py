@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from models.errors import ModelSourceError
 from models.filesystem import read_json
 from models.kinds import is_classifier
-from models.linalg import probabilities
 from models.preemption import NO_PREEMPTION, Preemption
+from models.probabilities import probabilities
 from models.runtime.device import inference_mode
 from models.runtime.placement import Placement
 from models.source import ModelSource

@@ -1,30 +1,21 @@
-"""The contract between worker, trainer and recipes: the job, its context and its outcome."""
+"""The contract between worker and trainer: the job and its outcome."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from models.filesystem import replace_file
-from models.images.model import ImageModel
-from models.runtime.placement import DeviceName, DtypeName, Placement
+from models.runtime.names import DeviceName, DtypeName
 from models.sensors.model import Readings
-from models.source import ModelSource
-from models.text.model import TextModel
-from models.training.embeddings import CachedEmbedder, Embedder, EmbeddingCache
 from models.training.errors import TrainingError
-from models.training.images.embeddings import ImageEmbedder
-from models.training.images.store import ImageStore
-from models.training.job_events import Events
-from models.training.report import Report
 
 JOB, RESULT, RESULT_FILES, ERROR = "job.json", "result.json", "result", "error.json"
 
@@ -88,56 +79,6 @@ def read_job(directory: Path) -> TrainingJob:
 
 
 @dataclass(frozen=True, slots=True)
-class JobContext:
-    """What every recipe works with; `directory` is the attempt's own."""
-
-    job: TrainingJob
-    directory: Path
-    events: Events
-    report: Report
-
-    @property
-    def result(self) -> Path:
-        """The directory of the files to publish."""
-        return self.directory / RESULT_FILES
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderContext(JobContext):
-    """What recipes on an encoder work with: also its source, device, and cache of embeddings."""
-
-    source: ModelSource
-    placement: Placement
-    cache: EmbeddingCache | None
-    embedder: CachedEmbedder
-
-
-@dataclass(frozen=True, slots=True)
-class TextContext(EncoderContext):
-    """What recipes on texts work with: also the base encoder."""
-
-    embedder: Embedder
-    model: TextModel
-
-
-@dataclass(frozen=True, slots=True)
-class ImageContext(EncoderContext):
-    """What recipes on images work with: also the base encoder, and the decoded images."""
-
-    embedder: ImageEmbedder
-    model: ImageModel
-    store: ImageStore
-
-
-def prepare(job: TrainingJob, directory: Path) -> None:
-    """Set the job's threads and seed, and make the directory of the result."""
-    if job.threads:
-        torch.set_num_threads(job.threads)
-    torch.manual_seed(job.seed)
-    (directory / RESULT_FILES).mkdir(exist_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
 class BoundMetrics:
     """The metrics of the new model and of the version in service on the rows bound to the name.
 
@@ -170,13 +111,6 @@ class Outcome:
     trained_tokens: int
     sensor: Mapping[str, object] | None = None
     bound: BoundMetrics | None = None
-
-
-def golden_texts(
-    context: EncoderContext, texts: Sequence[object], rows: Sequence[Sequence[float]], tolerances: Mapping[str, float]
-) -> dict[str, object]:
-    """`Outcome.golden` of texts with their rows; `tolerances` are by dtype, in the rows' unit."""
-    return {"texts": list(texts), "rows": list(rows), "tolerance": tolerances[context.placement.dtype_name]}
 
 
 def golden_readings(readings: Readings, rows: NDArray[np.floating], tolerance: float) -> dict[str, object]:

@@ -29,6 +29,7 @@ from models.runtime.memory import is_out_of_memory
 from models.runtime.placement import Placement, place
 from models.source import ModelSource, locate
 from models.training.checks.before_training import check_images, check_rows
+from models.training.context import ImageContext, JobContext, TextContext, prepare
 from models.training.data.dataset import DataSplit, read_split
 from models.training.data.image_reader import ImageReader
 from models.training.embeddings import Embedder, EmbeddingCache
@@ -46,18 +47,7 @@ from models.training.hyperparameters import (
 )
 from models.training.images.embeddings import ImageEmbedder
 from models.training.images.store import ImageStore
-from models.training.job import (
-    ERROR,
-    RESULT,
-    ImageContext,
-    JobContext,
-    Outcome,
-    TextContext,
-    TrainingJob,
-    prepare,
-    read_job,
-    write_json,
-)
+from models.training.job import ERROR, RESULT, Outcome, TrainingJob, read_job, write_json
 from models.training.job_events import Events, Heartbeat, emit, json_lines, set_phase
 from models.training.recipes import (
     classification,

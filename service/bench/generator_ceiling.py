@@ -12,6 +12,7 @@ from typing import cast
 import orjson
 from httptools import HttpRequestParser
 
+from models.interpreter import RUN_MODULE
 from service.bench.client import Target
 from service.bench.load import closed_loop, drive
 from service.bench.summary import Summary
@@ -59,7 +60,7 @@ async def listen(answer: bytes, port: int = 0) -> asyncio.Server:
 @contextmanager
 def trivial_server(inputs: int) -> Iterator[str]:
     """Run the trivial server in a process of its own; yield its URL."""
-    command = [sys.executable, "-m", "service.bench.generator_ceiling", str(inputs)]
+    command = [*RUN_MODULE, "service.bench.generator_ceiling", str(inputs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # our own module
         try:
             line = process.stdout.readline() if process.stdout else ""

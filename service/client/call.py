@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Generic, TypeVar
@@ -17,6 +18,8 @@ from service.client.errors import KINDS, BadInput, Refused, TryLater, Unexpected
 
 T = TypeVar("T")
 _ATTEMPTS = 4
+# How Python's errors of TLS begin, which httpx passes on as text.
+_TLS = "[SSL"
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
 
@@ -51,9 +54,13 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A pause before the next attempt."""
+    """A pause before the next attempt, and why the last one failed."""
 
     seconds: float
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}; trying again in {self.seconds:.1f} s"
 
 
 def address_of(url: str) -> httpx.URL:
@@ -65,6 +72,11 @@ def address_of(url: str) -> httpx.URL:
     if address.scheme not in ("http", "https"):
         raise BadInput(f"url: expected an address like http://127.0.0.1:8000, got {url!r}")
     return address
+
+
+def authorities_for(address: httpx.URL) -> ssl.SSLContext | bool:
+    """What httpx's `verify` takes: for https the usual authorities, which take 30 ms to load; for http none."""
+    return True if address.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def key_headers(key: str | None) -> dict[str, str]:
@@ -81,24 +93,28 @@ def exchange(call: Call[T]) -> Exchange[T]:
     """Yield requests and pauses; return the answer.
 
     A repeatable call is sent up to four times: after a broken connection, and after 429 or 503 as `Retry-After` asks.
-    One that took too long is not sent again, since it may still be at work. Raises ClientError.
+    One that took too long is not sent again, since it may still be at work; nor is one that TLS ends. Raises
+    ClientError.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         got = yield call.request()
         if isinstance(got, httpx.Response) and got.is_success:
             return _read(call, got)
         error = _refusal(got) if isinstance(got, httpx.Response) else _unreachable(call, got)
-        wait = None if isinstance(got, httpx.ReadTimeout | httpx.WriteTimeout) else _wait_s(error, attempt)
+        wait = None if _is_final(got) else _wait_s(error, attempt)
         if not call.repeatable or attempt == _ATTEMPTS or wait is None:
             raise error
-        yield Wait(wait)
+        yield Wait(wait, error.message if isinstance(got, httpx.Response) else str(got) or type(got).__name__)
     raise AssertionError("the last attempt returns or raises")
 
 
 def _encode(body: object) -> bytes:
     """JSON; arrays become lists. Raises BadInput."""
     try:
-        return json.dumps(body, allow_nan=False, default=_to_list).encode()
+        return json.dumps(body, allow_nan=False, ensure_ascii=False, default=_to_list).encode()
+    except UnicodeEncodeError as error:
+        around = error.object[max(error.start - 20, 0) : error.start]
+        raise BadInput(f"expected texts in UTF-8, got half a character after {around!r}") from error
     except (ValueError, TypeError) as error:
         raise BadInput(f"expected texts, finite numbers, lists and dictionaries: {error}") from error
 
@@ -112,10 +128,17 @@ def _to_list(value: Any) -> object:
 
 def _unreachable(call: Call[Any], got: httpx.TransportError | None) -> Unreachable:
     message = f"{call.method} {call.path}: no answer from the service: {got or type(got).__name__}"
-    if isinstance(got, httpx.ConnectError):
+    if _TLS in str(got):
+        message += "; where the service has no TLS of its own, its address begins with http://"
+    elif isinstance(got, httpx.ConnectError):
         where = str(got.request.url.copy_with(path="/", query=None)).rstrip("/")
         message += f"; nothing listens on {where}: start it with 'sonde up', or name another address (--url, SONDE_URL)"
     return Unreachable(message)
+
+
+def _is_final(got: httpx.Response | httpx.TransportError | None) -> bool:
+    """Whether another attempt would end the same, or do what the last one may still do."""
+    return isinstance(got, httpx.ReadTimeout | httpx.WriteTimeout) or _TLS in str(got)
 
 
 def _refusal(response: httpx.Response) -> Refused:

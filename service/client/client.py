@@ -11,7 +11,7 @@ import httpx
 
 from service.client import calls
 from service.client.answers import Scores
-from service.client.call import Call, Wait, address_of, exchange, key_headers
+from service.client.call import Call, Wait, address_of, authorities_for, exchange, key_headers
 from service.client.data_frames import forecast_frame, readings_of, scores_frame
 from service.client.event_log import EventLog
 from service.client.job_answers import JobEvent
@@ -38,7 +38,7 @@ class Client:
     """A client of one service.
 
     Its methods take what `service.client.calls` describes, and raise ClientError. `timeout_s` limits
-    each attempt. `http` replaces the connection, as tests do.
+    each attempt. `on_wait` hears of each pause before another attempt. `http` replaces the connection, as tests do.
     """
 
     def __init__(
@@ -48,9 +48,12 @@ class Client:
         *,
         timeout_s: float = 60.0,
         http: httpx.Client | None = None,
+        on_wait: Callable[[Wait], object] = lambda wait: None,
     ) -> None:
-        self._http = http or httpx.Client(base_url=address_of(url), timeout=timeout_s)
+        address = address_of(url)
+        self._http = http or httpx.Client(base_url=address, timeout=timeout_s, verify=authorities_for(address))
         self._http.headers.update(key_headers(key))
+        self._on_wait = on_wait
 
     embed = blocking(calls.embed)
     classify = blocking(calls.classify)
@@ -96,6 +99,7 @@ class Client:
             while True:
                 step = steps.send(got)
                 if isinstance(step, Wait):
+                    self._on_wait(step)
                     time.sleep(step.seconds)
                     got = None
                 else:

@@ -23,6 +23,8 @@ def run(arguments: Sequence[str]) -> int:
         if ended.code == 2:
             raise
         return int(ended.code or 0)
+    except OSError as error:  # such as a full disk below the output; Typer ends with 1 where a pipe is closed
+        raise ClientError(f"{error.filename or 'the output'}: {error.strerror or error}") from error
     except Unauthorized as error:
         if error.code in _KEY_PROBLEMS:
             raise ClientError(f"{error.message.partition(':')[0]}: give a key with --key or SONDE_API_KEY") from error

@@ -11,7 +11,7 @@ from service.client.job_answers import Report as ReportAnswer
 from service.commands.connection import Json
 from service.commands.job_options import Columns, Set, Task, note_flags, pairs, values
 from service.commands.report_text import show_report
-from service.commands.screen import Screen
+from service.commands.screen import Screen, safe
 
 app = typer.Typer()
 
@@ -28,10 +28,11 @@ def check(
 
     It needs no service and no model, so checks on embeddings are left to the job. Exit code 1: a job would fail.
     """
-    from models.training.file_check import check_file  # loads PyTorch
-
     screen = Screen(as_json=json)
-    report = check_file(file, task, values(set_ or []), pairs(column or [], "--column"))
+    with screen.err.status(safe(f"Checking {file} …")):
+        from models.training.file_check import check_file  # takes a second to import
+
+        report = check_file(file, task, values(set_ or []), pairs(column or [], "--column"))
     if json:
         screen.json(report.to_json())
     else:

@@ -9,6 +9,7 @@ import typer
 from service.client import Client
 from service.client.answers import Model as ModelAnswer
 from service.client.errors import ClientError
+from service.commands.screen import Screen
 from service.errors import ConfigError
 
 Url = Annotated[str, typer.Option(envvar="SONDE_URL", help="address of the service", rich_help_panel="connection")]
@@ -17,6 +18,8 @@ Key = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 Model = Annotated[str, typer.Option("--model", "-m", help="model in service; without it, the first that does the task")]
+# What a task needs in place of a model of its own.
+_WITHOUT_TRAINING = {"classification": "name labels with --label", "anomaly": "give normal texts with --reference"}
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -24,7 +27,7 @@ def connect(url: str, key: str) -> Client:
     """A client of the service. Raises ConfigError for what is no address."""
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"--url (or SONDE_URL): expected an address like {DEFAULT_URL}, got {url!r}")
-    return Client(url, key or None)
+    return Client(url, key or None, on_wait=lambda wait: Screen(as_json=False).note(f"sonde: {wait}"))
 
 
 def choose_model(client: Client, given: str, task: str, reads: str = "", *, programs: bool = False) -> str:
@@ -41,8 +44,9 @@ def choose_model(client: Client, given: str, task: str, reads: str = "", *, prog
         if model.task == task and is_program == programs and (not reads or _reads(model, reads)):
             return model.id
     inputs = " by an exported program" if programs else f" of {reads}s" if reads else ""
+    without = f"{_WITHOUT_TRAINING[task]}, " if task in _WITHOUT_TRAINING and not programs else ""
     raise ClientError(
-        f"no model for {task}{inputs} is in service: give --model, or start one with 'sonde up --model …'"
+        f"no model for {task}{inputs} is in service: {without}give --model, or start one with 'sonde up --model …'"
     )
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +19,8 @@ from service.client.errors import BadInput
 # A day or a month first, which the API does not take.
 _NOT_ISO = re.compile(r"[0-9]{1,2}([./-])[0-9]{1,2}\1[0-9]{2}")
 STANDARD_INPUT = Path("-")
+# Of files of texts; those of readings with others than commas are read as jobs read them.
+_DELIMITERS = ",;\t"
 
 
 def read_texts(arguments: Sequence[str], file: Path | None, column: str = "text") -> list[str]:
@@ -41,7 +43,7 @@ def _standard_input() -> Path:
 
 
 def _texts_of(path: Path, column: str) -> Iterator[str]:
-    for line, record in _records(path):
+    for line, record in _records(path, _DELIMITERS):
         if isinstance(record, str):
             yield record
         elif isinstance(text := record.get(column), str):
@@ -50,10 +52,10 @@ def _texts_of(path: Path, column: str) -> Iterator[str]:
             raise BadInput(f"{path}, line {line}: expected text in {column!r} (--column), got {list(record)}")
 
 
-def _records(path: Path) -> Iterator[tuple[int, str | dict[str, object]]]:
-    """Line number and record of each line that is not blank."""
+def _records(path: Path, delimiters: str = ",") -> Iterator[tuple[int, str | dict[str, object]]]:
+    """Line number and record of each line that is not blank. CSV has the delimiter that its header has most."""
     with _open(path) as lines:
-        yield from _parsed(path, lines)
+        yield from _parsed(path, lines, delimiters)
 
 
 def _open(path: Path, errors: str = "strict") -> TextIO:
@@ -78,15 +80,17 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> BadInput:
     return BadInput(f"{path}: expected UTF-8 text, got the byte 0x{error.object[error.start]:02x}")
 
 
-def _parsed(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, str | dict[str, object]]]:
+def _parsed(path: Path, lines: Iterable[str], delimiters: str) -> Iterator[tuple[int, str | dict[str, object]]]:
+    kind, rest = path.suffix.lower(), iter(lines)
     try:
-        if path.suffix == ".csv":
-            reader = csv.DictReader(lines)
+        if kind == ".csv":
+            header = next(rest, "")
+            reader = csv.DictReader(chain([header], rest), delimiter=max(delimiters, key=header.count))
             yield from ((reader.line_num, row) for row in reader)
             return
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(rest, start=1):
             if line.strip():
-                yield number, _object(path, number, line) if path.suffix == ".jsonl" else line.strip("\r\n")
+                yield number, _object(path, number, line) if kind == ".jsonl" else line.strip("\r\n")
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from error
     except csv.Error as error:

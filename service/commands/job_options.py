@@ -26,6 +26,7 @@ Columns = Annotated[
 _FLAGS = {
     "named in `columns`": "Name columns by --column NAME=COLUMN, such as --column text=question",
     "in `timestamp`": "Name the column of times by --set timestamp=COLUMN, and that of machines by --set group=COLUMN",
+    "`thousands` in `csv`": """Say how numbers are written by --set 'csv={"decimal": ","}', or {"thousands": ","}""",
     "`csv: {": """Say how the file is written by --set 'csv={"na_values": ["-9999"]}'""",
 }
 

@@ -71,8 +71,8 @@ class Database:
         Raises ConfigError when a later version of this program made the tables.
         """
         if self._file is not None:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(OSError):  # SQLite itself then reports what is wrong
+                self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._file.touch(mode=0o600)  # SQLite gives the files beside it the same mode
         with self.write() as connection:
             take_lock(connection, _MIGRATION_LOCK)

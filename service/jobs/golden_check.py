@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from models.errors import SondeError
+from models.interpreter import RUN_MODULE
 from models.registry.artifact import Manifest
 from service.config import Settings
 from service.jobs.publishing import Check
@@ -26,7 +27,7 @@ def checker(settings: Settings) -> Check:
     """A check that computes on the device and in the dtype of the settings."""
 
     def check(path: Path, spec: str) -> str | None:
-        module = (sys.executable, "-m", "service.jobs.golden_check")
+        module = (*RUN_MODULE, "service.jobs.golden_check")
         command = (*module, str(path), spec, settings.device, settings.dtype, str(settings.autotune_file))
         try:
             ended = subprocess.run(  # noqa: S603  # a command of ours, no shell
@@ -60,7 +61,8 @@ def _check(path: Path, spec: str, device: str, dtype: str, autotuned: Path) -> s
     from models.loader import load, load_images
     from models.registry.artifact import verify
     from models.runtime.autotune_cache import autotune_cache
-    from models.runtime.placement import DeviceName, DtypeName, place
+    from models.runtime.names import DeviceName, DtypeName
+    from models.runtime.placement import place
     from models.source import locate
     from models.text import golden_texts
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.errors import SondeError
+from models.interpreter import RUN_MODULE
 from service.errors import InvalidRequest, Unavailable
 from service.jobs.memory_watch import MemoryWatch
 from service.processes.parent_death import with_parent_death_signal
@@ -40,7 +41,7 @@ def count_rows(file: Mapping[str, Any], max_memory_bytes: int) -> int:
 
 
 def _run(file: bytes, max_memory_bytes: int) -> int:
-    command = with_parent_death_signal(signal.SIGKILL, sys.executable, "-m", "service.jobs.held_out_check")
+    command = with_parent_death_signal(signal.SIGKILL, *RUN_MODULE, "service.jobs.held_out_check")
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:  # noqa: S603  # ours
         watch = MemoryWatch(process.pid, max_memory_bytes, process.kill)

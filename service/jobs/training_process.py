@@ -6,15 +6,15 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from models.interpreter import RUN_MODULE
 from service.jobs.memory_watch import MemoryWatch, kernel_oom_kills
 from service.jobs.trainer_output import Message, TrainerOutput
 from service.processes.parent_death import with_parent_death_signal
 
-TRAINER: tuple[str, ...] = (sys.executable, "-m", "models.training.run")
+TRAINER: tuple[str, ...] = (*RUN_MODULE, "models.training.run")
 LOG = "trainer.log"
 _TAIL_BYTES = 4000
 

@@ -102,12 +102,14 @@ class Worker:
     def _open(self) -> bool:
         """Make the tables and take a lease, waiting for the database where need be; False when told to stop first."""
         steps: list[Callable[[], None]] = [self._store.migrate, self._renewer.open]
+        told = ""
         while steps and not self.stopping.is_set():
             try:
                 steps[0]()
                 steps.pop(0)
             except DATABASE_UNAVAILABLE as error:
-                log.warning("waiting for the database: %s", error.message)
+                if error.message != told:
+                    log.warning("waiting for the database, and trying again: %s", told := error.message)
                 self.stopping.wait(self._settings.job_poll_s)
         return not steps
 

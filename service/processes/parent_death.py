@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 
+from models.interpreter import RUN_MODULE
+
 _PR_SET_PDEATHSIG = 1
 
 
 def with_parent_death_signal(number: signal.Signals, *command: str) -> list[str]:
     """The command line for a child that gets signal `number` when this process dies."""
-    return [sys.executable, "-m", "service.processes.parent_death", str(os.getpid()), str(int(number)), *command]
+    return [*RUN_MODULE, "service.processes.parent_death", str(os.getpid()), str(int(number)), *command]
 
 
 def signal_at_parent_death(parent: int, number: int) -> None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from models.interpreter import RUN_MODULE
 from service.processes.fork_server import MAX_COMMAND_BYTES, READY
 from service.processes.parent_death import with_parent_death_signal
 
@@ -195,7 +196,7 @@ class AdoptedProcess:
 
 def _interpreter(at_parent_death: signal.Signals, words: Sequence[str], descriptor: int) -> subprocess.Popen[bytes]:
     """`python -m` as a child in a session of its own."""
-    command = with_parent_death_signal(at_parent_death, sys.executable, "-m", *words)
+    command = with_parent_death_signal(at_parent_death, *RUN_MODULE, *words)
     return subprocess.Popen(command, pass_fds=[descriptor], start_new_session=True)  # noqa: S603
 
 

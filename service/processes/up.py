@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from models.interpreter import RUN_MODULE
 from service.config import Settings
 from service.errors import ConfigError
 from service.processes.parent_death import with_parent_death_signal
@@ -63,7 +63,7 @@ def _require_next_port(settings: Settings) -> None:
 
 def _start(command: str, flags: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start `sonde COMMAND` as a child in its own session, which Ctrl-C reaches once."""
-    words = with_parent_death_signal(signal.SIGTERM, sys.executable, "-m", "service.cli", command, "--child", *flags)
+    words = with_parent_death_signal(signal.SIGTERM, *RUN_MODULE, "service.cli", command, "--child", *flags)
     return subprocess.Popen(words, start_new_session=True)  # noqa: S603
 
 

@@ -14,6 +14,7 @@ from typing import cast
 import msgspec
 import numpy as np
 
+from models.counted import counted
 from models.errors import ModelError, SondeError
 from service.engine.frames import (
     Cancel,
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 # Asks for the model again at each new engine, with the number of the exchange.
 MakeOpen = Callable[[int], OpenConfigured | OpenVersion]
 _ASK_AGAIN_S = 0.1
-_GONE = "the engine restarts"
+RECONNECTING = "a connection to the engine is being made"
 
 
 class _EngineGone(Exception):
@@ -57,7 +58,7 @@ class EngineLink(asyncio.Protocol):
     """
 
     def __init__(self, ask: Callable[[], None], on_failure: Callable[[Exception], None]) -> None:
-        self.lost: Exception | None = Unavailable(_GONE, retry_after_s=2)
+        self.lost: Exception | None = Unavailable(RECONNECTING, retry_after_s=2)
         self.tokens_per_s: dict[str, float] = {}
         self._ask = ask
         self._on_failure = on_failure
@@ -136,14 +137,19 @@ class EngineLink(asyncio.Protocol):
         self._transport = None
         if not self._closed:
             self._connected.clear()
-            log.warning("the engine is gone: %d requests failed", len(self._open))
+            level = logging.INFO if self._leaving else logging.WARNING
+            log.log(
+                level,
+                "the connection to the engine has ended, another is asked for: %s failed",
+                counted(len(self._open), "request"),
+            )
         self._mark_lost()
         opening, self._opening = self._opening, {}
         for _, answer in opening.values():
             _complete(answer, _EngineGone())
         requests, self._open = self._open, {}
         for _, request in requests.values():
-            request.fail(Unavailable(_GONE, retry_after_s=2))
+            request.fail(Unavailable(RECONNECTING, retry_after_s=2))
         if not self._closed:
             asyncio.get_running_loop().call_later(_ASK_AGAIN_S, self._ask)
 
@@ -211,7 +217,7 @@ class EngineLink(asyncio.Protocol):
         self._end_if_left()
 
     def _mark_lost(self) -> None:
-        self.lost = Unavailable(_GONE, retry_after_s=2)
+        self.lost = Unavailable(RECONNECTING, retry_after_s=2)
 
     def _end_if_left(self) -> None:
         if self._leaving and not self._open and self._transport is not None:
@@ -227,7 +233,7 @@ class EngineLink(asyncio.Protocol):
 
     def _send_submission(self, model: str, contents: list[bytearray], request: Request) -> None:
         if self._transport is None or self._leaving:
-            request.fail(Unavailable(_GONE, retry_after_s=2))
+            request.fail(Unavailable(RECONNECTING, retry_after_s=2))
             return
         if not request.finished:
             self._open[request.number] = model, request

@@ -19,7 +19,7 @@ from models.images.patches import PatchFeatures
 from models.images.pixels import Pixels
 from models.images.processor import ImageProcessor
 from models.images.reader import ImageLimits, count_pixels
-from models.linalg import probabilities
+from models.probabilities import probabilities
 from models.text.detectors.detector import ScoredTexts
 from service.engine.cache import content_key
 from service.engine.row_engine import RowEngine

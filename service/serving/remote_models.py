@@ -16,7 +16,7 @@ from service.engine.frames import OpenConfigured, Opened, OpenProgram, OpenVersi
 from service.engine.request import Item, Request
 from service.errors import Unavailable
 from service.metrics import Metrics
-from service.serving.engine_link import EngineLink
+from service.serving.engine_link import RECONNECTING, EngineLink
 from service.serving.image_frames import image_submission
 from service.serving.model_opener import OpenedImages, OpenedProgram, OpenedText
 from service.serving.program_model import TensorItem
@@ -97,7 +97,7 @@ class RemoteEngine:
 class RemoteModelOpener:
     """Opens models in the engine process."""
 
-    lost = "the engine restarts"
+    lost = RECONNECTING
 
     def __init__(self, settings: Settings, link: EngineLink, metrics: Metrics) -> None:
         self._settings = settings

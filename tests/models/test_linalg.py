@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from models.linalg import Quantization, first_occurrences, normalize, probabilities, quantize, ranks_of, shorten
+from models.linalg import Quantization, first_occurrences, normalize, quantize, ranks_of, shorten
+from models.probabilities import probabilities
 
 ROWS = arrays.arrays(
     np.float32, st.tuples(st.integers(0, 5), st.integers(1, 9)), elements=st.floats(-1e3, 1e3, width=32)

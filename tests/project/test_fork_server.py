@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.interpreter import RUN_MODULE
 from tests.support import fork_server
 from tests.support.fork_server import Forking
 
@@ -44,6 +45,7 @@ def test_clients_of_forks_share_the_certificates() -> None:
     ("words", "variables", "forked"),
     [
         (SERVE, {}, True),
+        ([*RUN_MODULE, *SERVE[2:]], {}, True),
         (SERVE, {"OMP_NUM_THREADS": "7"}, False),
         ([sys.executable, "-m", "pip", "list"], {}, False),
         ([sys.executable, "-c", "print()"], {}, False),

@@ -372,6 +372,12 @@ def test_what_is_asked_for_wrongly_ends_with_2(arguments: list[str], capsys: pyt
     assert "usage: sonde" in capsys.readouterr().err
 
 
+def test_all_commands_are_listed_where_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([])
+    assert "classify  label texts" in capsys.readouterr().err
+
+
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])

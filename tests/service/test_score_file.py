@@ -249,7 +249,7 @@ def test_a_file_that_lacks_most_values_is_refused_either_way(
         ("flow\n1\n", RECORDS, (), "t.csv: expected a column 'pressure', got 'flow'"),
         ("flow,pressure\n1,2\n", RECORDS, ("--timestamp", "at"), "expected a column 'at', got 'flow', 'pressure'"),
         ("flow,pressure\n", RECORDS, (), "t.csv: expected rows of readings, got none"),
-        ("", RECORDS, (), "no rows below an empty first line"),
+        ("", RECORDS, (), "a header and rows, got an empty file"),
         ("flow,pressure\n1,2\n", PUMP, (), "the file has 1 row, the model needs at least 3"),
         ("flow,pressure\n1,2\n", LOAD, (), "is not a sensor model that detects anomalies"),
         ("flow,pressure\n1,2\n", "fake", (), "is not a sensor model that detects anomalies"),

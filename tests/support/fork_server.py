@@ -36,6 +36,8 @@ from typing import Any, ClassVar, NoReturn, Self
 
 from execnet.gateway_io import popen_bootstrapline
 
+from models.interpreter import RUN_MODULE
+
 _FORKED = {
     "models.training.run",
     "service.cli",
@@ -179,6 +181,7 @@ def _variables(environment: Sequence[bytes] | None) -> dict[str, str]:
 
 def _may_be_forked(words: Sequence[str], variables: Mapping[str, str]) -> bool:
     program = list(words[:2]) == [sys.executable, "-m"] and words[2] in _FORKED
+    program = program or (tuple(words[:3]) == RUN_MODULE and words[3] in _FORKED)
     tests = list(words) == [sys.executable, *_TESTS]
     return (program or tests) and _read_at_start(variables) == _read_at_start(os.environ)
 
@@ -351,7 +354,7 @@ def _run_words(words: Sequence[str]) -> None:
         sys.modules["__main__"] = ModuleType("__main__")
         exec(words[-1], vars(sys.modules["__main__"]))
         return
-    _, module, *arguments = words
+    module, *arguments = words[words.index("-m") + 1 :]
     sys.argv = [module, *arguments]
     sys.path[0] = str(Path.cwd())
     for imported in (module, "service.cli"):  # which a process may run that it forks

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.linalg import shrunk_covariance
+from models.covariance import shrunk_covariance
 from models.sensors.detectors.detector import pieces, windows
 from models.sensors.detectors.folded_network import as_products
 from models.sensors.detectors.network import MAX_UNITS, NetworkDetector

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from models.linalg import shrunk_covariance
+from models.covariance import shrunk_covariance
 from models.sensors.detectors.detector import SensorDetector, pieces, require_runs
 
 _KEPT_VARIANCE = 0.9

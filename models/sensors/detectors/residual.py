@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.linalg import shrunk_covariance
+from models.covariance import shrunk_covariance
 from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.detectors.detector import SensorDetector, require_runs, windows
 from models.sensors.detectors.records import inverse_root

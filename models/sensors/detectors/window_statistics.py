@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from models.linalg import shrunk_covariance
+from models.covariance import shrunk_covariance
 from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.detectors.detector import SensorDetector, require_runs
 from models.sensors.detectors.level import steady_share

@@ -8,7 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.linalg import first_occurrences, shrunk_covariance
+from models.covariance import shrunk_covariance
+from models.linalg import first_occurrences
 from models.text.detectors.detector import CalibratedTextDetector
 
 # Smaller classes do not contribute to the covariance.

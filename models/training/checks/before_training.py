@@ -14,9 +14,9 @@ from models.text.tokenization import TextProcessor, Tokens
 from models.training.checks.data import check_data
 from models.training.checks.forward import check_forward
 from models.training.checks.loss import check_loss
+from models.training.context import EncoderContext, ImageContext, TextContext
 from models.training.data.dataset import DataSplit
 from models.training.embeddings import RowEncoder
-from models.training.job import EncoderContext, ImageContext, TextContext
 from models.training.report import Finding, with_subject
 
 _FORWARD_ROWS = 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from models.training.checks.labels import check_class_counts, check_conflicts, c
 from models.training.checks.wording import share_text, warn_if
 from models.training.data.baselines import Baseline, majority, word_counts
 from models.training.data.rows import TEXT_COLUMNS, TextRows, normalized
-from models.training.embeddings import Embed
 from models.training.report import Finding, Status
+
+if TYPE_CHECKING:  # it needs PyTorch, which takes two seconds to import
+    from models.training.embeddings import Embed
 
 Shares = Callable[[Sequence[str]], Sequence[float]]
 
@@ -53,7 +56,7 @@ def check_data(
         same_file: whether the held-out rows come from the training file.
         seed: seeds the folds of the label check and the baselines.
     """
-    yield _check_parsing(train)
+    yield _check_parsing(train, held_out)
     yield from _check_header(train, columns or {})
     yield from _check_constant_columns(train)
     if train.labels is not None:
@@ -69,9 +72,9 @@ def check_data(
         yield from _check_baselines(baselines or [majority(train, held_out), word_counts(train, held_out, seed=seed)])
 
 
-def _check_parsing(train: TextRows) -> Finding:
+def _check_parsing(train: TextRows, held_out: TextRows) -> Finding:
     used = "; ".join(train.notes) if train.notes else "every column was used"
-    message = f"{counted(len(train), 'row was', 'rows were')} read; {used}."
+    message = f"Read {counted(len(train), 'row')} to train on and {counted(len(held_out), 'held-out row')}; {used}."
     remedy = "Remove these columns or rows from the file, or map the columns with `columns`."
     return _finding("parse", warn_if(train.notes), float(len(train)), None, message, remedy)
 

@@ -13,7 +13,6 @@ from models.counted import counted
 from models.training.checks.duplicates import Vectors, row_keys
 from models.training.checks.wording import name_first, warn_if
 from models.training.data.rows import TextRows, normalized
-from models.training.heads.linear_head import out_of_fold_probabilities
 from models.training.report import MAX_ROWS_NAMED, Finding
 
 MIN_ROWS_OF_LABEL = 2
@@ -110,7 +109,9 @@ def check_label_errors(train: TextRows, x: Vectors, seed: int) -> Finding:
     if len(names) < 2 or len(kept) < MIN_ROWS_TO_SUSPECT * len(names):
         message = f"The check for wrong labels needs {MIN_ROWS_TO_SUSPECT} rows of each label."
         return _finding("label_errors", "skipped", None, None, message)
-    from cleanlab.filter import find_label_issues  # takes a second to import
+    from cleanlab.filter import find_label_issues  # takes a second to import, and PyTorch two
+
+    from models.training.heads.linear_head import out_of_fold_probabilities
 
     number = {name: index for index, name in enumerate(names)}
     y = np.array([number[labels[index]] for index in kept], dtype=np.int64)

@@ -40,7 +40,9 @@ def find_format(path: Path, asked: str | None, param: str, *, utf_16: bool = Fal
     chosen = chosen or _SUFFIXES.get(path.suffix.lower()) or _guess(start, content)
     expected = UTF_16 if utf_16 and chosen == "csv" and content == UTF_16 else _CONTENTS.get(chosen)
     if start and content != expected:
-        raise data_error(param, "wrong_format", chosen, f"{content or 'something else'} (told by its first bytes)")
+        advice = "; save the file as UTF-8 (in Excel: CSV UTF-8)" if content == UTF_16 else ""
+        got = f"{content or 'something else'} (told by its first bytes){advice}"
+        raise data_error(param, "wrong_format", chosen, got)
     return chosen
 
 

@@ -60,9 +60,10 @@ class FileLimits:
             raise self.error("file_too_large", f"at most {_MAX_CELLS:,} cells", f"{rows:,} rows of {columns:,}")
 
     def require_header(self, line: str) -> str:
-        """The header of CSV. Raises TrainingDataError where it is empty."""
+        """The header of CSV with its line end. Raises TrainingDataError where it is empty, or nothing at all."""
         if not line.strip():
-            raise self.error("no_rows", "a header and rows", "no rows below an empty first line")
+            got = "no rows below an empty first line" if line else "an empty file"
+            raise self.error("no_rows", "a header and rows", got)
         return line
 
     def require_names(self, names: list[str]) -> list[str]:

@@ -21,21 +21,14 @@ from models.sensors.model import AnomalyModel, Forecaster
 from models.sensors.serialization import load_sensor
 from models.text.detectors.serialization import load_detector
 from models.training.checks.wording import warn_if
+from models.training.context import EncoderContext, ImageContext, JobContext, TextContext
 from models.training.data.baselines import repeat_last
 from models.training.data.bound_readings import read_bound_readings
 from models.training.data.dataset import LabelledParts, ReadRows, read_bound
 from models.training.data.segments import Segments
 from models.training.embeddings import CachedEmbedder
 from models.training.errors import TrainingError
-from models.training.job import (
-    BoundFile,
-    BoundMetrics,
-    EncoderContext,
-    ImageContext,
-    JobContext,
-    TextContext,
-    TrainingJob,
-)
+from models.training.job import BoundFile, BoundMetrics, TrainingJob
 from models.training.job_events import emit
 from models.training.metrics import in_words
 from models.training.recipes.classification import head_metrics

@@ -13,11 +13,12 @@ from models.text.detectors.serialization import save_detector
 from models.text.lexical_head import load_head
 from models.training.checks.outcome import check_frozen, check_outcome
 from models.training.confusion import Confusion
+from models.training.context import EncoderContext, TextContext, golden_texts
 from models.training.data.dataset import DataSplit
 from models.training.embeddings import CachedEmbedder, Embed
 from models.training.heads import detector_selection
 from models.training.hyperparameters import ClassificationHyperparameters
-from models.training.job import EncoderContext, Outcome, TextContext, golden_texts
+from models.training.job import Outcome
 from models.training.job_events import emit
 from models.training.metrics import calibration_curve
 from models.training.recipes.candidate import Candidate, held_out_metrics

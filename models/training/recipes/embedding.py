@@ -14,12 +14,13 @@ from models.loader import load
 from models.source import locate
 from models.training.checks.outcome import check_base, check_gain, check_rank
 from models.training.checks.wording import warn_if
+from models.training.context import TextContext, golden_texts
 from models.training.data.dataset import DataSplit
 from models.training.data.rows import TextRows
 from models.training.embeddings import Embed, Embedder
 from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.hyperparameters import PARAM, EmbeddingHyperparameters
-from models.training.job import Outcome, TextContext, golden_texts
+from models.training.job import Outcome
 from models.training.job_events import emit
 from models.training.metrics import in_words
 from models.training.recipes.incumbents import incumbent_encoder

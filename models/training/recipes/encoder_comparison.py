@@ -12,12 +12,12 @@ from models.counted import counted
 from models.text.detectors.serialization import TextDetector
 from models.text.heads import LinearHead
 from models.training import metrics
+from models.training.context import EncoderContext
 from models.training.embeddings import Embed
 from models.training.errors import TrainingError
 from models.training.heads import detector_selection, lexical_head, linear_head
 from models.training.heads.linear_head import Floats, Ints, calibrate, linear_logits
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind, Metric
-from models.training.job import EncoderContext
 from models.training.job_events import Level, emit
 from models.training.recipes.candidate import Candidate, calibration_metrics
 from models.training.recipes.text_dataset import TextDataset

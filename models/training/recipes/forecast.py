@@ -15,10 +15,11 @@ from models.sensors.serialization import load_sensor, save_sensor
 from models.training.checks.forecast_network import check_forecasts, check_incumbent, check_network
 from models.training.checks.gradient import GradientMonitor
 from models.training.checks.sensor_data import check_table
+from models.training.context import JobContext
 from models.training.data.baselines import repeat_last, repeat_season
 from models.training.data.forecast_split import SeriesParts, divide_series
 from models.training.hyperparameters import ForecastHyperparameters
-from models.training.job import JobContext, Outcome, golden_readings
+from models.training.job import Outcome, golden_readings
 from models.training.job_events import emit, set_phase
 from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import emit_incomparable, load_incumbent_sensor

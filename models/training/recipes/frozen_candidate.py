@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.text.detectors.serialization import TextDetector
+from models.training.context import EncoderContext
 from models.training.embeddings import Embed
 from models.training.heads import detector_selection, lexical_head, linear_head
 from models.training.heads.detector_selection import NormalEmbeddings
 from models.training.hyperparameters import ClassificationHyperparameters, DetectorKind
-from models.training.job import EncoderContext
 from models.training.job_events import ProgressEvents, emit
 from models.training.recipes.candidate import Candidate
 from models.training.recipes.text_dataset import TextDataset

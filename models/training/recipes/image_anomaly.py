@@ -20,12 +20,13 @@ from models.images.patches import PatchEncoder, PatchModel
 from models.images.pixels import Pixels
 from models.training.checks.false_alarms import check_input_false_alarms
 from models.training.checks.image_power import check_image_power, power_metrics
+from models.training.context import ImageContext, golden_texts
 from models.training.data.dataset import DataSplit
 from models.training.errors import TrainingDataError, TrainingError
 from models.training.heads.detector_selection import anomaly_metrics, check_detector_choice, false_alarm_rates
 from models.training.hyperparameters import ImageAnomalyHyperparameters
 from models.training.images.defects import DEFECTS, MOST_COPIES, Defect, draw_defect
-from models.training.job import ImageContext, Outcome, golden_texts
+from models.training.job import Outcome
 from models.training.job_events import ProgressEvents, emit
 from models.training.metrics import auroc, miscalibration
 from models.training.recipes.image_classification import golden_uris

@@ -12,9 +12,10 @@ from models.images.data_uri import to_data_uri
 from models.images.golden_images import GOLDEN_IMAGES, GOLDEN_SIDE, read_golden
 from models.text.heads import LinearHead
 from models.training.confusion import Confusion
+from models.training.context import ImageContext, golden_texts
 from models.training.data.dataset import DataSplit
 from models.training.hyperparameters import ImageClassificationHyperparameters
-from models.training.job import ImageContext, Outcome, golden_texts
+from models.training.job import Outcome
 from models.training.job_events import emit
 from models.training.recipes import classification
 from models.training.recipes.candidate import Candidate

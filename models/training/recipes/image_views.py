@@ -10,11 +10,11 @@ import numpy as np
 from models.images.data_uri import to_data_uri
 from models.training import metrics
 from models.training.augmentation_options import ImageAugmentation
+from models.training.context import ImageContext
 from models.training.heads.linear_head import Floats, Ints
 from models.training.hyperparameters import ClassificationHyperparameters, ImageClassificationHyperparameters
 from models.training.images.augmentation import AugmentedImages, ImageAugmenter, view_keys
 from models.training.images.embeddings import ImageEmbedder
-from models.training.job import ImageContext
 from models.training.job_events import emit
 from models.training.metrics import Interval
 from models.training.recipes.candidate import Candidate

@@ -11,8 +11,9 @@ from models.loader import load
 from models.sensors.model import AnomalyModel, Forecaster
 from models.sensors.serialization import load_sensor
 from models.source import locate, parse_spec
+from models.training.context import EncoderContext, JobContext, TextContext
 from models.training.embeddings import CachedEmbedder, Embedder
-from models.training.job import EncoderContext, JobContext, TextContext, TrainingJob
+from models.training.job import TrainingJob
 from models.training.job_events import Events, emit
 from models.training.tuning.encoder_tuning import open_encoder
 

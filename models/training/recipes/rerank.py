@@ -13,12 +13,13 @@ from models.runtime.placement import Placement
 from models.source import locate
 from models.text.sequence_classifier import is_sequence_classifier, relevance
 from models.training.checks.outcome import check_base
+from models.training.context import TextContext, golden_texts
 from models.training.data.dataset import DataSplit
 from models.training.data.rows import TextRows
 from models.training.embeddings import Floats
 from models.training.errors import TrainingDataError
 from models.training.hyperparameters import RerankHyperparameters
-from models.training.job import Outcome, TextContext, golden_texts
+from models.training.job import Outcome
 from models.training.job_events import emit
 from models.training.metrics import in_words
 from models.training.recipes.incumbents import incumbent_encoder

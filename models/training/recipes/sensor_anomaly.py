@@ -15,10 +15,11 @@ from models.training.checks.comparison import ALPHA, Predictions, check_incumben
 from models.training.checks.false_alarms import check_false_alarms
 from models.training.checks.power import check_power, power_share
 from models.training.checks.sensor_data import check_table
+from models.training.context import JobContext
 from models.training.data.job_readings import JobReadings, read_readings
 from models.training.data.segments import Segments
 from models.training.hyperparameters import SensorAnomalyHyperparameters
-from models.training.job import JobContext, Outcome, golden_readings
+from models.training.job import Outcome, golden_readings
 from models.training.job_events import emit, set_phase
 from models.training.recipes.bound_rows import bound_readings, measure_readings
 from models.training.recipes.incumbents import JUDGED, emit_incomparable, load_incumbent_sensor

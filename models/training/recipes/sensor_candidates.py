@@ -15,12 +15,12 @@ from models.sensors.detectors.network import NetworkDetector, Watch
 from models.sensors.fitting import fit_sensor
 from models.training.checks.gradient import GradientMonitor
 from models.training.checks.sensor_network import check_network
+from models.training.context import JobContext
 from models.training.data.job_readings import JobReadings
 from models.training.data.segments import Segments
 from models.training.data.table import MOST_COLUMNS
 from models.training.errors import TrainingDataError
 from models.training.hyperparameters import SensorAnomalyHyperparameters
-from models.training.job import JobContext
 from models.training.job_events import emit
 from models.training.recipes.sensor_checks import check_after_training, check_before_training
 from models.training.sensors.detector_selection import UNLABELLED_CHOICE, DetectorResult, evaluate_detector

@@ -9,13 +9,14 @@ import torch
 
 from models.text.detectors.serialization import TextDetector, load_detector, save_detector
 from models.training.checks.false_alarms import check_input_false_alarms
+from models.training.context import TextContext, golden_texts
 from models.training.data.dataset import DataSplit
 from models.training.errors import HyperparameterError
 from models.training.heads import detector_selection, linear_head
 from models.training.heads.detector_selection import SIMPLEST_FIRST, NormalEmbeddings, p_values
 from models.training.heads.linear_head import Floats
 from models.training.hyperparameters import PARAM, DetectorKind, TextAnomalyHyperparameters
-from models.training.job import Outcome, TextContext, golden_texts
+from models.training.job import Outcome
 from models.training.job_events import emit
 from models.training.metrics import miscalibration
 from models.training.recipes.incumbents import open_incumbent

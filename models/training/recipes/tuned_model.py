@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from models.training.context import TextContext
 from models.training.data.rows import TextRows
 from models.training.hyperparameters import EmbeddingHyperparameters, RerankHyperparameters
-from models.training.job import TextContext
 from models.training.tuning.batches import Batch, Batches
 from models.training.tuning.settings import Mode, TunerSettings, merge_settings
 from models.training.tuning.trainable_cross_encoder import TrainableCrossEncoder

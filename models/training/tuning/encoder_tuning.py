@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from models.errors import ModelSourceError
 from models.loader import load, load_images
 from models.source import locate
+from models.training.context import EncoderContext, ImageContext
 from models.training.embeddings import CachedEmbedder, Embedder
 from models.training.hyperparameters import ClassificationHyperparameters
 from models.training.images.embeddings import ImageEmbedder
-from models.training.job import EncoderContext, ImageContext
 from models.training.tuning.batches import Augment
 from models.training.tuning.labelled_tuning import LabelledTuning, Method, OpenEncoder, default_settings
 from models.training.tuning.settings import TunerSettings, augmenter, merge_settings

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from models.images.processor import probe_image
+from models.training.context import ImageContext
 from models.training.hyperparameters import ImageClassificationHyperparameters
 from models.training.images.augmentation import AugmentedImages, ImageAugmenter, view_keys
-from models.training.job import ImageContext
 from models.training.tuning.encoder_tuning import EncoderTuning
 from models.training.tuning.labelled_tuning import Method
 from models.training.tuning.settings import TunerSettings, merge_settings

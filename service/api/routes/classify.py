@@ -10,7 +10,7 @@ import torch
 from fastapi import APIRouter, Response
 
 from models.images.data_uri import to_kept_data_uri
-from models.linalg import probabilities
+from models.probabilities import probabilities
 from models.text.detectors.knn import ReferenceDetector
 from models.text.zero_shot import ZeroShotHead
 from service.api.compute_route import CallDep, compute_route

@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from models.errors import ModelSourceError, UnsafeModelError
-from models.linalg import probabilities
 from models.loader import load
+from models.probabilities import probabilities
 from models.runtime.placement import place
 from models.source import locate
 from models.text.encoder import Encoder

@@ -11,8 +11,8 @@ from sentence_transformers import CrossEncoder
 from transformers import pipeline
 
 from models.errors import ModelSourceError
-from models.linalg import probabilities
 from models.loader import load
+from models.probabilities import probabilities
 from models.runtime.placement import place
 from models.source import locate
 from models.text.sequence_classifier import SequenceClassifier, relevance

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.file_check import check_file
 from models.training.report import Report
+from tests.support.image_files import archive, discs
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "data"
 
 
 def check(path: Path, content: str, task: str = "classification", **hyperparameters: object) -> Report:
@@ -59,7 +64,9 @@ def test_a_fault_of_the_whole_file_is_named(tmp_path: Path) -> None:
 def test_rows_that_can_be_used_get_the_data_checks(tmp_path: Path) -> None:
     rows = [f"text {label} {number},{label}" for label in "ab" for number in range(10)]
     report = check(tmp_path / "x.csv", "\n".join(["text,label", *rows]))
-    assert {"parse", "class_counts", "exact_duplicates", "signal"} <= {finding.check for finding in report.findings}
+    found = {finding.check: finding for finding in report.findings}
+    assert {"parse", "class_counts", "exact_duplicates", "signal"} <= set(found)
+    assert found["parse"].message == "Read 16 rows to train on and 4 held-out rows; every column was used."
 
 
 @pytest.mark.parametrize(("task", "more"), [("anomaly", {"kind": "series"}), ("forecast", {"horizon": 2})])
@@ -84,3 +91,23 @@ def test_a_file_that_is_not_there_and_a_wrong_hyperparameter_are_errors(tmp_path
         check_file(tmp_path, "classification", {}, {})
     with pytest.raises(HyperparameterError):
         check(tmp_path / "x.csv", "", "classification", foo=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["texts", "readings", "images"])
+def test_a_check_does_without_pytorch(tmp_path: Path, kind: str) -> None:
+    if kind == "images":
+        path, settings = archive(tmp_path / "x.zip", discs(8)), "'classification', {}"
+    elif kind == "texts":
+        path, settings = EXAMPLES / "intents.csv", "'classification', {}"
+    else:
+        path, settings = EXAMPLES / "pump.csv", "'anomaly', {'kind': 'series', 'timestamp': 'time'}"
+    code = f"""
+import sys
+from pathlib import Path
+from models.training.file_check import check_file
+report = check_file(Path(sys.argv[1]), {settings}, {{}})
+print(report.status(), "torch" in sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert ended.stdout == "ok False\n", ended

@@ -28,10 +28,10 @@ from models.text.golden_texts import reproduce
 from models.text.heads import LinearHead
 from models.text.lexical_head import LexicalHead, load_head
 from models.training import metrics as measures
+from models.training.context import TextContext
 from models.training.embeddings import Embedder, EmbeddingCache
 from models.training.errors import TrainingError
 from models.training.hyperparameters import ClassificationHyperparameters, Metric
-from models.training.job import TextContext
 from models.training.recipes import classification, encoder_comparison
 from models.training.recipes.candidate import Candidate, held_out_metrics
 from models.training.recipes.encoder_comparison import EncoderComparison

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from service.client import AsyncClient, Client, ClientError, NotFound, Refused, TryLater, Unauthorized, Unreachable
+from service.client.call import Wait
 from service.client.errors import BadInput, UnexpectedAnswer
 
 Script = list[httpx.Response | Exception]
@@ -79,6 +81,21 @@ def test_a_call_that_changes_nothing_is_sent_again(failure: httpx.Response | Exc
     assert client_of(service).anomaly(["x"], model="m").data == []
     assert len(service.requests) == 3
     assert 0.3 < waits[0] < 0.7 < waits[1] < 1.4
+
+
+def test_pauses_are_told_with_their_reasons(waits: list[float]) -> None:
+    told, service = list[Wait](), Service(httpx.ConnectError("refused"), refusal(503, "busy"), answer({"data": []}))
+    connection = httpx.Client(base_url="http://sonde", transport=httpx.MockTransport(service))
+    Client(http=connection, on_wait=told.append).models()
+    assert [(one.seconds, one.reason) for one in told] == list(zip(waits, ["refused", "busy"], strict=True))
+    assert str(Wait(0.5, "refused")) == "refused; trying again in 0.5 s"
+
+
+def test_what_tls_ends_is_not_sent_again(waits: list[float]) -> None:
+    service = Service(httpx.ConnectError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"))
+    with pytest.raises(Unreachable, match=r"has no TLS of its own, its address begins with http://$"):
+        client_of(service).models()
+    assert waits == []
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -266,3 +283,15 @@ def test_an_error_too_deep_to_read_is_an_error_of_its_status() -> None:
     service = Service(httpx.Response(500, content=b'{"error":' * 100_000))
     with pytest.raises(Refused, match="HTTP status 500"):
         client_of(service).models()
+
+
+@pytest.mark.parametrize(("url", "loaded"), [("http://127.0.0.1:8000", 0), ("https://127.0.0.1:8000", 1)])
+def test_authorities_are_loaded_for_https_alone(url: str, loaded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[object]()
+
+    def count(*arguments: object, **named: object) -> None:
+        calls.append(arguments)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", count)
+    Client(url).close()
+    assert len(calls) == loaded

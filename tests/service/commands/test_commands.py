@@ -7,8 +7,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -250,6 +252,8 @@ def test_every_command_prints_text_without_control_characters_and_pure_json(
         (("--file", "texts.jsonl"), ["one", "two"]),
         (("--file", "texts.csv"), ["one", "two\nlines"]),
         (("--file", "texts.csv", "--column", "label"), ["x", "y"]),
+        (("--file", "EXCEL.CSV"), ["one, and", "two"]),
+        (("--file", "TEXTS.JSONL"), ["one"]),
         ((), ["from", "a pipe"]),
         (("--file", "-"), ["from", "a pipe"]),
     ],
@@ -258,6 +262,8 @@ def test_texts_come_from_arguments_files_or_standard_input(
     run: Run, service: Service, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], texts: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("from\na pipe\n"))
+    Path("EXCEL.CSV").write_text("\ufefftext;label\none, and;x\ntwo;y\n", encoding="utf-8")
+    Path("TEXTS.JSONL").write_text('{"text": "one"}')
     assert run("embed", *arguments)[0] == 0
     assert service.bodies("POST /v1/embeddings") == [{"model": "fake", "input": texts}]
 
@@ -279,8 +285,9 @@ def test_texts_come_from_arguments_files_or_standard_input(
             "bad.csv, line 3, column 'flow': expected a number, got 'high'",
         ),
         (("forecast", "--model", "fake", "--file", "live.csv"), "fake reads texts: give a model of readings"),
-        (("classify", "a"), "no model for classification is in service: give --model"),
+        (("classify", "a"), "no model for classification is in service: name labels with --label, give --model"),
         (("train", "none.csv"), "none.csv: No such file or directory"),
+        (("embed", "caf\udce9"), 'expected texts in UTF-8, got half a character after \'ake", "input": ["caf\''),
     ],
 )
 def test_what_cannot_be_sent_is_named(run: Run, arguments: tuple[str, ...], message: str) -> None:
@@ -291,6 +298,11 @@ def test_what_cannot_be_sent_is_named(run: Run, arguments: tuple[str, ...], mess
     code, out, err = run(*arguments)
     assert (code, out) == (1, "")
     assert err.rpartition("sonde: ")[2].startswith(message)
+
+
+def test_output_without_room_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.commands.screen.Screen.table", Mock(side_effect=OSError(ENOSPC, "No space left")))
+    assert run("embed", "a") == (1, "", "sonde: the output: No space left\n")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,23 @@ def test_a_worker_told_to_stop_while_it_starts_ends_its_threads_and_its_lease(
     database.close()
 
 
+def test_a_worker_waits_for_a_home_that_cannot_be_made_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    worker, waits = Worker(Settings(home=tmp_path / "file" / "home")), list[float]()
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            worker.stop()
+
+    monkeypatch.setattr(worker.stopping, "wait", wait)
+    assert worker.work() == 0
+    told = "waiting for the database, and trying again: the database of jobs does not answer"
+    assert (len(waits), caplog.messages.count(told)) == (3, 1)
+
+
 @BOTH_DATABASES
 def test_a_job_succeeds_and_its_model_is_promoted(harness: JobHarness, worker: WorkerProcess) -> None:
     job = harness.submit("support")

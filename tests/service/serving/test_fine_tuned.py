@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from models.errors import ArtifactError, NotRegistered
-from models.linalg import probabilities
+from models.probabilities import probabilities
 from models.registry.artifact import Golden
 from models.registry.golden_rows import compare
 from models.registry.registry import Registry

@@ -27,7 +27,7 @@ from service.errors import BackendError, BodyTooLarge, ClientGone, Overloaded, U
 from service.metrics import Metrics
 from service.processes.server_process import ServerProcess
 from service.serving.engine_factory import EngineFactory
-from service.serving.engine_link import EngineLink
+from service.serving.engine_link import RECONNECTING, EngineLink
 from service.serving.engine_server import EngineServer
 from service.serving.fine_tuned import FineTunedModel
 from service.serving.front_connection import FrontConnection
@@ -322,7 +322,7 @@ def test_deadlines_move_at_the_front_as_batches_are_computed() -> None:
     run(test, fake, default_timeout_s=0.2)
 
 
-def test_a_front_that_dies_costs_its_own_requests_alone() -> None:
+def test_a_front_that_dies_costs_its_own_requests_alone(caplog: pytest.LogCaptureFixture) -> None:
     fake = FakeModel()
 
     async def test(bench: Bench) -> None:
@@ -335,9 +335,10 @@ def test_a_front_that_dies_costs_its_own_requests_alone() -> None:
         await until(lambda: bench.server.admission.items == 1)
         fake.gate.set()
         await rows(kept)
-        with pytest.raises(Unavailable, match="the engine restarts"):
+        with pytest.raises(Unavailable, match=RECONNECTING):
             await rows(lost)
         assert bench.process.closings == 1
+        assert "the connection to the engine has ended, another is asked for: 1 request failed" in caplog.messages
 
     run(test, fake)
 
@@ -398,7 +399,7 @@ def test_rows_that_do_not_fit_their_request_fail_it_at_once() -> None:
         fake.gate.clear()
         request = engine.submit(texts(model, "one"))
         connection.send(Rows(request.number, b"\0" * 4, 0.0, 0.0, 0.0))
-        with pytest.raises(Unavailable, match="the engine restarts"):
+        with pytest.raises(Unavailable, match=RECONNECTING):
             await asyncio.wait_for(rows(request), TIMEOUT_S / 4)
 
     run(test, fake)

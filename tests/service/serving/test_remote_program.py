@@ -24,6 +24,7 @@ from service.engine.request import Request
 from service.errors import BodyTooLarge, InvalidOutput
 from service.metrics import Metrics
 from service.serving.engine_factory import EngineFactory
+from service.serving.engine_link import RECONNECTING
 from service.serving.model_manager import ModelManager
 from service.serving.model_opener import LocalModelOpener
 from service.serving.program_model import ProgramOutput, ServedProgram, TensorItem
@@ -167,7 +168,7 @@ def test_a_new_engine_has_the_programs_again(tmp_path: Path) -> None:
         manager = ModelManager(bench.settings, Metrics(), opener=RemoteModelOpener(bench.settings, link, bench.metrics))
         await asyncio.to_thread(manager.open)
         await bench.server.close()
-        await until(lambda: manager.problem == "the engine restarts")
+        await until(lambda: manager.problem == RECONNECTING)
         bench.restart()
         await bench.connect(link)
         await until(lambda: manager.problem is None)

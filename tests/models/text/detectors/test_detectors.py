@@ -10,8 +10,8 @@ import pytest
 import torch
 from sklearn.covariance import ledoit_wolf
 
+from models.covariance import shrunk_covariance
 from models.errors import ModelSourceError
-from models.linalg import shrunk_covariance
 from models.text.detectors.combined import CombinedDetector
 from models.text.detectors.energy import EnergyDetector
 from models.text.detectors.knn import KnnDetector, ReferenceDetector

@@ -346,6 +346,7 @@ def test_archives_and_pickles_are_known_by_their_first_bytes(tmp_path: Path) -> 
             error = refused(raw(tmp_path, content, file))
             assert error.code == "wrong_format"
             assert name in error.message
+            assert ("save the file as UTF-8" in error.message) == (name == "UTF-16 text")
 
 
 def test_a_table_named_jsonl_and_lines_named_parquet_are_refused(tmp_path: Path) -> None:

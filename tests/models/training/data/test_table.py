@@ -92,7 +92,7 @@ def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
         ("a,b\n1,2\n1,2,3\n", "ragged_row", 3, None, "expected 2 cells"),
         ("a,a\n1,2\n", "duplicate_key", 1, "a", "each column once"),
         ("a,b\n", "no_rows", None, None, "got none"),
-        ("", "no_rows", None, None, "empty first line"),
+        ("", "no_rows", None, None, "an empty file"),
         ("\na,b\n1,2\n", "no_rows", None, None, "empty first line"),
         ("a,b\n1,x\n3,\0\n", "nul", 3, None, "NUL byte"),
         ('a,b\n1,2\n3,"4\n', "invalid_csv", 3, None, "is a quote left open?"),

@@ -20,12 +20,13 @@ from models.loader import load
 from models.runtime.placement import place
 from models.source import locate
 from models.text.sequence_classifier import SequenceClassifier
+from models.training.context import TextContext
 from models.training.data.dataset import DataSplit
 from models.training.data.rows import RowKind, TextRows
 from models.training.embeddings import Embedder
 from models.training.errors import HyperparameterError, TrainingDataError
 from models.training.hyperparameters import EmbeddingHyperparameters, RerankHyperparameters
-from models.training.job import TextContext, TrainingJob
+from models.training.job import TrainingJob
 from models.training.recipes import embedding, rerank
 from models.training.recipes.retrieval_metrics import (
     RetrievalMetrics,

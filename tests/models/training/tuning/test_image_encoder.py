@@ -22,10 +22,10 @@ from models.linalg import normalize
 from models.loader import load_images
 from models.runtime.placement import place
 from models.source import ModelSource, locate
+from models.training.context import ImageContext
 from models.training.errors import TrainingError
 from models.training.heads.linear_head import Examples, fit_plain, linear_logits
 from models.training.images.store import ImageStore
-from models.training.job import ImageContext
 from models.training.tuning.encoder_tuning import open_encoder
 from models.training.tuning.image_networks import open_network
 from models.training.tuning.labelled_tuning import LabelledTuning
