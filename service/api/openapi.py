@@ -17,7 +17,7 @@ from service.api.schemas.answers import ErrorEnvelope, ResponseBody
 from service.config import Settings
 from service.version import VERSION
 
-ABOUT = {
+ABOUT: dict[str, Any] = {
     "title": "Sonde",
     "version": VERSION,
     "description": "Embeddings, classification, anomaly scores and rerank from pretrained PyTorch models.",
