@@ -130,6 +130,13 @@ def locate(spec: str) -> ModelSource:
     return ModelSource(name, path, origin, version, immutable=not Path(place).is_dir())
 
 
+def weights_bytes(spec: str) -> int:
+    """The size of a model's weights on this disk; 0 where they are not yet downloaded or unpacked."""
+    _, place = parse_spec(spec)
+    path = _shipped() if place in _DEFAULT_NAMES else Path(place)
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.safetensors")))
+
+
 def locate_ahead(specs: Iterable[str]) -> Iterator[ModelSource]:
     """The models that `locate` finds. A thread looks for them from now on, and each error is raised in its turn."""
     executor = ThreadPoolExecutor(1, thread_name_prefix="locate-models")

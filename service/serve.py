@@ -51,8 +51,10 @@ def serve_alone(settings: Settings, keyring: Keyring) -> int:
 
 def serve_together(settings: Settings, flags: Sequence[str]) -> int:
     """Supervise several server processes."""
+    from service.memory_estimate import available_bytes, warn_unless_they_fit
     from service.processes.supervisor import supervise
 
+    warn_unless_they_fit(settings, available_bytes())
     # Libraries read their variables when they are imported, which is before a process forks.
     prepare_torch()
     logs.hide_progress_bars()

@@ -13,7 +13,7 @@ from service.api.head_requests import HeadMiddleware
 from service.api.hot_path import HotPath
 from service.api.image_urls import open_fetcher
 from service.api.middleware import ContextMiddleware
-from service.api.openapi import describe
+from service.api.openapi import ABOUT, describe, write_document
 from service.api.request_context import RequestChecks, RequestReports
 from service.api.routes import (
     anomaly,
@@ -52,7 +52,6 @@ from service.metrics import Metrics
 from service.serving.kept_inputs import KeptInputs
 from service.serving.model_manager import ModelManager
 from service.serving.token_ids import TokenDecoder
-from service.version import VERSION
 
 # Last come the paths that begin with a model's name.
 _COMPUTING = (
@@ -72,7 +71,6 @@ _COMPUTING = (
     azure,
     huggingface,
 )
-_DESCRIPTION = "Embeddings, classification, anomaly scores and rerank from pretrained PyTorch models."
 
 # FastAPI would ask OpenTelemetry's libraries at each request whether they are set up. Sonde has metrics of its own.
 _NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False}
@@ -82,8 +80,7 @@ def create_app(
     settings: Settings, manager: ModelManager, keyring: Keyring, metrics: Metrics, backend: JobBackend | None = None
 ) -> FastAPI:
     """The application over a model manager, which the caller opens and closes. Raises ConfigError."""
-    about = {"title": "Sonde", "version": VERSION, "description": _DESCRIPTION}
-    app: FastAPI = FastAPIOffline(**about, redoc_url=None, telemetry=_NO_TELEMETRY)
+    app: FastAPI = FastAPIOffline(**ABOUT, redoc_url=None, telemetry=_NO_TELEMETRY)
     app.state.settings, app.state.metrics = settings, metrics
     app.state.manager, app.state.registry = manager, manager.registry
     app.state.jobs = backend or JobBackend.open(settings, lambda reason: metrics.quota_refusals.labels(reason).inc())
@@ -107,7 +104,7 @@ def create_app(
     routers = [module.router for module in _COMPUTING]
     # Before the middleware of FastAPI and Starlette, too, which the hot path does not need.
     app.middleware_stack = HotPath(app.build_middleware_stack(), routers, settings, checks, reports)
-    describe(app, settings)
+    describe(app, _document_of_routes, settings)
     return app
 
 
@@ -136,3 +133,9 @@ def all_routes() -> APIRouter:
     for route in made.routes:  # else FastAPI builds them during the first request, on the event loop
         route.matches({"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []})
     return made
+
+
+@cache
+def _document_of_routes() -> bytes:
+    """The OpenAPI document of all routes, which a process builds once."""
+    return write_document(all_routes())

@@ -16,7 +16,7 @@ import pytest
 
 from models import source
 from models.errors import ModelSourceError, UnsafeModelError
-from models.source import DEFAULT_MODEL, ModelSource, locate, locate_ahead, parse_spec
+from models.source import DEFAULT_MODEL, ModelSource, locate, locate_ahead, parse_spec, weights_bytes
 from tests.support import tiny_models
 
 
@@ -46,6 +46,15 @@ def test_the_shipped_model_is_the_original() -> None:
     digest = hashlib.sha256((found.path / "model.safetensors").read_bytes()).hexdigest()
     assert digest == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     assert (found.name, found.origin, found.immutable) == (DEFAULT_MODEL, "shipped with Sonde", True)
+
+
+def test_the_size_of_weights_is_known_before_they_are_loaded(tmp_path: Path) -> None:
+    (tmp_path / "net.pt2").write_bytes(b"12345")
+    (tmp_path / "model-1-of-1.safetensors").write_bytes(b"123")
+    assert weights_bytes(f"net={tmp_path / 'net.pt2'}") == 5
+    assert weights_bytes(f"mine={tmp_path}") == 3
+    assert 80 * 10**6 < weights_bytes(DEFAULT_MODEL) < 100 * 10**6
+    assert weights_bytes("owner/of-the-hub") == 0
 
 
 def test_a_directorys_files_may_change(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -36,17 +37,20 @@ def test_the_first_request_builds_no_routes(make_app: MakeApp, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_the_openapi_document_is_built_beside_the_event_loop(
+def test_the_openapi_document_is_built_once_and_beside_the_event_loop(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outside = []
+    module._document_of_routes.cache_clear()
+    built = []
 
     def watch(**options: Any) -> dict[str, Any]:
         with pytest.raises(RuntimeError, match="no running event loop"):
             asyncio.get_running_loop()
-        outside.append(True)
+        built.append(options)
         return get_openapi(**options)
 
     monkeypatch.setattr("service.api.openapi.get_openapi", watch)
-    assert TestClient(make_app()).get("/openapi.json").json()["paths"]
-    assert outside == [True]
+    for most in (100, 200):
+        document = TestClient(make_app(max_inputs=most)).get("/openapi.json").json()
+        assert f'"maxItems": {most}' in json.dumps(document["components"]["schemas"]["EmbeddingsBody"])
+    assert len(built) == 1
