@@ -9,10 +9,14 @@ from torch.nn import functional
 from models.runtime.placement import has_amx, has_bfloat16_products
 from models.text.packed.packed_batch import SHARED, AttentionBlocks
 
-# On a CPU without AMX, explicit attention (matmul, softmax, matmul) in bfloat16 takes 0.5 to 0.7 of the time of
+# On a CPU without AMX, explicit attention (product, softmax, product) in bfloat16 takes 0.5 to 0.7 of the time of
 # PyTorch's kernel, where oneDNN multiplies bfloat16. With AMX it takes 1.3 to 3 times as long, and with AVX2 alone 7 to
 # 29 times. It computes this many scores (8 MB) at a time, as many as a text of 512 tokens has with 16 heads.
 _MAX_SCORES = 2**22
+# In float32, PyTorch's kernel has MKL multiply small pieces within a team of threads. With several threads MKL begins a
+# team of its own for each, at the price of four system calls. Explicit attention then takes 0.3 to 0.9 of the time, for
+# blocks of fewer slots than this. For others the kernel's pieces are twice as large (benchmarks/NOTES.md).
+_MIN_LARGE_PIECES = 192
 NO_SIZE = 2**62
 
 
@@ -22,11 +26,12 @@ class Attention(nn.Module):
     def __init__(self, heads: int, bfloat16_min_size: int = NO_SIZE) -> None:
         super().__init__()
         self.heads, self.bfloat16_min_size = heads, bfloat16_min_size
-        self.min_explicit_size, self.max_scores = SHARED, _MAX_SCORES  # TorchScript reads no globals
+        # TorchScript reads no globals.
+        self.min_explicit_size, self.max_scores, self.min_large_pieces = SHARED, _MAX_SCORES, _MIN_LARGE_PIECES
         self.explicit = has_bfloat16_products() and not has_amx()
 
-    def forward(self, qkv: Tensor, blocks: AttentionBlocks) -> Tensor:
-        """Queries, keys and values [tokens, 3 d] → [tokens, d]."""
+    def forward(self, qkv: Tensor, blocks: AttentionBlocks, threads: int = 1) -> Tensor:
+        """Queries, keys and values [tokens, 3 d] → [tokens, d], with the `threads` of the calling thread."""
         dtype = qkv.dtype
         if max(blocks.sizes) >= self.bfloat16_min_size:
             qkv = qkv.to(torch.bfloat16)
@@ -37,7 +42,7 @@ class Attention(nn.Module):
         begin = 0
         for number, size in enumerate(blocks.sizes):
             end = begin + size * blocks.counts[number]
-            by_size.append(self._attend_blocks(qkv[begin:end], size, blocks.masks[number]))
+            by_size.append(self._attend_blocks(qkv[begin:end], size, blocks.masks[number], threads))
             begin = end
         rows = by_size[0] if len(by_size) == 1 else torch.cat(by_size)
         if slot_of_row is not None:
@@ -46,37 +51,40 @@ class Attention(nn.Module):
             rows = functional.pad(rows, [0, 0, 0, len(qkv) - begin])  # fillers have no slots
         return rows.to(dtype)
 
-    def _attend_blocks(self, qkv: Tensor, size: int, mask: Tensor | None) -> Tensor:
+    def _attend_blocks(self, qkv: Tensor, size: int, mask: Tensor | None, threads: int) -> Tensor:
         """Attention within blocks of one size: [slots, 3 d] → [slots, d]."""
         query, key, value = (
             qkv.view(-1, size, 3, self.heads, qkv.shape[1] // (3 * self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
         )
         mask = mask if mask is None else mask.to(qkv.dtype)
-        if (
-            self.explicit
-            and qkv.is_cpu
-            and qkv.dtype == torch.bfloat16
-            and self.heads * size * size <= self.max_scores
-            and size >= self.min_explicit_size
-        ):
+        if self._is_explicit(qkv, size, threads):
             context = explicit_attention(query, key, value, mask, self.max_scores)
         else:
             context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return context.transpose(1, 2).flatten(2).flatten(0, 1)
 
+    def _is_explicit(self, qkv: Tensor, size: int, threads: int) -> bool:
+        """Whether explicit attention is faster than PyTorch's kernel."""
+        if not qkv.is_cpu or self.heads * size * size > self.max_scores:
+            return False
+        if qkv.dtype == torch.bfloat16:
+            return self.explicit and size >= self.min_explicit_size
+        return threads > 1 and size < self.min_large_pieces
+
 
 def explicit_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, max_scores: int) -> Tensor:
-    """Attention of [blocks, heads, size, width] by matmul, softmax and matmul.
+    """Attention of [blocks, heads, size, width] by a product, softmax and another product.
 
     Computes at most `max_scores` scores at a time, to bound memory.
     """
     blocks, heads, size, width = query.shape
     step = max(max_scores // (heads * size * size), 1)
-    keys, scale = key.transpose(2, 3), width**-0.5
     parts: list[Tensor] = []
     for start in range(0, blocks, step):
-        scores = (query[start : start + step] * scale) @ keys[start : start + step]
+        queries, keys, values = [each[start : start + step].flatten(0, 1) for each in (query, key, value)]
+        nothing = queries[:1, :1, :1]  # `beta` leaves it out
+        scores = torch.baddbmm(nothing, queries, keys.transpose(1, 2), beta=0, alpha=width**-0.5)
         if mask is not None:
-            scores += mask if len(mask) == 1 else mask[start : start + step]
-        parts.append(scores.softmax(-1) @ value[start : start + step])
+            scores.view(-1, heads, size, size).add_(mask if len(mask) == 1 else mask[start : start + step])
+        parts.append(torch.bmm(scores.softmax(-1), values).view(-1, heads, size, width))
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -238,7 +238,7 @@ class _Layer(nn.Module):
     @torch.jit.export
     def attend(self, rows: Tensor, blocks: AttentionBlocks, threads: int) -> Tensor:
         """Self-attention with its residual and norm: [tokens, d] → [tokens, d]."""
-        context = self.attention(self.qkv(rows, threads=threads), blocks)
+        context = self.attention(self.qkv(rows, threads=threads), blocks, threads)
         attended: Tensor = self.attention_norm(self.out(context, "none", rows, threads))
         return attended
 

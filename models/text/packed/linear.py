@@ -67,11 +67,11 @@ class Linear(nn.Linear):
 
     def _gelu_in_place(self, rows: Tensor) -> None:
         many, few = self.gelu_rows
-        parts = torch.split(rows, many)
-        for part in parts[:-1]:
-            torch.ops.aten.gelu_(part)
-        for part in torch.split(parts[-1], few):
-            torch.ops.aten.gelu_(part)
+        begin, count = 0, len(rows)
+        while begin < count:
+            end = begin + (many if count - begin >= many else few)
+            torch.ops.aten.gelu_(rows[begin:end])
+            begin = end
 
     @property
     def rounded(self) -> bool:

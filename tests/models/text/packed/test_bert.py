@@ -21,6 +21,7 @@ from torch import Tensor
 
 from models.errors import ModelSourceError, Unsupported
 from models.loader import load
+from models.runtime.device import threads_set_to
 from models.runtime.placement import place
 from models.source import ModelSource, locate
 from models.text.encoder import Encoder
@@ -99,6 +100,25 @@ def test_attention_is_explicit_where_that_is_faster(
     assert attention.Attention(4).explicit == explicit
 
 
+@pytest.mark.parametrize(
+    ("threads", "size", "explicit"), [(1, 12, False), (2, 12, True), (2, 191, True), (2, 192, False)]
+)
+def test_attention_of_small_blocks_in_float32_is_explicit_with_several_threads(
+    monkeypatch: pytest.MonkeyPatch, *, threads: int, size: int, explicit: bool
+) -> None:
+    calls: list[Tensor] = []
+
+    def counted(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, most: int) -> Tensor:
+        calls.append(query)
+        return explicit_attention(query, key, value, mask, most)
+
+    qkv, blocks = torch.randn(2 * size, 3 * 8), layout(size, size).blocks
+    expected = attention.Attention(2)(qkv, blocks)
+    monkeypatch.setattr(attention, "explicit_attention", counted)
+    torch.testing.assert_close(attention.Attention(2)(qkv, blocks, threads), expected)
+    assert bool(calls) == explicit
+
+
 @pytest.mark.parametrize("most", [1, 2 * 4 * 32 * 32, 2**20])  # one block at a time, two, all
 @pytest.mark.parametrize("masked", ["not", "each block", "all alike"])
 def test_explicit_attention_is_attention(most: int, masked: str) -> None:
@@ -139,18 +159,20 @@ def texts(lengths: list[int], seed: int, vocabulary: int) -> list[Tokens]:
 
 
 @settings(max_examples=12, deadline=None)
-@given(lengths=LENGTHS, seed=st.integers(0, 2**32 - 1))
-@example(lengths=[1], seed=0)
-@example(lengths=[1, 1, 1], seed=0)
-@example(lengths=[10_000], seed=0)
-@example(lengths=[10_000, 1, 10_000, 48, 10_000], seed=0)
-@example(lengths=[*range(1, 60)] * 3, seed=0)
+@given(lengths=LENGTHS, seed=st.integers(0, 2**32 - 1), threads=st.integers(1, 2))
+@example(lengths=[1], seed=0, threads=2)
+@example(lengths=[1, 1, 1], seed=0, threads=2)
+@example(lengths=[10_000], seed=0, threads=2)
+@example(lengths=[10_000, 1, 10_000, 48, 10_000], seed=0, threads=1)
+@example(lengths=[*range(1, 60)] * 3, seed=0, threads=1)
+@example(lengths=[*range(1, 60)] * 3, seed=0, threads=2)
 def test_any_mix_of_lengths_equals_the_general_path(
-    both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int
+    both: tuple[PackedEncoder, Encoder], lengths: list[int], seed: int, threads: int
 ) -> None:
     packed, general = both
     batch = texts([min(length, packed.metadata.max_tokens) for length in lengths], seed, packed.metadata.vocabulary)
-    np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
+    with threads_set_to(threads):
+        np.testing.assert_allclose(packed.forward(batch), general.forward(batch), atol=5e-5)
 
 
 @pytest.mark.parametrize("lengths", [[1], [13], [3, 30, 6], [29, 29, 29], [70] * 3, [*range(1, 60)]])
