@@ -14,7 +14,7 @@ from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.detectors.detector import SensorDetector
 from models.sensors.detectors.network import NetworkDetector, TrainingCurve
 from models.sensors.drift import DriftMonitor
-from models.sensors.missing import continue_from
+from models.sensors.missing import continue_from, fill_missing
 from models.sensors.model import (
     MOST_STATE_BYTES,
     AnomalyModel,
@@ -115,8 +115,7 @@ class CalibratedDetector:
         """
         require_columns(readings, self.columns)
         if self.kind == "records":
-            filled = np.where(np.isnan(readings), self._typical(), readings)
-            scores, shares = self._score_windows(filled, contributions)
+            scores, shares = self._score_windows(fill_missing(readings, self._typical()), contributions)
             return Scored(scores, self.calibration.p_values(scores), shares, None, {})
         return self._score_series(readings, state, contributions)
 

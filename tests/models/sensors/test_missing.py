@@ -7,12 +7,23 @@ import pytest
 
 from models.sensors.adaptive.detector import fit_adaptive
 from models.sensors.fitting import fit_sensor
-from models.sensors.missing import carry_forward, continue_from, count_missing
+from models.sensors.missing import carry_forward, continue_from, count_missing, fill_missing
 from models.sensors.model import AnomalyModel, Readings, State
 
 NAN = float("nan")
 COLUMNS = ("pressure", "flow")
 START = np.zeros(1, dtype=np.int64)
+
+
+def test_a_record_is_filled_with_the_default_of_its_column() -> None:
+    readings = np.array([[1.0, NAN], [NAN, 5.0]])
+    assert fill_missing(readings, np.array([7.0, 8.0])).tolist() == [[1, 8], [7, 5]]
+    assert np.isnan(readings[0, 1]), "the caller's readings stay as they are"
+
+
+def test_records_that_miss_nothing_are_not_copied() -> None:
+    readings = np.ones((3, 2))
+    assert fill_missing(readings, np.zeros(2)) is readings
 
 
 def test_the_last_value_of_the_column_is_carried() -> None:
