@@ -146,7 +146,9 @@ class CalibratedDetector:
         reach, device = self.window - 1, self.model.device()
         with torch.inference_mode():
             for start in range(reach, len(whole), _ROWS_AT_ONCE):
-                part = torch.from_numpy(np.ascontiguousarray(whole[start - reach : start + _ROWS_AT_ONCE])).to(device)
+                rows = whole[start - reach : start + _ROWS_AT_ONCE]
+                # PyTorch warns of memory that it may not write, such as a request's body.
+                part = torch.from_numpy(np.require(rows, requirements=("C", "W"))).to(device)
                 scores.append(self.model(part).float().cpu().numpy())
                 if contributions:
                     shares.append(_shares(self.model.contributions(part)).float().cpu().numpy())

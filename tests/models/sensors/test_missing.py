@@ -26,6 +26,13 @@ def test_records_that_miss_nothing_are_not_copied() -> None:
     assert fill_missing(readings, np.zeros(2)) is readings
 
 
+def test_records_are_read_from_the_body_of_a_request() -> None:
+    normal = _normal(200)
+    sensor = fit_sensor("records", "pca", COLUMNS, [normal])
+    body = np.frombuffer(normal.tobytes()).reshape(normal.shape)  # not writable: a warning, which fails the test
+    assert sensor.score(body).scores.tolist() == sensor.score(normal).scores.tolist()
+
+
 def test_the_last_value_of_the_column_is_carried() -> None:
     readings = np.array([[1.0, NAN], [NAN, 5.0], [NAN, NAN], [4.0, NAN]])
     filled = carry_forward(readings, START, np.array([7.0, 8.0]))
