@@ -14,7 +14,7 @@ from models.sensors.block_calibration import BlockedCalibration
 from models.sensors.detectors.detector import SensorDetector
 from models.sensors.detectors.network import NetworkDetector, TrainingCurve
 from models.sensors.drift import DriftMonitor
-from models.sensors.missing import continue_from, fill_missing
+from models.sensors.missing import continue_from
 from models.sensors.model import (
     MOST_STATE_BYTES,
     AnomalyModel,
@@ -51,12 +51,17 @@ class ScaledDetector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n readings."""
-        scores: Tensor = self.detector(self.scale(x))
+        scores: Tensor = self.detector(self._scaled(x))
         return scores
 
     def contributions(self, x: Tensor) -> Tensor:
         """Each column's part of the scores, [n, d], not negative."""
-        return self.detector.contributions(self.scale(x))
+        return self.detector.contributions(self._scaled(x))
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Scaled readings; a missing one is 0, as its column's median is."""
+        scaled: Tensor = self.scale(x)
+        return scaled.nan_to_num_(nan=0.0)
 
     def device(self) -> torch.device:
         """The device of its tensors."""
@@ -115,7 +120,7 @@ class CalibratedDetector:
         """
         require_columns(readings, self.columns)
         if self.kind == "records":
-            scores, shares = self._score_windows(fill_missing(readings, self._typical()), contributions)
+            scores, shares = self._score_windows(readings, contributions)
             return Scored(scores, self.calibration.p_values(scores), shares, None, {})
         return self._score_series(readings, state, contributions)
 
@@ -146,9 +151,10 @@ class CalibratedDetector:
         reach, device = self.window - 1, self.model.device()
         with torch.inference_mode():
             for start in range(reach, len(whole), _ROWS_AT_ONCE):
-                rows = whole[start - reach : start + _ROWS_AT_ONCE]
-                # PyTorch warns of memory that it may not write, such as a request's body.
-                part = torch.from_numpy(np.require(rows, requirements=("C", "W"))).to(device)
+                # PyTorch warns of memory that it may not write, such as a request's body: that is copied.
+                copy = None if whole.flags.writeable else True
+                rows = np.array(whole[start - reach : start + _ROWS_AT_ONCE], order="C", copy=copy)
+                part = torch.from_numpy(rows).to(device)
                 scores.append(self.model(part).float().cpu().numpy())
                 if contributions:
                     shares.append(_shares(self.model.contributions(part)).float().cpu().numpy())

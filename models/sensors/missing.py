@@ -12,12 +12,6 @@ Doubles = NDArray[np.float64]
 MAX_MISSING = 0.5
 
 
-def fill_missing(readings: Readings, default: Doubles) -> Readings:
-    """Fill each NaN of readings [n, d] with its column's `default` [d]; the readings themselves where there is none."""
-    missing = np.isnan(readings)
-    return np.where(missing, default, readings) if missing.any() else readings
-
-
 def carry_forward(readings: Readings, starts: NDArray[np.int64], default: Doubles) -> Readings:
     """Fill each NaN of readings [n, d] with the last value of its column since the segment's start, else `default` [d].
 

@@ -7,23 +7,12 @@ import pytest
 
 from models.sensors.adaptive.detector import fit_adaptive
 from models.sensors.fitting import fit_sensor
-from models.sensors.missing import carry_forward, continue_from, count_missing, fill_missing
+from models.sensors.missing import carry_forward, continue_from, count_missing
 from models.sensors.model import AnomalyModel, Readings, State
 
 NAN = float("nan")
 COLUMNS = ("pressure", "flow")
 START = np.zeros(1, dtype=np.int64)
-
-
-def test_a_record_is_filled_with_the_default_of_its_column() -> None:
-    readings = np.array([[1.0, NAN], [NAN, 5.0]])
-    assert fill_missing(readings, np.array([7.0, 8.0])).tolist() == [[1, 8], [7, 5]]
-    assert np.isnan(readings[0, 1]), "the caller's readings stay as they are"
-
-
-def test_records_that_miss_nothing_are_not_copied() -> None:
-    readings = np.ones((3, 2))
-    assert fill_missing(readings, np.zeros(2)) is readings
 
 
 def test_records_are_read_from_the_body_of_a_request() -> None:
@@ -80,8 +69,10 @@ def test_a_series_with_gaps_scores_in_pieces_as_at_once(name: str) -> None:
 def test_a_record_is_filled_with_the_medians() -> None:
     sensor = fit_sensor("records", "mahalanobis", COLUMNS, [_normal(600)])
     median = sensor.model.scale.center.numpy()
-    scores = sensor.score(np.array([[9.0, NAN], [9.0, median[1]]])).scores
-    assert scores[0] == scores[1]
+    scored = sensor.score(np.array([[9.0, NAN], [9.0, median[1]]]), contributions=True)
+    assert scored.scores[0] == scored.scores[1]
+    assert scored.contributions is not None
+    assert scored.contributions[0].tolist() == scored.contributions[1].tolist()
 
 
 def _is_finite(state: State | None) -> bool:
