@@ -151,10 +151,7 @@ class CalibratedDetector:
         reach, device = self.window - 1, self.model.device()
         with torch.inference_mode():
             for start in range(reach, len(whole), _ROWS_AT_ONCE):
-                # PyTorch warns of memory that it may not write, such as a request's body: that is copied.
-                copy = None if whole.flags.writeable else True
-                rows = np.array(whole[start - reach : start + _ROWS_AT_ONCE], order="C", copy=copy)
-                part = torch.from_numpy(rows).to(device)
+                part = torch.from_numpy(np.ascontiguousarray(whole[start - reach : start + _ROWS_AT_ONCE])).to(device)
                 scores.append(self.model(part).float().cpu().numpy())
                 if contributions:
                     shares.append(_shares(self.model.contributions(part)).float().cpu().numpy())

@@ -15,13 +15,6 @@ COLUMNS = ("pressure", "flow")
 START = np.zeros(1, dtype=np.int64)
 
 
-def test_records_are_read_from_the_body_of_a_request() -> None:
-    normal = _normal(200)
-    sensor = fit_sensor("records", "pca", COLUMNS, [normal])
-    body = np.frombuffer(normal.tobytes()).reshape(normal.shape)  # not writable: a warning, which fails the test
-    assert sensor.score(body).scores.tolist() == sensor.score(normal).scores.tolist()
-
-
 def test_the_last_value_of_the_column_is_carried() -> None:
     readings = np.array([[1.0, NAN], [NAN, 5.0], [NAN, NAN], [4.0, NAN]])
     filled = carry_forward(readings, START, np.array([7.0, 8.0]))
