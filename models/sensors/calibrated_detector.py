@@ -132,9 +132,9 @@ class CalibratedDetector:
         scores, shares = self._score_windows(whole, contributions)
         p_values = self.calibration.p_values(scores)
         drift = monitor.update(p_values)
-        scores, p_values = np.pad(scores, (missing, 0)), np.pad(p_values, (missing, 0), constant_values=1.0)
-        if shares is not None:
-            shares = np.pad(shares, ((missing, 0), (0, 0)))
+        if missing:
+            scores, p_values = np.pad(scores, (missing, 0)), np.pad(p_values, (missing, 0), constant_values=1.0)
+            shares = None if shares is None else np.pad(shares, ((missing, 0), (0, 0)))
         kept = whole[max(len(whole) - self.window + 1, 0) :].copy()
         return Scored(scores, p_values, shares, drift, {"readings": kept, "drift": monitor.to_array()})
 

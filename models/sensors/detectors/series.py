@@ -7,18 +7,17 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from models.linalg import shrunk_covariance
 from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.detectors.detector import SensorDetector, require_runs, windows
+from models.sensors.detectors.moving_moments import moving_means
 from models.sensors.detectors.records import inverse_root
 
 LEVEL_WINDOW = 15
 _BLOCK = 20
 # A column's distance is multiplied by its steady share to this power: columns that mostly drift hardly count.
 _TRUST_POWER = 2.0
-_NORM = 4.0
 _LAGS, _SMOOTH = 16, 8
 _RIDGE = 0.01
 _SMALLEST = 1e-3
@@ -54,11 +53,11 @@ class LevelDetector(SensorDetector):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n of readings [n + 14, d]."""
-        return (self._distances(x) ** _NORM).mean(dim=1) ** (1 / _NORM)
+        return self.contributions(x).mean(dim=1).sqrt().sqrt()
 
     def contributions(self, x: Tensor) -> Tensor:
         """Fourth powers of the columns' distances, [n, d]."""
-        return self._distances(x) ** _NORM
+        return self._distances(x).square().square()
 
     def settings(self) -> dict[str, Any]:
         """The number of readings in a level."""
@@ -109,7 +108,7 @@ class ResidualDetector(SensorDetector):
         """Mean squared whitened errors of the last readings by column, [n, d]."""
         past, step = self._pairs(x)
         squares = ((step - past @ self.weight - self.bias) @ self.root).square()
-        return functional.avg_pool1d(squares.T[None], self.smooth, 1)[0].T
+        return moving_means(squares, self.smooth)
 
     def settings(self) -> dict[str, Any]:
         """The readings that it predicts from, and the errors that it averages."""
