@@ -51,12 +51,17 @@ class ScaledDetector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n readings."""
-        scores: Tensor = self.detector(self.scale(x))
+        scores: Tensor = self.detector(self._scaled(x))
         return scores
 
     def contributions(self, x: Tensor) -> Tensor:
         """Each column's part of the scores, [n, d], not negative."""
-        return self.detector.contributions(self.scale(x))
+        return self.detector.contributions(self._scaled(x))
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Scaled readings; a missing one is 0, as its column's median is."""
+        scaled: Tensor = self.scale(x)
+        return scaled.nan_to_num_(nan=0.0)
 
     def device(self) -> torch.device:
         """The device of its tensors."""
@@ -115,8 +120,7 @@ class CalibratedDetector:
         """
         require_columns(readings, self.columns)
         if self.kind == "records":
-            filled = np.where(np.isnan(readings), self._typical(), readings)
-            scores, shares = self._score_windows(filled, contributions)
+            scores, shares = self._score_windows(readings, contributions)
             return Scored(scores, self.calibration.p_values(scores), shares, None, {})
         return self._score_series(readings, state, contributions)
 
@@ -128,9 +132,9 @@ class CalibratedDetector:
         scores, shares = self._score_windows(whole, contributions)
         p_values = self.calibration.p_values(scores)
         drift = monitor.update(p_values)
-        scores, p_values = np.pad(scores, (missing, 0)), np.pad(p_values, (missing, 0), constant_values=1.0)
-        if shares is not None:
-            shares = np.pad(shares, ((missing, 0), (0, 0)))
+        if missing:
+            scores, p_values = np.pad(scores, (missing, 0)), np.pad(p_values, (missing, 0), constant_values=1.0)
+            shares = None if shares is None else np.pad(shares, ((missing, 0), (0, 0)))
         kept = whole[max(len(whole) - self.window + 1, 0) :].copy()
         return Scored(scores, p_values, shares, drift, {"readings": kept, "drift": monitor.to_array()})
 

@@ -45,7 +45,7 @@ class RobustScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled readings, float64 [n, d]."""
-        return ((x - self.center) * self.rate).clamp(-_MAX_UNITS, _MAX_UNITS)
+        return (x - self.center).mul_(self.rate).clamp_(-_MAX_UNITS, _MAX_UNITS)
 
 
 def _quantile(x: Tensor, q: float) -> Tensor:

@@ -46,7 +46,7 @@ class Combined(SensorDetector):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n of readings [n + window - 1, d]."""
-        return torch.stack(self._normalized(x)).mean(dim=0)
+        return self._normalized(x).mean(dim=0)
 
     def contributions(self, x: Tensor) -> Tensor:
         """Each member's shares by column, weighted by its score above its median, [n, d]."""
@@ -56,11 +56,10 @@ class Combined(SensorDetector):
             total += parts / parts.sum(dim=1, keepdim=True).clamp(min=1e-300) * score.clamp(min=0)[:, None]
         return total
 
-    def _normalized(self, x: Tensor) -> list[Tensor]:
-        return [
-            (member(self._input_of(member, x)) - low) / spread
-            for member, (low, spread) in zip(self._members(), self.marks, strict=True)
-        ]
+    def _normalized(self, x: Tensor) -> Tensor:
+        """The members' scores on one scale, [members, n]."""
+        scores = torch.stack([member(self._input_of(member, x)) for member in self._members()])
+        return (scores - self.marks[:, :1]) / self.marks[:, 1:]
 
     def _input_of(self, member: SensorDetector, x: Tensor) -> Tensor:
         return x[self.window - member.window :]
@@ -113,8 +112,9 @@ class EnsembleSeries(Combined):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n of readings [n + window - 1, d]."""
-        return (torch.stack(self._normalized(x)) ** self.norm).mean(dim=0) ** (1 / self.norm)
+        return (self._normalized(x) ** self.norm).mean(dim=0) ** (1 / self.norm)
 
-    def _normalized(self, x: Tensor) -> list[Tensor]:
+    def _normalized(self, x: Tensor) -> Tensor:
         """The members' scores, bent so that all are positive: about x above 0, and about 0 below."""
-        return [(score + (score.square() + 4 * _BEND**2).sqrt()) / 2 for score in super()._normalized(x)]
+        scores = super()._normalized(x)
+        return (scores + (scores.square() + 4 * _BEND**2).sqrt()) / 2

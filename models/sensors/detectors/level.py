@@ -15,7 +15,6 @@ _WINDOW = 15
 _BLOCK = 20
 # A column's distance is multiplied by its steady share to this power: columns that mostly drift hardly count.
 _TRUST_POWER = 2.0
-_NORM = 4.0
 _SMALLEST = 1e-3
 
 
@@ -48,11 +47,11 @@ class LevelDetector(SensorDetector):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [n] of the last n of readings [n + 14, d]."""
-        return (self._distances(x) ** _NORM).mean(dim=1) ** (1 / _NORM)
+        return self.contributions(x).mean(dim=1).sqrt().sqrt()
 
     def contributions(self, x: Tensor) -> Tensor:
         """Fourth powers of the columns' distances, [n, d]."""
-        return self._distances(x) ** _NORM
+        return self._distances(x).square().square()
 
     def settings(self) -> dict[str, Any]:
         """The number of readings in a level."""

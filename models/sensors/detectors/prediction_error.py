@@ -8,11 +8,11 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.covariance import shrunk_covariance
 from models.sensors.detectors.detector import pieces, windows
 from models.sensors.detectors.folded_network import as_products
+from models.sensors.detectors.moving_moments import moving_means
 from models.sensors.detectors.network import MAX_UNITS, NetworkDetector
 from models.sensors.detectors.records import inverse_root
 
@@ -94,7 +94,7 @@ class PredictionErrorDetector(NetworkDetector):
     def contributions(self, x: Tensor) -> Tensor:
         """Mean squared whitened errors of the last readings by column, [n, d]."""
         squares = (self._errors(x) @ self.root).square()
-        return functional.avg_pool1d(squares.T[None], _SMOOTH, 1)[0].T
+        return moving_means(squares, _SMOOTH)
 
     def _errors(self, x: Tensor) -> Tensor:
         """Prediction errors float64 after the first 16 readings; clipped parts count in full."""

@@ -7,11 +7,11 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from models.covariance import shrunk_covariance
 from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.detectors.detector import SensorDetector, require_runs, windows
+from models.sensors.detectors.moving_moments import moving_means
 from models.sensors.detectors.records import inverse_root
 
 _LAGS, _SMOOTH = 16, 8
@@ -60,7 +60,7 @@ class ResidualDetector(SensorDetector):
         """Mean squared whitened errors of the last readings by column, [n, d]."""
         past, step = self._pairs(x)
         squares = ((step - past @ self.weight - self.bias) @ self.root).square()
-        return functional.avg_pool1d(squares.T[None], self.smooth, 1)[0].T
+        return moving_means(squares, self.smooth)
 
     def settings(self) -> dict[str, Any]:
         """The readings that it predicts from, and the errors that it averages."""

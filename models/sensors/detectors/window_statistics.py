@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from models.covariance import shrunk_covariance
 from models.sensors.detectors.command_columns import switch_scale
 from models.sensors.detectors.detector import SensorDetector, require_runs
 from models.sensors.detectors.level import steady_share
+from models.sensors.detectors.moving_moments import moving_means, moving_moments
 from models.sensors.detectors.records import inverse_root
 
 _WINDOW = 16
@@ -76,8 +77,8 @@ class StatisticsDetector(SensorDetector):
 
     def _statistics(self, x: Tensor) -> Tensor:
         """Means, log spreads and log steps of the windows of readings [n + window - 1, d]: [n, 3 · d]."""
-        levels, steps = moving_moments(x, self.window), moving_moments(x.diff(dim=0).square(), self.window - 1)
-        logs = [(spreads.sqrt() + _LEAST_SPREAD).log() for spreads in (levels.variances, steps.means)]
+        levels, steps = moving_moments(x, self.window), moving_means(x.diff(dim=0).square(), self.window - 1)
+        logs = [(spreads.sqrt() + _LEAST_SPREAD).log() for spreads in (levels.variances, steps)]
         return torch.cat([levels.means, *logs], dim=1)
 
 
@@ -85,36 +86,3 @@ def _range_of_statistics(ranges: Tensor) -> Tensor:
     """How far means, log spreads and log steps can be apart in columns of these ranges [d]: [3 · d]."""
     logs = [(largest / _LEAST_SPREAD).log1p() for largest in (ranges / 2, ranges)]
     return torch.cat([ranges, *logs])
-
-
-class Moments(NamedTuple):
-    """Of every window of `size` readings: means [n, d] and variances [n, d]."""
-
-    means: Tensor
-    variances: Tensor
-    size: int
-
-
-def moving_moments(x: Tensor, window: int) -> Moments:
-    """Means and variances of the windows of readings [n + window - 1, d].
-
-    Windows of half the size are merged, so that one of 16 costs four steps. No digits are lost at high levels, and a
-    window's moments depend on its own readings alone (Chan, Golub and LeVeque, 1983).
-    """
-    single = Moments(x, torch.zeros_like(x), 1)
-    if window == 1:
-        return single
-    half = moving_moments(x, window // 2)
-    whole = _merged(half, half)
-    return _merged(whole, single) if window % 2 else whole
-
-
-def _merged(first: Moments, second: Moments) -> Moments:
-    """Moments of windows of `first`, each with the window of `second` that follows it."""
-    size = first.size + second.size
-    share = second.size / size
-    means, variances = second.means[first.size :], second.variances[first.size :]
-    n = len(means)
-    step = means - first.means[:n]
-    merged = torch.lerp(first.variances[:n], variances, share) + share * (1 - share) * step.square()
-    return Moments(first.means[:n] + share * step, merged, size)

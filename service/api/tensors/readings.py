@@ -45,7 +45,8 @@ class _ReadingTensors(TensorModel[ServedSensor]):
 
     async def _read(self, tensors: Tensors) -> tuple[Readings, list[str]]:
         """Readings float64 [n, d], and the warnings of missing values. Raises InvalidRequest."""
-        readings: Readings = tensors[self.reads].values
+        # Binary values are the request's body, and PyTorch warns of memory that it may not write.
+        readings: Readings = np.require(tensors[self.reads].values, requirements="W")
         signature = self.served.signature
 
         def check() -> list[str]:

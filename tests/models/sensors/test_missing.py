@@ -62,8 +62,10 @@ def test_a_series_with_gaps_scores_in_pieces_as_at_once(name: str) -> None:
 def test_a_record_is_filled_with_the_medians() -> None:
     sensor = fit_sensor("records", "mahalanobis", COLUMNS, [_normal(600)])
     median = sensor.model.scale.center.numpy()
-    scores = sensor.score(np.array([[9.0, NAN], [9.0, median[1]]])).scores
-    assert scores[0] == scores[1]
+    scored = sensor.score(np.array([[9.0, NAN], [9.0, median[1]]]), contributions=True)
+    assert scored.scores[0] == scored.scores[1]
+    assert scored.contributions is not None
+    assert scored.contributions[0].tolist() == scored.contributions[1].tolist()
 
 
 def _is_finite(state: State | None) -> bool:

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from models.sensors.detectors.combined import EnsembleSeries
+from models.sensors.detectors.moving_moments import moving_moments
 from models.sensors.detectors.residual import ResidualDetector
-from models.sensors.detectors.window_statistics import StatisticsDetector, moving_moments
+from models.sensors.detectors.window_statistics import StatisticsDetector
 
 Doubles = NDArray[np.float64]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from models.sensors.model import Readings
 from tests.fakes.model import FakeModel
 from tests.fakes.sensor import FakeForecaster, FakeSensor
 from tests.support.app import MakeApp
@@ -40,8 +41,14 @@ def client(make_shared_app: MakeApp, tmp_path_factory: pytest.TempPathFactory, p
     train(registry, tmp_path_factory.mktemp("trained"), encoder, name=STRANGE, task="anomaly", labels=())
     registry.promote(STRANGE, 1, by="test", why="")
     app.state.manager.watcher.sync()
-    sensors = (RECORDS, FakeSensor()), (PUMP, pump), (LOAD, FakeForecaster())
+    sensors = (RECORDS, FakeSensor(fault=require_writable)), (PUMP, pump), (LOAD, FakeForecaster())
     return TestClient(with_sensors(app, *sensors))
+
+
+def require_writable(readings: Readings) -> None:
+    """PyTorch warns of memory that it may not write, once in a process."""
+    if not readings.flags.writeable:
+        raise UserWarning("readings: expected memory that may be written, got a request's body")
 
 
 def texts(*values: str, name: str = "text", **changes: Any) -> dict[str, Any]:
@@ -169,6 +176,18 @@ def test_records_are_scored_with_missing_values(client: TestClient) -> None:
     assert made["contributions"].shape == (3, 2)
     chosen = outputs(client, RECORDS, readings(READINGS), outputs=[{"name": "p_value"}])
     assert list(chosen) == ["p_value"]
+
+
+def test_raw_records(client: TestClient) -> None:
+    raw = np.array(READINGS, dtype=np.float64)
+    one = readings(READINGS, parameters={"binary_data_size": raw.nbytes})
+    del one["data"]
+    header = json.dumps({"inputs": [one]}).encode()
+    answer = client.post(
+        f"/v2/models/{RECORDS}/infer", content=header + raw.tobytes(), headers={HEADER: str(len(header))}
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["outputs"][0]["data"] == outputs(client, RECORDS, readings(READINGS))["score"].tolist()
 
 
 def test_a_series_continues_with_the_state_of_its_answer(client: TestClient) -> None:
