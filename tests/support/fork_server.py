@@ -37,6 +37,7 @@ from typing import Any, ClassVar, NoReturn, Self
 from execnet.gateway_io import popen_bootstrapline
 
 _FORKED = {
+    "examples.chatbot",
     "models.training.run",
     "service.cli",
     "service.jobs.golden_check",
@@ -47,6 +48,7 @@ _FORKED = {
     "tests.support.numbered_server",
     "tests.support.on_terminal",
     "tests.support.program_fuzzer",
+    "tests.support.python_block",
     "tests.support.worker_process",
 }
 _TESTS = ["-u", "-c", popen_bootstrapline]  # what pytest-xdist starts: a process of tests
