@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
         forking = Forking()
         forking.install()
         config.add_cleanup(forking.close)
-        forking.launch()
+        forking.launch(training="not slow" not in config.getoption("markexpr"))
         compile_tests(config)  # while that one imports
     else:
         if hasattr(config, "workerinput"):
