@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.bytecode import compile_tests
 from tests.support.fork_server import Forking
+from tests.support.worker_messages import send_fewer_messages
 
 # Where more processes of tests compute than there are processors, threads of PyTorch would spin until preempted.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -59,9 +60,11 @@ def pytest_configure(config: pytest.Config) -> None:
         forking = Forking()
         forking.install()
         config.add_cleanup(forking.close)
-        forking.launch()
+        forking.launch(training="not slow" not in config.getoption("markexpr"))
         compile_tests(config)  # while that one imports
     else:
+        if hasattr(config, "workerinput"):
+            send_fewer_messages(config)
         config.pluginmanager.import_plugin("tests.support.fixtures")
 
 

@@ -17,20 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import sonde_up
+from tests.support.processes import SONDE, sonde_up
+from tests.support.shell_commands import shell_commands
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 PRINTED_URL = "http://127.0.0.1:8000"
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_PYTHON_BLOCK = [sys.executable, "-m", "tests.support.python_block"]
 _KEY = re.compile(r'"(\w+)":')
-# What the commands of the documents are here; curl fails where the service answers with an error.
-_COMMANDS = {
-    "curl": [shutil.which("curl") or "curl", "--silent", "--show-error", "--fail-with-body"],
-    "python": [sys.executable],
-    "sonde": [sys.executable, "-m", "service.cli"],
-}
+# It fails where the service answers with an error.
+_CURL = '#!/bin/sh\nexec {} --silent --show-error --fail-with-body "$@"\n'
 
 
 @dataclass(frozen=True)
@@ -75,17 +73,16 @@ class Shell:
     def run(self, example: Example) -> str:
         """What a block prints."""
         text = example.text.replace(PRINTED_URL, self.url)
-        command = (
-            ["bash", "-euo", "pipefail", "-c", text] if example.language == "bash" else [sys.executable, "-c", text]
-        )
-        environment = {
-            **os.environ,
-            "PATH": f"{self.commands}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "SONDE_URL": self.url,
-        }
+        command = ["bash", "-euo", "pipefail", "-c"] if example.language == "bash" else _PYTHON_BLOCK
+        environment = {**os.environ, "PATH": f"{self.commands}:{os.environ['PATH']}", "SONDE_URL": self.url}
         done = subprocess.run(
-            command, cwd=self.directory, env=environment, capture_output=True, text=True, timeout=240, check=False
+            [*command, text],
+            cwd=self.directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
         assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         return done.stdout
@@ -97,18 +94,19 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    curl = tmp_path_factory.mktemp("bin") / "curl"
+    curl.write_text(_CURL.format(shutil.which("curl")))
+    curl.chmod(0o755)
+    with shell_commands(curl.parent, {"python": [sys.executable], "sonde": SONDE}) as directory:
+        yield directory
+
+
 @pytest.fixture
-def shell(service: str, tmp_path: Path) -> Shell:
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    for name, command in _COMMANDS.items():
-        script = commands / name
-        script.write_text(f'#!/bin/sh\nexec {" ".join(command)} "$@"\n')
-        script.chmod(0o755)
-    directory = tmp_path / "work"
-    directory.mkdir()
-    (directory / "examples").symlink_to(ROOT / "examples")  # as in a clone
-    return Shell(directory, service, commands)
+def shell(service: str, commands: Path, tmp_path: Path) -> Shell:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")  # as in a clone
+    return Shell(tmp_path, service, commands)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,8 @@ from __future__ import annotations
 import atexit
 import ctypes
 import fcntl
-import functools
-import gc
-import importlib
 import json
 import os
-import pkgutil
 import re
 import runpy
 import shutil
@@ -26,7 +22,6 @@ import sys
 import threading
 import time
 import traceback
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -37,8 +32,10 @@ from typing import Any, ClassVar, NoReturn, Self
 from execnet.gateway_io import popen_bootstrapline
 
 from models.interpreter import RUN_MODULE
+from tests.support.shared_imports import import_shared
 
 _FORKED = {
+    "examples.chatbot",
     "models.training.run",
     "service.cli",
     "service.jobs.golden_check",
@@ -49,6 +46,7 @@ _FORKED = {
     "tests.support.numbered_server",
     "tests.support.on_terminal",
     "tests.support.program_fuzzer",
+    "tests.support.python_block",
     "tests.support.worker_process",
 }
 _TESTS = ["-u", "-c", popen_bootstrapline]  # what pytest-xdist starts: a process of tests
@@ -56,17 +54,6 @@ _TESTS = ["-u", "-c", popen_bootstrapline]  # what pytest-xdist starts: a proces
 _PARENTS = {"serve", "up", "worker", "tests.support.worker_process", popen_bootstrapline}
 # The interpreter and its libraries read these variables while they load: a program with other values is executed.
 _READ_AT_START = ("PYTHON", "GOMP_", "OMP_", "MKL_", "LD_", "MALLOC_", "GLIBC_", "HF_", "HOME", "XDG_", "TORCH")
-_NOT_IMPORTED = "service.rpc"  # gRPC does not survive a fork
-# What training and the tests import where they need it.
-_LIBRARIES = (
-    "cleanlab.filter",
-    "matplotlib.figure",
-    "openai.resources",
-    "scipy.signal",
-    "scipy.stats",
-    "sentence_transformers",
-    "sklearn.feature_extraction.text",
-)
 _MAX_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 16
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
@@ -101,11 +88,11 @@ class ForkServer:
         self._turn = threading.Lock()
 
     @classmethod
-    def launch(cls) -> Self:
+    def launch(cls, *flags: str) -> Self:
         """Execute it, and return while it imports."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())]
+            command = [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno()), *flags]
             process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         process.returncode = 0  # no caller waits for this process
         return cls(ours)
@@ -135,11 +122,11 @@ class Forking:
     def install(self) -> None:
         vars(subprocess)["_fork_exec"] = self._start
 
-    def launch(self) -> ForkServer:
+    def launch(self, *, training: bool = True) -> ForkServer:
         """The process that forks, which is executed first where there is none yet."""
         if self._server is None:
             with self.suspended():
-                self._server = ForkServer.launch()
+                self._server = ForkServer.launch(*["--training"] * training)
         return self._server
 
     def remove(self) -> None:
@@ -213,56 +200,8 @@ def main() -> None:
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.modules["tests.support.fork_server"] = sys.modules["__main__"]  # the tests read `Forking.current`
-    _import_all()
+    import_shared(training="--training" in sys.argv)
     _fork_on_command(socket.socket(fileno=int(sys.argv[1])), interrupt)
-
-
-def _import_all() -> None:
-    """Import what programs of ours import, and exempt it from garbage collection and from what is done at the end.
-
-    PyTorch's finalizers take out of its tables what they hold, which takes 40 ms and reads most of the memory.
-    """
-    gc.disable()
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read at import, before which programs of ours set it
-    for package in ("models", "service"):
-        for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not found.name.startswith(_NOT_IMPORTED):
-                importlib.import_module(found.name)
-    for library in _LIBRARIES:
-        importlib.import_module(library)
-    gc.freeze()
-    gc.enable()
-    vars(weakref.finalize)["_registry"].clear()
-    _autotune()
-    _share_certificates()
-    _use_huge_pages()
-
-
-def _autotune() -> None:
-    """Measure for all forks what each would measure: 0.2 s of a service, 0.5 s of a training process."""
-    importlib.import_module("models.runtime.product_autotune").autotune_products()
-    importlib.import_module("models.training.tuning.step_autotune").autotune_steps()
-
-
-def _share_certificates() -> None:
-    """Read certificates once for all forks: each new client of httpx does, and each `httpx.get`, which takes 30 ms."""
-    transports = vars(importlib.import_module("httpx._transports.default"))
-    transports["create_ssl_context"] = functools.cache(transports["create_ssl_context"])
-    transports["create_ssl_context"](verify=True, cert=None, trust_env=True)
-
-
-def _use_huge_pages() -> None:
-    """Move this process's memory into huge pages: a fork copies an entry for each, instead of 512.
-
-    Linux 6.1 and later can; earlier ones refuse.
-    """
-    areas = list[tuple[int, int]]()
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        place, access, _, _, file, *_ = line.split()
-        start, end = (int(number, 16) for number in place.split("-"))
-        if access == "rw-p" and file == "0":
-            areas.append((start, end - start))
-    importlib.import_module("models.runtime.huge_pages").move_to_huge_pages(areas)
 
 
 def _fork_on_command(commands: socket.socket, interrupt: Any) -> NoReturn:

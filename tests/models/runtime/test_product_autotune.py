@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import weakref
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,10 @@ def test_products_are_autotuned_with_what_this_machine_has() -> None:
     assert torch.backends.quantized.engine == engine
 
 
+def one_second_each(ways: Iterable[str], count: int, seconds: float) -> dict[str, float]:
+    return dict.fromkeys(ways, 1.0)
+
+
 def test_the_memory_of_products_is_returned_once_they_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, returned = list[weakref.ref[torch.Tensor]](), list[bool]()
     prepare = product_autotune._prepare
@@ -97,6 +102,8 @@ def test_the_memory_of_products_is_returned_once_they_are_timed(monkeypatch: pyt
         return ways
 
     monkeypatch.setattr(product_autotune, "_prepare", record)
+    monkeypatch.setattr(product_autotune, "_MANY", 2)
+    monkeypatch.setattr(product_autotune, "_MANY_SECONDS", 0.01)
     monkeypatch.setattr(
         product_autotune, "return_freed_memory", lambda: returned.extend(weight() is None for weight in weights)
     )
@@ -109,6 +116,7 @@ def test_a_way_that_pytorch_refuses_loses(monkeypatch: pytest.MonkeyPatch) -> No
         raise RuntimeError("bf16 path needs the cpu support")
 
     monkeypatch.setattr(product_autotune, "_by_onednn", refuse)
+    monkeypatch.setattr(product_autotune, "_time", one_second_each)
     tuned = autotune_products.__wrapped__()
     assert (tuned.bfloat16, tuned.onednn, tuned.bfloat16_gain, tuned.onednn_wins) == (NEVER, NEVER, 0, False)
 

@@ -8,7 +8,7 @@ import json
 import math
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -263,22 +263,32 @@ def numbered(count: int, value: str = "1") -> str:
     return ",".join(f'"k{number}":{value}' for number in range(count))
 
 
-COSTLY = {
-    "unknown fields": ("/v1/embeddings", '{"model":"fake","input":"a",' + numbered(300_000) + "}"),
-    "few unknown fields": ("/v1/embeddings", '{"model":"fake","input":"a",' + numbered(2_000) + "}"),
-    "unknown fields beside readings": ("/v1/anomaly/score", '{"model":"fake","input":"a",' + numbered(300_000) + "}"),
-    "token ids": ("/v1/embeddings", '{"model":"fake","input":[' + "1," * 1_000_000 + "1]}"),
-    "lists of token ids": ("/v1/embeddings", '{"model":"fake","input":[[1],[' + "1," * 1_000_000 + "1]]}"),
-    "tei's token ids": ("/decode", '{"ids":[' + "1," * 1_000_000 + "1]}"),
-    "texts": ("/v1/embeddings", '{"model":"fake","input":[' + '"a",' * 500_000 + '"a"]}'),
-    "few thousand texts": ("/v1/embeddings", '{"model":"fake","input":[' + '"a",' * 5_000 + '"a"]}'),
-    "texts beside readings": ("/v1/anomaly/score", '{"model":"fake","input":[' + '"a",' * 500_000 + '"a"]}'),
-    "labels": ("/v1/classify", '{"model":"fake","input":"a","labels":{' + numbered(300_000, '"a"') + "}}"),
-    "examples": ("/v1/classify", '{"model":"fake","input":"a","labels":{"a":[' + '"a",' * 500_000 + '"a"]}}'),
-    "documents": ("/v2/rerank", '{"model":"fake","query":"a","documents":[' + '"a",' * 500_000 + '"a"]}'),
-    "pairs": ("/predict", '{"inputs":[[' + '"a",' * 500_000 + '"a"]]}'),
-    "metadata": ("/v1/fine_tuning/jobs", '{"model":"fake","training_file":"f","metadata":{' + numbered(300_000) + "}}"),
-    "strings that end with a backslash": ("/v1/embeddings", '{"model":"fake","input":[' + r'"\\",' * 500_000 + '"a"]}'),
+# Megabytes are made where they are sent.
+COSTLY: dict[str, tuple[str, Callable[[], str]]] = {
+    "unknown fields": ("/v1/embeddings", lambda: '{"model":"fake","input":"a",' + numbered(300_000) + "}"),
+    "few unknown fields": ("/v1/embeddings", lambda: '{"model":"fake","input":"a",' + numbered(2_000) + "}"),
+    "unknown fields beside readings": (
+        "/v1/anomaly/score",
+        lambda: '{"model":"fake","input":"a",' + numbered(300_000) + "}",
+    ),
+    "token ids": ("/v1/embeddings", lambda: '{"model":"fake","input":[' + "1," * 1_000_000 + "1]}"),
+    "lists of token ids": ("/v1/embeddings", lambda: '{"model":"fake","input":[[1],[' + "1," * 1_000_000 + "1]]}"),
+    "tei's token ids": ("/decode", lambda: '{"ids":[' + "1," * 1_000_000 + "1]}"),
+    "texts": ("/v1/embeddings", lambda: '{"model":"fake","input":[' + '"a",' * 500_000 + '"a"]}'),
+    "few thousand texts": ("/v1/embeddings", lambda: '{"model":"fake","input":[' + '"a",' * 5_000 + '"a"]}'),
+    "texts beside readings": ("/v1/anomaly/score", lambda: '{"model":"fake","input":[' + '"a",' * 500_000 + '"a"]}'),
+    "labels": ("/v1/classify", lambda: '{"model":"fake","input":"a","labels":{' + numbered(300_000, '"a"') + "}}"),
+    "examples": ("/v1/classify", lambda: '{"model":"fake","input":"a","labels":{"a":[' + '"a",' * 500_000 + '"a"]}}'),
+    "documents": ("/v2/rerank", lambda: '{"model":"fake","query":"a","documents":[' + '"a",' * 500_000 + '"a"]}'),
+    "pairs": ("/predict", lambda: '{"inputs":[[' + '"a",' * 500_000 + '"a"]]}'),
+    "metadata": (
+        "/v1/fine_tuning/jobs",
+        lambda: '{"model":"fake","training_file":"f","metadata":{' + numbered(300_000) + "}}",
+    ),
+    "strings that end with a backslash": (
+        "/v1/embeddings",
+        lambda: '{"model":"fake","input":[' + r'"\\",' * 500_000 + '"a"]}',
+    ),
 }
 
 
@@ -286,7 +296,7 @@ COSTLY = {
 def test_bodies_of_many_small_values_are_refused_before_each_is_checked(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    path, body = COSTLY[name]
+    path, make_body = COSTLY[name]
     checked: list[int] = []
     validate = ModelField.validate
 
@@ -295,7 +305,7 @@ def test_bodies_of_many_small_values_are_refused_before_each_is_checked(
         return validate(field, value, *arguments, **options)
 
     monkeypatch.setattr(ModelField, "validate", watch)
-    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    answer = client.post(path, content=make_body(), headers={"content-type": "application/json"})
     assert answer.status_code in {413, 422}, answer.text
     assert len(answer.text) < 500
     assert max(checked, default=0) < 1000

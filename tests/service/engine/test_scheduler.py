@@ -237,7 +237,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=60, stateful_step_count=40)
+TestQueue.settings = settings(max_examples=30, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("waiting", [[[0]], [[0, 0]], [[0], [0, 3]]])

@@ -179,6 +179,7 @@ def test_a_transaction_that_stands_still_does_not_keep_others_out(tmp_path: Path
             hold()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "lock_timeout", "idle"), [("", "4s", "5s"), ("&options=-c%20lock_timeout%3D9s", "9s", "0")]
 )
