@@ -285,13 +285,19 @@ def test_an_error_too_deep_to_read_is_an_error_of_its_status() -> None:
         client_of(service).models()
 
 
-@pytest.mark.parametrize(("url", "loaded"), [("http://127.0.0.1:8000", 0), ("https://127.0.0.1:8000", 1)])
-def test_authorities_are_loaded_for_https_alone(url: str, loaded: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = list[object]()
+def test_authorities_are_loaded_for_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    verify = list[ssl.SSLContext | bool]()
+    real = httpx.Client
 
-    def count(*arguments: object, **named: object) -> None:
-        calls.append(arguments)
+    def open_client(**options: Any) -> httpx.Client:
+        verify.append(options["verify"])
+        return real(**options)
 
-    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", count)
-    Client(url).close()
-    assert len(calls) == loaded
+    monkeypatch.setattr(httpx, "Client", open_client)
+    for url in ("https://127.0.0.1:8000", "http://127.0.0.1:8000"):
+        Client(url).close()
+    usual, none = verify
+    assert usual is True
+    assert isinstance(none, ssl.SSLContext)
+    assert none.get_ca_certs() == []
+    assert none.verify_mode is ssl.CERT_REQUIRED
