@@ -142,6 +142,7 @@ def _anomaly_body(
     series, stamps = served.signature.kind == "series", read.stamps
     count = served.calibrated_on
     warnings = read.warnings + alpha_warnings(count, body.alpha, "independent normal readings", _REMEDY)
+    warnings += _drift_warnings(scored, body.alpha)
     warnings += (
         [] if stamps is None else gap_warnings(stamps.seconds, served.signature.period_s, place.of_last_reading_s)
     )
@@ -229,6 +230,17 @@ def _shares(scored: Scored, part: slice, columns: tuple[str, ...], count: int) -
         return [None] * count
     rows = scored.contributions[part].astype(np.float64).round(6).tolist()
     return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _drift_warnings(scored: Scored, alpha: float) -> list[str]:
+    """What drift does to the promise of alpha, as seen in these readings."""
+    if scored.drift is None or not scored.drift.detected:
+        return []
+    flagged = f"{int((scored.p_values <= alpha).sum())} of {counted(len(scored.p_values), 'reading')}"
+    says = (
+        f"drift: alpha no longer holds, {flagged} here have p <= {alpha:g}; a fault lasts, or the machine has changed"
+    )
+    return [f"{says} since the training: then train again on later readings"]
 
 
 def _drift_object(drift: Drift | None) -> dict[str, object] | None:
