@@ -1,6 +1,7 @@
 """A training process that keeps the contract and learns nothing; hyperparameters set how it behaves.
 
 steps, step_s       number and duration of steps; each writes a line to `trace` beside the attempts
+step_s_again        duration of steps in all attempts but the first (`step_s`)
 checkpoint_every    steps between checkpoints (5)
 fail_code, …        write error.json with that code, message and param, and the message to stderr; exit 3
 crash_at            kill itself at this step, in the attempts before `crash_until` (all)
@@ -92,18 +93,19 @@ def main() -> int:
     step = json.loads((Path(job["checkpoint"]) / "step.json").read_text())["step"] if job["checkpoint"] else 0
     say(type="phase", phase="running")
     steps, every = wanted.get("steps", 10), wanted.get("checkpoint_every", 5)
+    step_s = wanted.get("step_s", 0.02) if attempt == 1 else wanted.get("step_s_again", wanted.get("step_s", 0.02))
     while step < steps:
         if stop:
             save(directory, step)
             return 143
         if step == wanted.get("crash_at") and attempt < wanted.get("crash_until", 1000):
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(wanted.get("step_s", 0.02))
+        time.sleep(step_s)
         step += 1
         with (directory.parent / "trace").open("a") as trace:
             trace.write(f"{attempt} {step} {os.getpid()}\n")
         data = {"step": step, "total_steps": steps, "loss": 1 / step, "learning_rate": 0.1, "examples_per_s": 9.0}
-        say(type="metrics", data={**data, "eta_s": (steps - step) * wanted.get("step_s", 0.02)})
+        say(type="metrics", data={**data, "eta_s": (steps - step) * step_s})
         if step % every == 0:
             save(directory, step)
     del hoard

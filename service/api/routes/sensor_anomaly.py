@@ -147,7 +147,7 @@ def _anomaly_body(
         "drift": _drift_object(scored.drift),
         "state": _next_state(served, scored, read.stamps, place, kept),
         "reference": {"count": served.calibrated_on, "cached": True, "truncated": 0},
-        "warnings": _warnings(body, served, read, place),
+        "warnings": _warnings(body, served, scored, read, place),
         "usage": {"prompt_tokens": 0, "total_tokens": 0, "readings": len(scored.scores)},
     }
     shown = scored if body.contributions else replace(scored, contributions=None)
@@ -158,8 +158,11 @@ def _anomaly_body(
     return b'{"object":"list","model":%b,"data":[%b],%b' % (orjson.dumps(body.model), data, orjson.dumps(rest)[1:])
 
 
-def _warnings(body: AnomalyBody, served: ServedSensor, read: _ReadRows, place: StreamPosition) -> list[str]:
+def _warnings(
+    body: AnomalyBody, served: ServedSensor, scored: Scored, read: _ReadRows, place: StreamPosition
+) -> list[str]:
     warnings = read.warnings + alpha_warnings(served.calibrated_on, body.alpha, "independent normal readings", _REMEDY)
+    warnings += _drift_warnings(scored, body.alpha)
     if read.stamps is None:
         return warnings
     return warnings + gap_warnings(read.stamps.seconds, served.signature.period_s, place.of_last_reading_s)
@@ -242,6 +245,17 @@ def _shares(scored: Scored, part: slice, columns: tuple[str, ...], count: int) -
         return [None] * count
     rows = scored.contributions[part].astype(np.float64).round(6).tolist()
     return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _drift_warnings(scored: Scored, alpha: float) -> list[str]:
+    """What drift does to the promise of alpha, as seen in these readings."""
+    if scored.drift is None or not scored.drift.detected:
+        return []
+    flagged = f"{int((scored.p_values <= alpha).sum())} of {counted(len(scored.p_values), 'reading')}"
+    says = (
+        f"drift: alpha no longer holds, {flagged} here have p <= {alpha:g}; a fault lasts, or the machine has changed"
+    )
+    return [f"{says} since the training: then train again on later readings"]
 
 
 def _drift_object(drift: Drift | None) -> dict[str, object] | None:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
+from sqlalchemy.exc import DBAPIError
 
 from service.errors import Unavailable
 from service.jobs.database import Database
@@ -25,8 +27,9 @@ from service.jobs.tables import schema_version
 from tests.fakes.model import FakeModel
 from tests.support.app import MakeApp
 from tests.support.databases import Postgres
-from tests.support.jobs import JobHarness, workers
+from tests.support.jobs import JobHarness, exists, workers
 from tests.support.server import wait_until
+from tests.support.unloaded_clock import unloaded_s
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -102,27 +105,28 @@ async def read_all(client: httpx.AsyncClient, file: str, job: str) -> list[httpx
 async def others_answer(client: httpx.AsyncClient) -> None:
     """The routes that need no database answer at once."""
     for path in ("/health/live", "/health", "/metrics", "/v1/models", "/v1/aliases", "/version"):
-        began = time.monotonic()
+        began = unloaded_s()
         assert (await client.get(path)).status_code == 200
-        assert time.monotonic() - began < 2, path
-    began = time.monotonic()
+        assert unloaded_s() - began < 2, path
+    began = unloaded_s()
     assert (await client.post("/v1/embeddings", json={"model": "fake", "input": "a"})).status_code == 200
-    assert time.monotonic() - began < 2
+    assert unloaded_s() - began < 2
 
 
 async def all_unavailable(client: httpx.AsyncClient, file: str, job: str, *, reads_too: bool, times: int = 5) -> None:
     """Many requests to each route, all of them refused in time, while other routes answer."""
+    began = unloaded_s()
     waiting = [asyncio.ensure_future(write_all(client, file, job)) for _ in range(times)]
     if reads_too:
         waiting += [asyncio.ensure_future(read_all(client, file, job)) for _ in range(times)]
     while not all(one.done() for one in waiting):
         await asyncio.sleep(0.5)
         await others_answer(client)
+    assert unloaded_s() - began < LIMIT_S
     answers = [answer for one in waiting for answer in one.result()]
     for answer in answers:
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable"), answer.request.url
         assert answer.headers["retry-after"] == "2"
-        assert answer.elapsed.total_seconds() < LIMIT_S, answer.request.url
 
 
 async def hangs_and_comes_back(client: httpx.AsyncClient, hang: Hang, *, reads_too: bool) -> None:
@@ -181,10 +185,10 @@ def test_a_thread_is_free_again_though_the_server_stays_frozen(tmp_path: Path, p
         database.migrate()
         with postgresql.frozen():
             for _ in range(2):  # once with a connection from before, once with a new one
-                began = time.monotonic()
+                began = unloaded_s()
                 with pytest.raises(Unavailable), database.read():
                     pytest.fail("the server is frozen")
-                assert time.monotonic() - began < LIMIT_S
+                assert unloaded_s() - began < LIMIT_S
         with database.read() as connection:
             assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
 
@@ -196,10 +200,12 @@ def test_a_row_that_another_session_locks_is_given_up_by_the_server(tmp_path: Pa
         lock = sa.select(schema_version.c.version).with_for_update()
         with holder.write() as connection:
             connection.execute(lock)
-            began = time.monotonic()
-            with pytest.raises(Unavailable), waiting.write() as other:
+            with pytest.raises(Unavailable) as given_up, waiting.write() as other:
                 other.execute(lock)
-            assert time.monotonic() - began < 2, "the server ends it after 1 s, this side only after 2 s"
+    cause = given_up.value.__cause__
+    assert isinstance(cause, DBAPIError)
+    assert isinstance(cause.orig, psycopg.Error)
+    assert cause.orig.sqlstate, "the server ends it after 1 s, this side only after 2 s"
 
 
 def freezing_after_commit(monkeypatch: pytest.MonkeyPatch, freeze: Callable[[], object]) -> Callable[..., None]:
@@ -226,9 +232,9 @@ def test_a_job_that_is_stored_is_answered_whatever_the_database_does_next(
             file = (await upload(client)).json()["id"]
             frozen = postgresql.frozen()
             monkeypatch.setattr(JobStore, "_add_event", freezing_after_commit(monkeypatch, frozen.__enter__))
-            began = time.monotonic()
+            began = unloaded_s()
             answer = await create(client, file)
-            took_s = time.monotonic() - began
+            took_s = unloaded_s() - began
             frozen.__exit__(None, None, None)
             assert answer.status_code == 200, answer.text
             assert took_s < 2
@@ -243,18 +249,12 @@ def test_a_worker_outlives_a_database_that_hangs_longer_than_its_lease(
 ) -> None:
     url = postgresql.new_database() if how == "frozen" else ""
     with closing(JobHarness(tmp_path, url)) as harness, workers(harness) as (worker,):
-        job = harness.submit(steps=60, step_s=0.2)
+        job = harness.submit(steps=400, step_s=0.2, step_s_again=0.002)
         harness.until_step(job, 3)
+        trainer = harness.trace(job)[-1][2]
         hang = postgresql.frozen() if how == "frozen" else locked_by_another_process(tmp_path / "sonde.sqlite")
         with hang:  # a call that hangs is given up after 6 s at most, and the lease of 2 s is over by then
-            wait_until(lambda: stands_for_a_second(harness, job), 15)
-            assert len(harness.trace(job)) < 60, "without a lease it stops training"
+            wait_until(lambda: not exists(trainer), 60)
+            assert len(harness.trace(job)) < 400, "without a lease it stops training"
         assert worker.running
-        assert harness.until(job).status == "succeeded"
-
-
-def stands_for_a_second(harness: JobHarness, job: str) -> bool:
-    """Whether a job trains no step within a second."""
-    steps = len(harness.trace(job))
-    time.sleep(1)
-    return len(harness.trace(job)) == steps
+        assert harness.until(job, timeout_s=300).status == "succeeded"

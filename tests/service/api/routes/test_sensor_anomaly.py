@@ -189,8 +189,12 @@ def test_a_stream_scores_as_the_whole_series_does(client: TestClient, piece: int
 
 
 def test_drift_is_told(client: TestClient) -> None:
-    assert score(client, model=PUMP, series=[[0, 0]] * 3)["drift"] == {"detected": False, "p_value": 1.0}
-    assert score(client, model=PUMP, series=[[0, 0], [0, 0], [0, 999]])["drift"]["detected"] is True
+    before = score(client, model=PUMP, series=[[0, 0]] * 3)
+    assert before["drift"] == {"detected": False, "p_value": 1.0}
+    assert not any("drift" in warning for warning in before["warnings"])
+    after = score(client, model=PUMP, series=[[0, 0], [0, 0], [0, 999]])
+    assert after["drift"]["detected"] is True
+    assert "drift: alpha no longer holds, 1 of 3 readings here have p <= 0.05" in "".join(after["warnings"])
 
 
 def test_the_detector_gets_the_times_of_the_readings_that_stay(make_app: MakeApp) -> None:
