@@ -83,7 +83,9 @@ def test_a_dense_module_changes_the_width(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])  # the one is packed, the other is not
-def test_vectors_come_before_normalization_and_the_metadata_says_that_there_is_one(tmp_path: Path, pooling: str) -> None:
+def test_vectors_come_before_normalization_and_the_metadata_says_that_there_is_one(
+    tmp_path: Path, pooling: str
+) -> None:
     path = tiny_models.encoder(tmp_path / "model", pooling=pooling, normalize=True)
     model = load(locate(str(path)), CPU32)
     raw = encode(model, TEXTS)
