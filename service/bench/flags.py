@@ -37,7 +37,17 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     target.add_argument("--path", default="/v1/embeddings", help="its route for embeddings (default %(default)s)")
     target.add_argument("--model", default="all-MiniLM-L6-v2", help="the model's name there (default %(default)s)")
     target.add_argument("--key", help="an API key, sent as a bearer token")
-    load = command.add_argument_group("how much")
+    _add_load_flags(command.add_argument_group("how much"))
+    _add_text_flags(command.add_argument_group("what"))
+    shown = command.add_argument_group("reports beside the table")
+    shown.add_argument("--json", type=Path, metavar="FILE", help="everything measured")
+    shown.add_argument("--html", type=Path, metavar="FILE", help="a page with plots")
+    shown.add_argument(
+        "--ceiling", action="store_true", help="measure the generator itself, against a server that does nothing"
+    )
+
+
+def _add_load_flags(load: Any) -> None:
     load.add_argument(
         "--clients", type=_count, help="closed loop: number of clients; each waits for its answer (default 32)"
     )
@@ -60,13 +70,6 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     load.add_argument(
         "--slo-ms", type=_positive, default=100.0, help="goodput counts answers within it (default %(default)g)"
-    )
-    _add_text_flags(command.add_argument_group("what"))
-    shown = command.add_argument_group("reports beside the table")
-    shown.add_argument("--json", type=Path, metavar="FILE", help="everything measured")
-    shown.add_argument("--html", type=Path, metavar="FILE", help="a page with plots")
-    shown.add_argument(
-        "--ceiling", action="store_true", help="measure the generator itself, against a server that does nothing"
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from service.commands.connection import Json
 from service.commands.screen import Screen
+
+if TYPE_CHECKING:
+    from models.programs.contract import Contract  # loads PyTorch
 
 Task = Literal["inference", "classification", "embedding", "anomaly"]
 Scores = Literal["logits", "probabilities"]
@@ -62,14 +65,17 @@ def export(
     )
     require_preprocessing(description.preprocess, str(preprocess))
     program = export_program(entry, out, fixed_batch=fixed_batch, description=description, normal=normal)
-    contract = program.contract
     if json:
-        screen.json({"file": str(out), "batches": program.metadata.batches, **contract.signature()})
+        screen.json({"file": str(out), "batches": program.metadata.batches, **program.contract.signature()})
         return
+    _show_contract(screen, program.contract)
+    screen.note(f"{out}: it computes what the module does; {program.metadata.batches}")
+
+
+def _show_contract(screen: Screen, contract: Contract) -> None:
     specs = [("input", spec) for spec in contract.inputs] + [("output", spec) for spec in contract.outputs]
     shapes = [str(contract.shape_of(spec)).replace("'", "") for _, spec in specs]
     screen.table(
         ("", "name", "dtype", "shape"),
         [(kind, spec.name, spec.dtype, shape) for (kind, spec), shape in zip(specs, shapes, strict=True)],
     )
-    screen.note(f"{out}: it computes what the module does; {program.metadata.batches}")

@@ -16,8 +16,7 @@ from sentence_transformers import SentenceTransformer
 from models.errors import ModelSourceError
 from models.loader import load
 from models.runtime.fbgemm import has_fbgemm
-from models.runtime.names import DtypeName
-from models.runtime.placement import place
+from models.runtime.placement import DtypeName, place
 from models.runtime.product_autotune import ProductAutotune, ProductTimes
 from models.source import DEFAULT_MODEL, ModelSource, locate
 from models.text.batch_check import check_batches
@@ -84,7 +83,9 @@ def test_a_dense_module_changes_the_width(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])  # the one is packed, the other is not
-def test_vectors_come_before_normalization_and_metadata_says_that_there_is_one(tmp_path: Path, pooling: str) -> None:
+def test_vectors_come_before_normalization_and_the_metadata_says_that_there_is_one(
+    tmp_path: Path, pooling: str
+) -> None:
     path = tiny_models.encoder(tmp_path / "model", pooling=pooling, normalize=True)
     model = load(locate(str(path)), CPU32)
     raw = encode(model, TEXTS)
