@@ -133,8 +133,10 @@ class CalibratedDetector:
         p_values = self.calibration.p_values(scores)
         drift = monitor.update(p_values)
         if missing:
-            scores, p_values = np.pad(scores, (missing, 0)), np.pad(p_values, (missing, 0), constant_values=1.0)
-            shares = None if shares is None else np.pad(shares, ((missing, 0), (0, 0)))
+            scores = np.concatenate([np.zeros(missing, dtype=np.float32), scores])
+            p_values = np.concatenate([np.ones(missing), p_values])
+            if shares is not None:
+                shares = np.concatenate([np.zeros((missing, shares.shape[1]), dtype=np.float32), shares])
         kept = whole[max(len(whole) - self.window + 1, 0) :].copy()
         return Scored(scores, p_values, shares, drift, {"readings": kept, "drift": monitor.to_array()})
 

@@ -19,7 +19,31 @@ _ROWS_AT_ONCE = 4096
 _SMALLEST = 1e-9
 
 
-class PcaDetector(SensorDetector):
+class _WhitenedRecords(SensorDetector):
+    """The length of whitened rows (x - mean) · root, whose squared coordinates are the columns' contributions."""
+
+    mean: Tensor
+    root: Tensor
+
+    def __init__(self, columns: int) -> None:
+        super().__init__(columns)
+        self.register_buffer("mean", torch.zeros(columns, dtype=torch.float64))
+        self.register_buffer("root", torch.eye(columns, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [n] of rows [n, d]."""
+        scores: Tensor = torch.linalg.vector_norm(self._whitened(x), dim=1)
+        return scores
+
+    def contributions(self, x: Tensor) -> Tensor:
+        """Squared coordinates of whitened rows, [n, d]."""
+        return self._whitened(x).square()
+
+    def _whitened(self, x: Tensor) -> Tensor:
+        return (x - self.mean) @ self.root
+
+
+class PcaDetector(_WhitenedRecords):
     """Hotelling's T² within the main directions, and the squared error (SPE, Q) beside them.
 
     score² = T² / its limit + SPE / its limit, with the 99 % quantiles of the normal rows as limits (Yue and Qin:
@@ -28,19 +52,15 @@ class PcaDetector(SensorDetector):
     """
 
     kind = "pca"
-    mean: Tensor
     components: Tensor
     variances: Tensor
     limits: Tensor
-    root: Tensor
 
     def __init__(self, columns: int) -> None:
         super().__init__(columns)
-        self.register_buffer("mean", torch.zeros(columns, dtype=torch.float64))
         self.register_buffer("components", torch.zeros(columns, 0, dtype=torch.float64))
         self.register_buffer("variances", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("limits", torch.ones(2, dtype=torch.float64))
-        self.register_buffer("root", torch.eye(columns, dtype=torch.float64))
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
         """Find the directions that hold 90 % of the variance, but never all directions."""
@@ -66,10 +86,6 @@ class PcaDetector(SensorDetector):
         centred = x - self.mean
         return (centred - centred @ self.components @ self.components.T).square().sum(dim=1)
 
-    def contributions(self, x: Tensor) -> Tensor:
-        """Squared coordinates of M½ x, [n, d]."""
-        return ((x - self.mean) @ self.root).square()
-
     def root_of_limits(self) -> Tensor:
         """M½ of M = P Λ⁻¹ Pᵀ / t + (I - P Pᵀ) / s, with P and its complement as eigenvectors."""
         inside = self.components * (self.variances * self.limits[0]).rsqrt() @ self.components.T
@@ -79,17 +95,10 @@ class PcaDetector(SensorDetector):
         return inside + beside * self.limits[1].rsqrt() if self.columns > 1 else inside
 
 
-class MahalanobisRecords(SensorDetector):
-    """Mahalanobis distance by a shrunk covariance (Ledoit and Wolf, 2004)."""
+class MahalanobisRecords(_WhitenedRecords):
+    """Mahalanobis distance by a shrunk covariance (Ledoit and Wolf, 2004); the symmetric root keeps columns."""
 
     kind = "mahalanobis"
-    mean: Tensor
-    root: Tensor
-
-    def __init__(self, columns: int) -> None:
-        super().__init__(columns)
-        self.register_buffer("mean", torch.zeros(columns, dtype=torch.float64))
-        self.register_buffer("root", torch.eye(columns, dtype=torch.float64))
 
     def fit(self, runs: Sequence[Tensor]) -> Self:
         """Measure the mean and the square root of the inverse covariance."""
@@ -98,10 +107,6 @@ class MahalanobisRecords(SensorDetector):
         self.mean = x.mean(dim=0)
         self.root = inverse_root(shrunk_covariance(x - self.mean))
         return self
-
-    def contributions(self, x: Tensor) -> Tensor:
-        """Squared whitened coordinates [n, d]; the symmetric root keeps columns."""
-        return ((x - self.mean) @ self.root).square()
 
 
 class KnnRecords(SensorDetector):
