@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio.from_thread
 import pytest
 from fastapi.testclient import TestClient
 
@@ -22,6 +23,14 @@ from tests.support.app import MakeApp, making_apps, open_manager
 from tests.support.databases import Postgres, postgres
 from tests.support.server import Served, serving
 from tests.support.size import Size
+
+
+@pytest.fixture(scope="session", autouse=True)
+def event_loop_thread() -> Iterator[None]:
+    """A loop in a thread for the requests of clients that are not entered: to start one takes longer than a request."""
+    with anyio.from_thread.start_blocking_portal() as portal, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TestClient, "portal", portal)
+        yield
 
 
 @pytest.fixture(scope="module")

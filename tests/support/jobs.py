@@ -28,6 +28,9 @@ BOTH_DATABASES = pytest.mark.parametrize(
     "harness", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
 )
 
+# A flag of workers for tests in which none may lose its lease, however busy the machine is.
+LONG_LEASE = "job_lease_s=30"
+
 
 class JobHarness:
     """What the API does with jobs, without HTTP."""

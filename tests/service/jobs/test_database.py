@@ -230,6 +230,7 @@ def test_a_sqlite_file_that_was_away_is_found_again_by_all_connections(tmp_path:
     database.close()
 
 
+@pytest.mark.slow
 def test_a_database_that_only_lets_read_is_unavailable(postgresql: Postgres, tmp_path: Path) -> None:
     """As a standby is until it takes over."""
     url = postgresql.new_database()

@@ -16,12 +16,10 @@ import pytest
 from models.registry.names import directory_of
 from tests.support.artifacts import tree
 from tests.support.databases import Postgres
-from tests.support.jobs import BOTH_DATABASES, JobHarness, WorkerProcess, exists, workers
+from tests.support.jobs import BOTH_DATABASES, LONG_LEASE, JobHarness, WorkerProcess, exists, workers
 from tests.support.server import wait_until
 
 pytestmark = pytest.mark.real
-
-LONG_LEASE = "job_lease_s=30"  # for tests in which no worker may lose its lease, however busy the machine is
 
 
 def test_a_killed_trainer_is_resumed_at_its_newest_checkpoint(shared: JobHarness) -> None:
@@ -39,13 +37,13 @@ def test_a_trainer_that_always_dies_fails_the_job(shared: JobHarness) -> None:
 
 
 def test_a_stopped_workers_job_goes_on_with_the_next_worker(harness: JobHarness) -> None:
-    with workers(harness) as running:
+    with workers(harness, 1, LONG_LEASE) as running:
         job = harness.submit(steps=60, checkpoint_every=1000)
         harness.until_step(job, 5)
         assert running[0].stop() == 0
         queued = harness.get(job)
         assert (queued.status, queued.crashes) == ("queued", 0)
-        running.append(WorkerProcess(harness).ready())
+        running.append(WorkerProcess(harness, LONG_LEASE).ready())
         assert harness.until(job).status == "succeeded"
     assert [step for _, step, _ in harness.trace(job)] == list(range(1, 61))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from pathlib import Path
 
@@ -14,15 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.errors import ModelError
 from models.loader import load
-from models.runtime import placement, product_autotune
+from models.runtime import product_autotune
 from models.runtime.fbgemm import FBGEMM, has_fbgemm
 from models.runtime.placement import Placement, place
 from models.runtime.product_autotune import ProductAutotune, ProductTimes
 from models.source import DEFAULT_MODEL, ModelSource, locate
-from models.text.encoder import Encoder
-from models.text.packed import encoder, linear
 from models.text.packed import int8 as quantized
 from models.text.packed.attention import NO_SIZE
 from models.text.packed.bert import PackedBert
@@ -62,12 +58,6 @@ def exact(rough: ModelSource) -> PackedEncoder:
 @pytest.fixture(scope="module")
 def rounded(rough: ModelSource) -> PackedEncoder:
     return PackedEncoder(rough, int8())
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    """For what does not depend on the architecture."""
-    return rough_model(tmp_path_factory.mktemp("int8") / "model", "bert")
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -207,78 +197,6 @@ def test_all_linear_layers_are_replaced_and_others_get_their_turns(rounded: Pack
     turns: list[bool] = []
     rounded.forward(texts([3], rounded.metadata.vocabulary), Calling(lambda: turns.append(True)))
     assert len(turns) == 5
-
-
-def test_the_metadata_says_int8_how_near_it_is_and_what_it_gains(bert: ModelSource) -> None:
-    metadata = load(bert, int8()).metadata
-    assert metadata.dtype == "int8"
-    assert metadata.reason == "device cpu as asked; int8 as asked"
-    assert 0.99 <= float(metadata.forward.removeprefix("packed: least cosine to the general forward pass ")) < 0.9999999
-    assert any("of the time of" in note and "timed at load" in note for note in metadata.notes)
-
-
-@pytest.mark.parametrize(("share", "warned"), [(0.5, 0), (1.5, 1)])
-def test_where_it_gains_nothing_the_log_says_so(
-    bert: ModelSource, share: float, warned: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    times = iter([1.0, share])
-    monkeypatch.setattr(encoder, "_forward_seconds", lambda network, layout: next(times))
-    with caplog.at_level(logging.WARNING, "models.text.packed.encoder"):
-        model = PackedEncoder(bert, int8())
-    assert len([line for line in caplog.records if line.name == encoder.__name__]) == warned
-    assert model.metadata.notes[0].startswith(f"int8 takes {share:.2f} of the time of ")
-
-
-def test_it_is_compared_with_what_the_machine_would_take_otherwise(
-    bert: ModelSource, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = ProductTimes(1.0, 1.0)
-    monkeypatch.setattr(placement, "autotune_products", lambda: ProductAutotune(ProductTimes(0.4, 0.4), one, one))
-    monkeypatch.setattr(linear, "has_onednn", lambda: False)  # whose bfloat16 really needs such a processor
-    model = PackedEncoder(bert, int8())
-    assert "of the time of bfloat16 for" in model.metadata.notes[0]
-    batch = texts([3, 20], model.metadata.vocabulary)
-    assert cosines(model.forward(batch), PackedEncoder(bert, CPU32).forward(batch)).min() > 0.98
-
-
-def test_a_device_that_is_no_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(ModelError, match="int8 is for CPUs, and models compute on cuda"):
-        place("auto", "int8")
-
-
-def test_a_pytorch_without_the_products_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.runtime.placement.has_fbgemm", lambda: False)
-    with pytest.raises(ModelError, match="int8 needs fbgemm, which PyTorch does not have"):
-        place("cpu", "int8")
-
-
-def test_a_classifier_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="int8 is for encoders, and this is a sequence classifier"):
-        load(locate(str(tiny_models.classifier(tmp_path / "model"))), int8())
-
-
-def test_an_encoder_that_is_not_packed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="packed forward pass, and its architecture is modernbert: set another dtype"):
-        load(locate(str(tiny_models.encoder(tmp_path / "model", "modernbert"))), int8())
-
-
-def test_vectors_that_are_too_far_off_are_refused(bert: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "quantize", lambda network, layout: network.norm.bias.add_(1))
-    with pytest.raises(ModelError, match="the packed forward pass differs, least cosine"):
-        load(bert, int8())
-
-
-def test_the_comparison_is_with_float32(bert: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[str] = []
-
-    def noted(source: ModelSource, placement: Placement) -> object:
-        taken.append(placement.dtype_name)
-        return Encoder(source, placement)
-
-    monkeypatch.setattr(encoder, "Encoder", noted)
-    load(bert, int8())
-    assert taken == ["float32"]
 
 
 @pytest.mark.real
