@@ -23,8 +23,8 @@ import torch
 from benchmarks import results, rivals
 from benchmarks.roofline import best_rate
 from models.loader import load
+from models.runtime.device_names import DeviceName, DtypeName
 from models.runtime.malloc import keep_freed_memory
-from models.runtime.names import DeviceName, DtypeName
 from models.runtime.placement import place
 from models.source import locate
 from models.text.encoder import Encoder

@@ -24,7 +24,7 @@ from benchmarks.forward import MODEL, in_process
 from benchmarks.loads import GEMM_FLOP
 from benchmarks.processes import sonde
 from benchmarks.roofline import best_rate
-from models.runtime.names import DeviceName
+from models.runtime.device_names import DeviceName
 from models.source import locate
 from service.bench.workload import Texts, between
 

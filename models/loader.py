@@ -22,8 +22,8 @@ from models.programs.program import Program
 from models.programs.reader import read_program
 from models.programs.row_check import check_rows
 from models.runtime.device import Checking
+from models.runtime.device_names import DeviceName, DtypeName
 from models.runtime.malloc import keep_freed_memory
-from models.runtime.names import DeviceName, DtypeName
 from models.runtime.placement import Placement, choose_device, place_on
 from models.source import ModelSource, locate_program
 from models.text.batch_check import LoadedModel, check_batches

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 
 from models.errors import ModelError
+from models.runtime.device_names import DeviceName, DtypeName
 from models.runtime.fbgemm import FBGEMM, has_fbgemm
-from models.runtime.names import DeviceName, DtypeName
 from models.runtime.product_autotune import ProductAutotune, autotune_products
 
 _DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.float32}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from models.filesystem import replace_file
-from models.runtime.names import DeviceName, DtypeName
+from models.runtime.device_names import DeviceName, DtypeName
 from models.sensors.model import Readings
 from models.training.errors import TrainingError
 

@@ -61,7 +61,7 @@ def _check(path: Path, spec: str, device: str, dtype: str, autotuned: Path) -> s
     from models.loader import load, load_images
     from models.registry.artifact import verify
     from models.runtime.autotune_cache import autotune_cache
-    from models.runtime.names import DeviceName, DtypeName
+    from models.runtime.device_names import DeviceName, DtypeName
     from models.runtime.placement import place
     from models.source import locate
     from models.text import golden_texts

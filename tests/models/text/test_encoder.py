@@ -15,8 +15,8 @@ from sentence_transformers import SentenceTransformer
 
 from models.errors import ModelSourceError
 from models.loader import load
+from models.runtime.device_names import DtypeName
 from models.runtime.fbgemm import has_fbgemm
-from models.runtime.names import DtypeName
 from models.runtime.placement import place
 from models.runtime.product_autotune import ProductAutotune, ProductTimes
 from models.source import DEFAULT_MODEL, ModelSource, locate

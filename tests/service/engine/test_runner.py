@@ -17,7 +17,7 @@ from torch import nn
 
 from models.errors import DeviceLost
 from models.runtime.device import ComputeDevice
-from models.runtime.names import DtypeName
+from models.runtime.device_names import DtypeName
 from models.runtime.placement import place
 from models.source import DEFAULT_MODEL, locate
 from models.text.layer_hooks import LayerHooks
