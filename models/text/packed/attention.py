@@ -53,14 +53,12 @@ class Attention(nn.Module):
 
     def _attend_blocks(self, qkv: Tensor, size: int, mask: Tensor | None, threads: int) -> Tensor:
         """Attention within blocks of one size: [slots, 3 d] → [slots, d]."""
-        query, key, value = (
-            qkv.view(-1, size, 3, self.heads, qkv.shape[1] // (3 * self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
-        )
         mask = mask if mask is None else mask.to(qkv.dtype)
         if self._is_explicit(qkv, size, threads):
-            context = explicit_attention(query, key, value, mask, self.max_scores)
-        else:
-            context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            return explicit_attention(qkv, size, self.heads, mask, self.max_scores)
+        width = qkv.shape[1] // (3 * self.heads)
+        query, key, value = qkv.view(-1, size, 3, self.heads, width).permute(2, 0, 3, 1, 4).unbind(0)
+        context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return context.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def _is_explicit(self, qkv: Tensor, size: int, threads: int) -> bool:
@@ -72,19 +70,21 @@ class Attention(nn.Module):
         return threads > 1 and size < self.min_large_pieces
 
 
-def explicit_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, max_scores: int) -> Tensor:
-    """Attention of [blocks, heads, size, width] by a product, softmax and another product.
+def explicit_attention(qkv: Tensor, size: int, heads: int, mask: Tensor | None, max_scores: int) -> Tensor:
+    """Attention within blocks of one size by a product, softmax and another product: [slots, 3 d] → [slots, d].
 
     Computes at most `max_scores` scores at a time, to bound memory.
     """
-    blocks, heads, size, width = query.shape
+    width = qkv.shape[1] // (3 * heads)
     step = max(max_scores // (heads * size * size), 1)
     parts: list[Tensor] = []
-    for start in range(0, blocks, step):
-        queries, keys, values = [each[start : start + step].flatten(0, 1) for each in (query, key, value)]
-        nothing = queries[:1, :1, :1]  # `beta` leaves it out
-        scores = torch.baddbmm(nothing, queries, keys.transpose(1, 2), beta=0, alpha=width**-0.5)
+    for start in range(0, len(qkv) // size, step):
+        part = qkv[start * size : (start + step) * size].view(-1, size, 3, heads, width)
+        query, key, value = part.permute(2, 0, 3, 1, 4).flatten(1, 2).unbind(0)
+        nothing = query.new_empty([1, 1, 1])  # `beta` leaves it out
+        scores = torch.baddbmm(nothing, query, key.transpose(1, 2), beta=0, alpha=width**-0.5)
         if mask is not None:
             scores.view(-1, heads, size, size).add_(mask if len(mask) == 1 else mask[start : start + step])
-        parts.append(torch.bmm(scores.softmax(-1), values).view(-1, heads, size, width))
+        context = torch.bmm(scores.softmax(-1), value)
+        parts.append(context.view(-1, heads, size, width).transpose(1, 2).reshape(-1, heads * width))
     return parts[0] if len(parts) == 1 else torch.cat(parts)

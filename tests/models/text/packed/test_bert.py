@@ -108,9 +108,9 @@ def test_attention_of_small_blocks_in_float32_is_explicit_with_several_threads(
 ) -> None:
     calls: list[Tensor] = []
 
-    def counted(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, most: int) -> Tensor:
-        calls.append(query)
-        return explicit_attention(query, key, value, mask, most)
+    def counted(qkv: Tensor, size: int, heads: int, mask: Tensor | None, most: int) -> Tensor:
+        calls.append(qkv)
+        return explicit_attention(qkv, size, heads, mask, most)
 
     qkv, blocks = torch.randn(2 * size, 3 * 8), layout(size, size).blocks
     expected = attention.Attention(2)(qkv, blocks)
@@ -123,13 +123,15 @@ def test_attention_of_small_blocks_in_float32_is_explicit_with_several_threads(
 @pytest.mark.parametrize("masked", ["not", "each block", "all alike"])
 def test_explicit_attention_is_attention(most: int, masked: str) -> None:
     torch.manual_seed(0)
-    query, key, value = torch.randn(3, 5, 4, 32, 8).unbind(0)
+    qkv = torch.randn(5 * 32, 3 * 4 * 8)
+    query, key, value = qkv.view(5, 32, 3, 4, 8).permute(2, 0, 3, 1, 4)
     mask = torch.zeros(1 if masked == "all alike" else 5, 1, 32, 32)
     mask[..., 20:] = -torch.inf
     mask[-1, :, :, 10:] = -torch.inf
     given = None if masked == "not" else mask
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=given)
-    torch.testing.assert_close(explicit_attention(query, key, value, given, most), expected)
+    got = explicit_attention(qkv, 32, 4, given, most)
+    torch.testing.assert_close(got.view(5, 32, 4, 8).transpose(1, 2), expected)
 
 
 def change(path: Path, **values: object) -> Path:
