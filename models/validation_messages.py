@@ -9,6 +9,7 @@ from typing import Any
 _MESSAGES = {
     "extra_forbidden": "no such field",
     "missing": "expected a value, got none",
+    "model_attributes_type": "expected an object",
     "path_type": "expected a path",
 }
 _REWRITINGS = (

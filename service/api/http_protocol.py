@@ -283,6 +283,10 @@ class TimeoutProtocol(HttpToolsProtocol):
         """Whether no request is open."""
         return self.cycle is None or self.cycle.response_complete
 
+    def _may_refuse_body(self) -> bool:
+        """Whether the body of the only open request still comes, and nothing of its answer has gone out."""
+        return self.cycle.more_body and not self.cycle.response_started and not self.pipeline
+
     def _refuse_http2(self) -> None:
         """End an HTTP/2 connection as RFC 9113 has it: SETTINGS, then GOAWAY with the code HTTP_1_1_REQUIRED."""
         reason = b"HTTP/2 needs a proxy in front of Sonde: have the client speak HTTP/1.1"
@@ -291,8 +295,8 @@ class TimeoutProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _refuse(self, status: int, message: str, code: str) -> None:
-        """Answer with an error, unless another request is being answered, and close."""
-        if self._is_idle():
+        """Answer with an error, unless another answer has begun or comes first, and close."""
+        if self._is_idle() or self._may_refuse_body():
             answer = envelope(status, message, code=code)
             head = [*answer.raw_headers, (b"connection", b"close")]
             lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % pair for pair in head), b"\r\n", bytes(answer.body)]

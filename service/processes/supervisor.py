@@ -160,13 +160,15 @@ class Supervisor:
         process.running = None
         if self._stops_sent:
             return
+        name = "the engine" if process is self._engine else f"process {process.number}"
         if not self._announced:
+            if code < 0:  # a process that ends by itself has said why
+                log.error("signal %d ended %s before the service was ready, which ends", -code, name)
             self._code = code if code >= 0 else 128 - code
             self.stop()
             return
         self._metrics.restarts.inc()
         delay_s = process.schedule_restart(self._clock())
-        name = "the engine" if process is self._engine else f"process {process.number}"
         log.warning("%s ended with %d and is started again in %g s", name, code, delay_s)
 
     def _terminate_servers(self) -> None:

@@ -61,3 +61,9 @@ def test_a_missing_field_is_named_by_its_caller() -> None:
     with pytest.raises(ValidationError) as caught:
         Needy.model_validate({})
     assert describe_fault(caught.value.errors()[0]) == "expected a value, got none"
+
+
+def test_what_is_no_object_is_told_in_the_words_of_json() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Body.model_validate([], from_attributes=True)
+    assert describe_fault(caught.value.errors()[0]) == "expected an object"

@@ -154,3 +154,25 @@ def test_many_parts_that_come_before_they_are_read_are_not_copied_with_each() ->
     chunks = b"1\r\nx\r\n1\r\ny\r\n0\r\n\r\n"
     talk(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + chunks, app=read_late)
     assert sizes == [5]
+
+
+@pytest.mark.parametrize("broken", [b"ZZ\r\n", b"-1\r\n", b"F" * 17 + b"\r\n"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_body_that_breaks_is_answered(broken: bytes, parts: int) -> None:
+    async def read_all(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_bytes(receive, {}, 100)
+
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    answer = talk(*([head + broken] if parts == 1 else [head, broken]), app=read_all)
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b'"code":"malformed_request"' in answer
+
+
+def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
+    async def begin(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await read_bytes(receive, {}, 100)
+
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert talk(head, b"ZZ\r\n", app=begin).count(b"HTTP/1.1") == 1

@@ -143,10 +143,12 @@ def test_ready_ones_are_preferred_and_others_serve_where_there_are_none(capsys: 
 
 
 @pytest.mark.parametrize(("way", "code"), [("wrong", 2), ("broken", 1), ("killed", 128 + 9)])
-def test_what_cannot_start_ends_all_with_its_code(way: str, code: int) -> None:
+def test_what_cannot_start_ends_all_with_its_code(way: str, code: int, caplog: pytest.LogCaptureFixture) -> None:
     with supervisor_of(2, {1: way}) as running:
         assert running.code() == code
         assert running.metric("sonde_process_restarts_total") == 0
+    told = "signal 9 ended process 1 before the service was ready, which ends" in caplog.messages
+    assert told == (way == "killed"), "what ends by itself says why"
 
 
 def test_who_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,13 @@ def test_a_first_start_logs_no_migration_and_when_serve_ends_so_does_the_worker(
         wait_until(lambda: not exists(both["worker"]), 5)
 
 
+def test_when_serve_is_killed_the_log_says_so(tmp_path: Path) -> None:
+    with sonde_up(tmp_path, *PROGRAM) as (process, _):
+        os.kill(commands(process.pid)["serve"], signal.SIGKILL)
+        assert process.wait(40) == 128 + signal.SIGKILL
+    assert "signal 9 ended the server" in (tmp_path / "up.log").read_text()
+
+
 def test_nothing_is_left_when_up_is_killed(tmp_path: Path) -> None:
     with sonde_up(tmp_path, *PROGRAM) as (process, _):
         both = commands(process.pid)
