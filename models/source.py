@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from models.errors import ModelSourceError, SondeError, Unsupported
-from models.filesystem import sha256_of
+from models.filesystem import is_on_network, sha256_of
 from models.safety import require_safe
 from models.tokenizer_probe import require_quick_tokenizer
 
@@ -37,6 +37,7 @@ class ModelSource:
     """A model directory: its served name, its origin, and a digest of weights and settings.
 
     Its files are `immutable` where a new version replaces them and writes into none, so that they may stay mapped.
+    Those of a network are not: another host that deletes a mapped file would end this process (SIGBUS).
     """
 
     name: str
@@ -127,7 +128,8 @@ def locate(spec: str) -> ModelSource:
         )
     settings = sha256_of(*sorted(path.rglob("*.json")))
     version = hashlib.sha256(f"{digest}{settings}".encode()).hexdigest()[:12]
-    return ModelSource(name, path, origin, version, immutable=not Path(place).is_dir())
+    immutable = not Path(place).is_dir() and not is_on_network(path)
+    return ModelSource(name, path, origin, version, immutable)
 
 
 def weights_bytes(spec: str) -> int:

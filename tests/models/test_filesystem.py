@@ -1,15 +1,17 @@
-"""Errors of a full disk are recognised from every library."""
+"""Errors of a full disk are recognised from every library, and file systems that other hosts share."""
 
 from __future__ import annotations
 
 import errno
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from safetensors import SafetensorError
 
-from models.filesystem import is_full
+from models.filesystem import is_full, is_on_network
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,20 @@ def test_sqlite_says_so_in_its_own_way(tmp_path: Path) -> None:
     full.value.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE  # as on a tmpfs of 16 KiB
     assert is_full(full.value)
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shared"),
+    [("nfs4", True), ("cifs", True), ("fuse.sshfs", True), ("ceph", True), ("ext4", False), ("fuseblk", False)],
+)
+def test_a_file_system_of_a_network_is_recognised(
+    kind: str, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = [SimpleNamespace(mountpoint="/", fstype="nfs"), SimpleNamespace(mountpoint=str(tmp_path), fstype=kind)]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda *, all: mounts)  # noqa: A006  # as psutil calls it
+    assert is_on_network(tmp_path / "model" / "weights") is shared
+
+
+def test_where_nothing_is_known_of_a_file_system_it_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "disk_partitions", lambda *, all: [])  # noqa: A006
+    assert not is_on_network(tmp_path)

@@ -61,6 +61,11 @@ def test_a_directorys_files_may_change(tmp_path: Path) -> None:
     assert not locate(str(tiny_models.encoder(tmp_path / "model"))).immutable
 
 
+def test_files_of_a_network_may_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "is_on_network", lambda path: True)
+    assert not locate(DEFAULT_MODEL).immutable
+
+
 @pytest.mark.real
 def test_models_are_located_ahead_and_each_error_is_raised_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     both = threading.Event()
