@@ -82,6 +82,7 @@ def test_a_front_that_is_killed_is_replaced_while_the_other_serves(fronts: Serve
     for number in range(10):
         with httpx.Client(base_url=fronts.url, timeout=60) as client:
             assert embed(client, f"text {number}").status_code == 200
+    wait_until(lambda: servers(fronts.process.pid).keys() == first.keys(), 60)
     wait_until(lambda: metric(fronts.url, "sonde_ready") == 2, 60)
     now = servers(fronts.process.pid)
     assert now["engine"] == first["engine"]
