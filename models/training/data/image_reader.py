@@ -241,6 +241,8 @@ def _content(path: Path) -> str | None:
 def _open(path: Path, columns: Mapping[str, str], param: str, on_fault: OnFault) -> ImageArchive | _Records:
     if is_archive(path):
         return ImageArchive(path, param, LIMITS.max_bytes, on_fault)
+    if not path.stat().st_size:
+        raise data_error(param, "no_rows", "at least one image", "an empty file")
     if (content := _content(path)) not in (None, PARQUET, ZIP):  # the last is a workbook, which `_Records` names
         raise data_error(param, "wrong_format", _FORMATS, str(content))
     return _Records(path, columns, param, on_fault)
