@@ -428,7 +428,7 @@ def test_a_service_logs_its_start_and_end_and_a_child_of_up_does_not(
 
 def test_ctrl_c_before_a_command_begins_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "main", Mock(side_effect=KeyboardInterrupt))
-    monkeypatch.setattr(cli.threading, "active_count", lambda: 1)
+    monkeypatch.setattr("service.cli.threading.active_count", lambda: 1)
     with pytest.raises(SystemExit) as ended:
         cli.command()
     assert ended.value.code == 130
