@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -89,7 +90,10 @@ def command() -> NoReturn:
     PyTorch aborts when the interpreter shuts down around a thread that loads a model. Everything is closed by now,
     so the process exits at once where threads are left.
     """
-    code = main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # before a command handles signals, such as while it imports
+        code = 128 + signal.SIGINT
     logging.shutdown()
     if threading.active_count() > 1:
         sys.stdout.flush()

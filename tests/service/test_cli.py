@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -423,3 +424,11 @@ def test_a_service_logs_its_start_and_end_and_a_child_of_up_does_not(
     assert sonde("serve", "--child") == 0
     assert caplog.records == []
     assert len(served) == 2
+
+
+def test_ctrl_c_before_a_command_begins_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "main", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("service.cli.threading.active_count", lambda: 1)
+    with pytest.raises(SystemExit) as ended:
+        cli.command()
+    assert ended.value.code == 130

@@ -28,6 +28,7 @@ _NORMAL = ("0", "0.0", "false", "no", "normal", "ok", *MISSING)
 _ANOMALOUS = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "fault")
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _NUMBER = "a number"
+_DAY = re.compile(r"[0-9]{1,4}([-./])[0-9]{1,2}\1[0-9]{1,4}\b")
 _WITH_UNIT = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?\s*[a-zA-Z%°µΩ][a-zA-Z%°µΩ/²³ ]{0,9}")
 _FIRST_CELLS = 256
 _MOST_TEXTS = 10
@@ -144,6 +145,8 @@ def is_text(column: pa.ChunkedArray) -> bool:
 def _number_hint(got: str, column: Sequence[object]) -> str:
     """What to do about a cell that is no number, by the other cells of its column."""
     text = got.strip("'\"")
+    if _DAY.match(text):
+        return " (this looks like a column of times: name it in `timestamp`)"
     if text.replace(",", "", 1).replace(".", "").lstrip("-+").isdigit():
         return " (write numbers with a decimal point, without separators)"
     if _WITH_UNIT.fullmatch(text):

@@ -233,6 +233,8 @@ def _open(path: Path, columns: Mapping[str, str], param: str, on_fault: OnFault)
         content = content_of(file.read(START_BYTES))
     if content == ZIP and path.suffix.lower() != ".xlsx":
         return ImageArchive(path, param, LIMITS.max_bytes, on_fault)
+    if not path.stat().st_size:
+        raise data_error(param, "no_rows", "at least one image", "an empty file")
     if content not in (None, PARQUET, ZIP):  # the last is a workbook, which `_Records` names
         raise data_error(param, "wrong_format", _FORMATS, str(content))
     return _Records(path, columns, param, on_fault)

@@ -213,6 +213,7 @@ def test_an_archive_of_too_many_members_is_refused_before_its_directory_is_read(
         (b"PK\x03\x04 and no more", "invalid_zip"),
         (b"PK\x05\x06" + bytes(18), "no_rows"),
         (b"text,label\n", "wrong_format"),
+        (b"", "no_rows"),
     ],
 )
 def test_other_files_are_refused(

@@ -81,6 +81,8 @@ def test_csv_parquet_and_jsonl_give_the_same_table(tmp_path: Path) -> None:
         ("a,b\n1,2\n3,x\n", "wrong_type", 3, "b", "expected a number, got 'x'"),
         ("a,b\n1,2\n\n3,x\n", "wrong_type", 4, "b", "line 4"),
         ("a;b\n1;2\n3;1,5 bar\n", "wrong_type", 3, "b", "expected a number, got '1,5 bar'"),
+        ("t,b\n2026-11-01 00:00,1\n", "wrong_type", 2, "t", "times: name it in `timestamp`"),
+        ("t,b\n01.11.2026,1\n", "wrong_type", 2, "t", "this looks like a column of times"),
         ("a,b\n1,inf\n", "not_finite", 2, "b", "expected a finite number"),
         (
             "a,b\n1,2\n3,-1.5e15\n",
