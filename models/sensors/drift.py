@@ -12,6 +12,7 @@ from models.sensors.model import Drift
 Doubles = NDArray[np.float64]
 
 _MOVED_SHARE = 0.01
+_KEPT_SHARE = 1 - _MOVED_SHARE
 _DRIFT_P_VALUE = 1e-4
 _MAX_CAPITAL = 1e6
 
@@ -37,10 +38,17 @@ class DriftMonitor:
 
     def update(self, p_values: Doubles) -> Drift:
         """Bet on p-values [n], in the order of time, and return the verdict after them."""
-        capital = self.capital
+        small, none = self.capital
+        # One call of a function for each bet would take as long as the bet.
         for p_value in p_values[self.until_next :: self.stride].tolist():
-            capital = _bet(capital, p_value)
-        self.capital = capital
+            moved = _MOVED_SHARE * (small + none) / 2
+            small = (_KEPT_SHARE * small + moved) * (1.5 - p_value)
+            none = _KEPT_SHARE * none + moved
+            total = small + none
+            if not 1 <= total <= _MAX_CAPITAL:
+                bounded = 1 / total if total < 1 else _MAX_CAPITAL / total
+                small, none = small * bounded, none * bounded
+        self.capital = small, none
         self.until_next = (self.until_next - len(p_values)) % self.stride
         return self.verdict()
 
@@ -60,13 +68,3 @@ class DriftMonitor:
             raise ValueError(f"drift: expected 4 finite numbers that are not negative, got {memory.tolist()}")
         small, none, _, until_next = memory.tolist()
         return cls(stride, (small, none), int(until_next) % stride)
-
-
-def _bet(capital: tuple[float, float], p_value: float) -> tuple[float, float]:
-    small, none = capital
-    moved = _MOVED_SHARE * (small + none) / 2
-    small = ((1 - _MOVED_SHARE) * small + moved) * (1.5 - p_value)
-    none = (1 - _MOVED_SHARE) * none + moved
-    total = small + none
-    bounded = 1 / total if total < 1 else min(1.0, _MAX_CAPITAL / total)
-    return small * bounded, none * bounded
