@@ -22,7 +22,7 @@ def available_bytes() -> int:
 
 
 def warn_unless_they_fit(settings: Settings, available: int) -> None:
-    """Log a warning where `--workers` processes need more memory than is available, each with its own models."""
+    """Log a warning where `--workers` processes, each with its own models, do not fit."""
     each = _PROCESS_BYTES + sum(map(weights_bytes, settings.model))
     if settings.workers > 1 and settings.workers * each > available:
         log.warning(

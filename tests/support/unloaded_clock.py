@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def unloaded_s() -> float:
-    """Seconds, without those in which a thread of this process was ready and had no processor (Linux alone)."""
+    """Seconds, without those in which ready threads had no processor (Linux alone)."""
     return time.monotonic() - sum(map(_waited_s, Path("/proc/self/task").glob("*/schedstat")))
 
 
