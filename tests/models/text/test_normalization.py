@@ -59,6 +59,7 @@ def _stands_for_itself(code: int) -> bool:
     return bool(name) and (code % 16 == 0 or not name.startswith(("CJK UNIFIED", "HANGUL SYLLABLE")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_no_marks_are_overlooked_beyond_the_planes_read(form: Form) -> None:
     beyond = "".join(map(chr, range(normalization._NO_MARKS, sys.maxunicode + 1)))

@@ -236,8 +236,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.interactive_items == sum(one.interactive for one, _ in items)
 
 
-TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=30, stateful_step_count=40)
+TestQueue = pytest.mark.slow(QueueMachine.TestCase)
+TestQueue.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("waiting", [[[0]], [[0, 0]], [[0], [0, 3]]])

@@ -70,6 +70,7 @@ def rows(model: ImageModel, *data: bytes) -> np.ndarray[Any, Any]:
     return normalized
 
 
+@pytest.mark.slow
 def test_an_image_can_be_sent_in_every_way(client: TestClient) -> None:
     by_json = answer(client.post("/v1/classify", json={"model": "vit", "images": [URI]}))
     scores = {label["label"]: label["score"] for label in by_json["data"][0]["labels"]}

@@ -91,6 +91,7 @@ def test_tensors_have_texts_and_confidences(client: TestClient) -> None:
     assert [output["data"] for output in answer(response)["outputs"]] == [["7"], [0.5]]
 
 
+@pytest.mark.slow
 def test_more_lines_than_a_request_may_have_are_refused_by_name(client: TestClient) -> None:
     large = b64encode(encoded(draw_page(0, size=12, width=4000, height=700).image)).decode()
     response = client.post("/v1/ocr", json={"images": [LINE, *[large] * 4]})
