@@ -50,7 +50,7 @@ test-fast: setup-dev  ## what runs without weights and other processes
 test-properties: setup-dev  ## property tests on examples drawn anew, a thousand each
 	$(PYTEST) -m hypothesis --hypothesis-profile free $(ARGS)
 
-check: setup-dev      ## lint, types, contracts and the fast tests side by side, in two minutes
+check: setup-dev      ## lint, types, contracts and the fast tests side by side, in a minute and a half
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint test-fast
 
 lint: setup-dev       ## style, types, layers
