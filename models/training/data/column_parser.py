@@ -148,7 +148,7 @@ def _number_hint(got: str, column: Sequence[object]) -> str:
     if _DAY.match(text):
         return " (this looks like a column of times: name it in `timestamp`)"
     if text.replace(",", "", 1).replace(".", "").lstrip("-+").isdigit():
-        return " (write numbers with a decimal point, without separators)"
+        return " (write it with a decimal point and no other marks, or say in `csv` how numbers are written)"
     if _WITH_UNIT.fullmatch(text):
         return " (write numbers without their unit)"
     if any(map(_is_number, column[:_FIRST_CELLS])):
