@@ -180,7 +180,7 @@ def test_it_is_read_as_it_was_meant(tmp_path: Path, name: str) -> None:
         ("# made\nt,a\n2024-01-01,1\n2024-01-02,x\n2024-01-03,1\n2024-01-04,1\n", CsvOptions(), "wrong_type", "line 4"),
         ("t,a\n2024-01-01,\xff\n", CsvOptions(encoding="ascii"), "wrong_encoding", "text in ascii"),
         ("a,b\n1,x\ny,2\n", CsvOptions(), "wrong_type", "line 2, column 'b': expected a number, got 'x'"),
-        ("a,b\n1,2\n2,1.5.3\n", CsvOptions(), "wrong_type", "or say in `csv` how numbers are written"),
+        ("a,b\n1,2\n2,1.2345.6\n", CsvOptions(), "wrong_type", "or say in `csv` how numbers are written"),
         ("n,v\n" + "T1,1\nP2,2\n" * 9, CsvOptions(), "wrong_type", "make a column of each sensor first"),
         ("t,a\n1-Nov-26,1\n2-Nvo-26,2\n", CsvOptions(), "wrong_type", "line 3, column 't'"),
         (",a\n2026-11-01,1\n", CsvOptions(), "missing_column", "the first one, without a name, is 'Unnamed: 0'"),
