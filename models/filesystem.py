@@ -27,8 +27,22 @@ def permit_always() -> None:
 TEMPORARY = ".tmp-"
 
 
-# Of file systems that other hosts may change; `fuse.` has those of object stores and sshfs.
-_NETWORK = ("9p", "afs", "ceph", "cifs", "fuse.", "gluster", "lustre", "ncp", "nfs", "smb")
+# How the types of file systems begin that other hosts may change; `fuse.` has object stores and sshfs.
+_NETWORK = (
+    "9p",
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "fuse.",
+    "gluster",
+    "gpfs",
+    "lustre",
+    "ncp",
+    "nfs",
+    "smb",
+    "virtiofs",
+)
 
 
 def is_on_network(path: Path) -> bool:

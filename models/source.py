@@ -136,7 +136,8 @@ def weights_bytes(spec: str) -> int:
     """The size of a model's weights on this disk; 0 where they are not yet downloaded or unpacked."""
     _, place = parse_spec(spec)
     path = _shipped() if place in _DEFAULT_NAMES else Path(place)
-    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.safetensors")))
+    files = [path] if path.is_file() else path.glob("*.safetensors")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def locate_ahead(specs: Iterable[str]) -> Iterator[ModelSource]:

@@ -1,4 +1,4 @@
-"""The memory that server processes take at least, as known before they start."""
+"""The memory that server processes take, as known before they start."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ def available_bytes() -> int:
 
 
 def warn_unless_they_fit(settings: Settings, available: int) -> None:
-    """Log a warning where `--workers` processes, each with its own models, do not fit."""
+    """Log a warning where `--workers` processes, each with its own models, do not fit.
+
+    The models count with the bytes of their files. Those of a GPU count nothing.
+    """
+    if settings.workers == 1 or settings.device in ("cuda", "mps"):
+        return
     each = _PROCESS_BYTES + sum(map(weights_bytes, settings.model))
-    if settings.workers > 1 and settings.workers * each > available:
+    if settings.workers * each > available:
         log.warning(
-            "--workers %d: these processes need at least %.1f GB of memory, and %.1f GB are available; take at most %d,"
+            "--workers %d: these processes need about %.1f GB of memory, and %.1f GB are available; take at most %d,"
             " or --fronts, which share one copy of the models",
             *(settings.workers, settings.workers * each / 1e9, available / 1e9, max(available // each, 1)),
         )

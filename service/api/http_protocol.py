@@ -147,6 +147,7 @@ class TimeoutProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _made_progress = False
     _in_head = False
+    _in_body = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -196,6 +197,7 @@ class TimeoutProtocol(HttpToolsProtocol):
             return
         self._in_head = False
         super().on_headers_complete()
+        self._in_body = True
         if self.parser.should_upgrade():  # CONNECT: no request can follow it
             self.cycle.keep_alive = False
 
@@ -223,6 +225,7 @@ class TimeoutProtocol(HttpToolsProtocol):
         """Stop the timer; between requests the keep-alive timeout runs."""
         if self.parser.is_provisional():
             return
+        self._in_body = False
         self._stop_timer()
         super().on_message_complete()
         if not self.pipeline:  # the last part may have paused it, and a hang-up must be noticed
@@ -284,8 +287,8 @@ class TimeoutProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _may_refuse_body(self) -> bool:
-        """Whether the body of the only open request still comes, and nothing of its answer has gone out."""
-        return self.cycle.more_body and not self.cycle.response_started and not self.pipeline
+        """Whether a request whose body still comes is the only open one, and nothing of its answer has gone out."""
+        return not self.cycle.response_started and not self.pipeline
 
     def _refuse_http2(self) -> None:
         """End an HTTP/2 connection as RFC 9113 has it: SETTINGS, then GOAWAY with the code HTTP_1_1_REQUIRED."""
@@ -295,8 +298,8 @@ class TimeoutProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _refuse(self, status: int, message: str, code: str) -> None:
-        """Answer with an error, unless another answer has begun or comes first, and close."""
-        if self._is_idle() or self._may_refuse_body():
+        """Answer with an error, unless this request has an answer or another comes first, and close."""
+        if self._may_refuse_body() if self._in_body else self._is_idle():
             answer = envelope(status, message, code=code)
             head = [*answer.raw_headers, (b"connection", b"close")]
             lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % pair for pair in head), b"\r\n", bytes(answer.body)]

@@ -18,8 +18,8 @@ from service.client.errors import KINDS, BadInput, Refused, TryLater, Unexpected
 
 T = TypeVar("T")
 _ATTEMPTS = 4
-# How Python's errors of TLS begin, which httpx passes on as text.
-_TLS = "[SSL"
+# Errors of TLS that another attempt would meet again; httpx passes Python's on as text. The first is an answer in HTTP.
+_NO_TLS, _NOT_TRUSTED = "[SSL: WRONG_VERSION_NUMBER]", "[SSL: CERTIFICATE_VERIFY_FAILED]"
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
 
@@ -93,8 +93,8 @@ def exchange(call: Call[T]) -> Exchange[T]:
     """Yield requests and pauses; return the answer.
 
     A repeatable call is sent up to four times: after a broken connection, and after 429 or 503 as `Retry-After` asks.
-    One that took too long is not sent again, since it may still be at work; nor is one that TLS ends. Raises
-    ClientError.
+    One that took too long is not sent again, since it may still be at work; nor is one to an address without TLS or
+    with a certificate that is not trusted. Raises ClientError.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         got = yield call.request()
@@ -128,7 +128,7 @@ def _to_list(value: Any) -> object:
 
 def _unreachable(call: Call[Any], got: httpx.TransportError | None) -> Unreachable:
     message = f"{call.method} {call.path}: no answer from the service: {got or type(got).__name__}"
-    if _TLS in str(got):
+    if _NO_TLS in str(got):
         message += "; where the service has no TLS of its own, its address begins with http://"
     elif isinstance(got, httpx.ConnectError):
         where = str(got.request.url.copy_with(path="/", query=None)).rstrip("/")
@@ -138,7 +138,9 @@ def _unreachable(call: Call[Any], got: httpx.TransportError | None) -> Unreachab
 
 def _is_final(got: httpx.Response | httpx.TransportError | None) -> bool:
     """Whether another attempt would end the same, or do what the last one may still do."""
-    return isinstance(got, httpx.ReadTimeout | httpx.WriteTimeout) or _TLS in str(got)
+    return isinstance(got, httpx.ReadTimeout | httpx.WriteTimeout) or any(
+        error in str(got) for error in (_NO_TLS, _NOT_TRUSTED)
+    )
 
 
 def _refusal(response: httpx.Response) -> Refused:

@@ -21,6 +21,7 @@ _NOT_ISO = re.compile(r"[0-9]{1,2}([./-])[0-9]{1,2}\1[0-9]{2}")
 STANDARD_INPUT = Path("-")
 # Of files of texts; those of readings with others than commas are read as jobs read them.
 _DELIMITERS = ",;\t"
+_QUOTED = re.compile(r'"[^"]*"')
 
 
 def read_texts(arguments: Sequence[str], file: Path | None, column: str = "text") -> list[str]:
@@ -85,7 +86,7 @@ def _parsed(path: Path, lines: Iterable[str], delimiters: str) -> Iterator[tuple
     try:
         if kind == ".csv":
             header = next(rest, "")
-            reader = csv.DictReader(chain([header], rest), delimiter=max(delimiters, key=header.count))
+            reader = csv.DictReader(chain([header], rest), delimiter=max(delimiters, key=_QUOTED.sub("", header).count))
             yield from ((reader.line_num, row) for row in reader)
             return
         for number, line in enumerate(rest, start=1):

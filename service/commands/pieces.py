@@ -91,7 +91,7 @@ def _rows_at_once(signature: Mapping[str, Any]) -> int:
 
 def _read_rows(path: Path) -> list[list[float]]:
     """The rows of a program, as `Rows` says. Raises BadInput, which names line and column."""
-    found = _cells_of_csv(path) if path.suffix == ".csv" else _lists_of_json(path)
+    found = _cells_of_csv(path) if path.suffix.lower() == ".csv" else _lists_of_json(path)
     rows = [[read_number(path, line, at, cell) for at, cell in enumerate(cells, start=1)] for line, cells in found]
     if not rows:
         raise BadInput(f"{path}: expected rows of numbers, got none")

@@ -45,7 +45,8 @@ def up(settings: Settings, serve_flags: Sequence[str], worker_flags: Sequence[st
                 stopping.wait(_RESTART_AFTER_S)
                 worker = _start("worker", worker_flags)
         if serve.returncode is not None and serve.returncode < 0:
-            log.error("signal %d ended the server, as the kernel does for want of memory", -serve.returncode)
+            why = ", as the kernel does for want of memory" if serve.returncode == -signal.SIGKILL else ""
+            log.error("signal %d ended the server%s", -serve.returncode, why)
     finally:
         limits_s = {serve: settings.shutdown_s + _MARGIN_S, worker: settings.job_stop_s + _MARGIN_S}
         _end(limits_s, stopping)

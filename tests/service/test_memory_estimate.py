@@ -27,14 +27,23 @@ def warning(caplog: pytest.LogCaptureFixture) -> str:
 
 def test_processes_that_do_not_fit_are_warned_of(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     warn_unless_they_fit(settings, 10**9)
-    assert "--workers 64: these processes need at least 7.9 GB of memory, and 1.0 GB are available" in warning(caplog)
+    assert "--workers 64: these processes need about 7.9 GB of memory, and 1.0 GB are available" in warning(caplog)
     assert "take at most 8, or --fronts" in warning(caplog)
 
 
 def test_no_warning_where_they_fit(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     warn_unless_they_fit(settings, 10**10)
     warn_unless_they_fit(settings.model_copy(update={"workers": 1, "fronts": 64}), 10**8)
+    warn_unless_they_fit(settings.model_copy(update={"device": "cuda"}), 10**8)
     assert not warning(caplog)
+
+
+def test_a_link_that_leads_nowhere_has_no_weights(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "old.safetensors").symlink_to(tmp_path / "gone")
+    warn_unless_they_fit(settings, 10**9)
+    assert "need about 7.9 GB" in warning(caplog)
 
 
 def test_it_warns_before_a_process_starts(

@@ -73,7 +73,8 @@ class Program:
     @property
     def name(self) -> str:
         """The command of `sonde`, or the module."""
-        return self.words[self.words.index("service.cli") + 1] if "service.cli" in self.words else self.words[1]
+        before = next((word for word in ("service.cli", "-m") if word in self.words), self.words[0])
+        return self.words[self.words.index(before) + 1]
 
     @property
     def starts_programs(self) -> bool:

@@ -65,10 +65,13 @@ def require_clean_stop(served: Served, processes: Iterable[int]) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(4) as pool:
         clients = [stack.enter_context(httpx.Client(base_url=served.url, timeout=60)) for _ in range(4)]
         seen = False
-        while not seen:
+        for _ in range(20):
             waiting = [pool.submit(embed, client, *texts) for client in clients]
             while not seen and not all(answer.done() for answer in waiting):
                 seen = metric(served.url, "sonde_requests_in_flight") >= 5  # with the one that asks
+            if seen:
+                break
+        assert seen, "four requests were never seen at once"
         assert served.stop() == 0
         assert [answer.result().status_code for answer in waiting] == [200] * 4
     assert not any(exists(pid) for pid in processes)

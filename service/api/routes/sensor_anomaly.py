@@ -248,10 +248,11 @@ def _shares(scored: Scored, part: slice, columns: tuple[str, ...], count: int) -
 
 
 def _drift_warnings(scored: Scored, alpha: float) -> list[str]:
-    """What drift does to the promise of alpha, as seen in these readings."""
-    if scored.drift is None or not scored.drift.detected:
+    """What drift does to the promise of alpha, as seen in these readings; nothing where none of them is flagged."""
+    alarms = int((scored.p_values <= alpha).sum())
+    if scored.drift is None or not scored.drift.detected or not alarms:
         return []
-    flagged = f"{int((scored.p_values <= alpha).sum())} of {counted(len(scored.p_values), 'reading')}"
+    flagged = f"{alarms} of {counted(len(scored.p_values), 'reading')}"
     says = (
         f"drift: alpha no longer holds, {flagged} here have p <= {alpha:g}; a fault lasts, or the machine has changed"
     )

@@ -168,6 +168,13 @@ def test_a_body_that_breaks_is_answered(broken: bytes, parts: int) -> None:
     assert b'"code":"malformed_request"' in answer
 
 
+def test_an_answered_request_whose_body_breaks_gets_no_other_answer() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    answers = talk(head, b"ZZ\r\n")
+    assert answers.startswith(b"HTTP/1.1 413")
+    assert answers.count(b"HTTP/1.1") == 1
+
+
 def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
     async def begin(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})

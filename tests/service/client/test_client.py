@@ -91,11 +91,24 @@ def test_pauses_are_told_with_their_reasons(waits: list[float]) -> None:
     assert str(Wait(0.5, "refused")) == "refused; trying again in 0.5 s"
 
 
-def test_what_tls_ends_is_not_sent_again(waits: list[float]) -> None:
-    service = Service(httpx.ConnectError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"))
-    with pytest.raises(Unreachable, match=r"has no TLS of its own, its address begins with http://$"):
-        client_of(service).models()
+@pytest.mark.parametrize(
+    ("error", "advised"),
+    [
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)", True),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate", False),
+    ],
+)
+def test_what_tls_refuses_is_not_sent_again(error: str, advised: bool, waits: list[float]) -> None:
+    with pytest.raises(Unreachable) as caught:
+        client_of(Service(httpx.ConnectError(error))).models()
+    assert caught.value.message.endswith("has no TLS of its own, its address begins with http://") == advised
     assert waits == []
+
+
+def test_a_handshake_that_breaks_off_is_tried_again(waits: list[float]) -> None:
+    service = Service(httpx.ConnectError("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF"), answer({"data": []}))
+    assert client_of(service).models().data == []
+    assert len(waits) == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -253,6 +253,7 @@ def test_every_command_prints_text_without_control_characters_and_pure_json(
         (("--file", "texts.csv"), ["one", "two\nlines"]),
         (("--file", "texts.csv", "--column", "label"), ["x", "y"]),
         (("--file", "EXCEL.CSV"), ["one, and", "two"]),
+        (("--file", "quoted.csv"), ["one"]),
         (("--file", "TEXTS.JSONL"), ["one"]),
         ((), ["from", "a pipe"]),
         (("--file", "-"), ["from", "a pipe"]),
@@ -263,6 +264,7 @@ def test_texts_come_from_arguments_files_or_standard_input(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("from\na pipe\n"))
     Path("EXCEL.CSV").write_text("\ufefftext;label\none, and;x\ntwo;y\n", encoding="utf-8")
+    Path("quoted.csv").write_text('text,"a;b;c"\none,x\n')
     Path("TEXTS.JSONL").write_text('{"text": "one"}')
     assert run("embed", *arguments)[0] == 0
     assert service.bodies("POST /v1/embeddings") == [{"model": "fake", "input": texts}]

@@ -195,6 +195,9 @@ def test_drift_is_told(client: TestClient) -> None:
     after = score(client, model=PUMP, series=[[0, 0], [0, 0], [0, 999]])
     assert after["drift"]["detected"] is True
     assert "drift: alpha no longer holds, 1 of 3 readings here have p <= 0.05" in "".join(after["warnings"])
+    quiet = score(client, model=PUMP, series=[[0, 0], [0, 0], [0, 999]], alpha=0.0005)
+    assert quiet["drift"]["detected"] is True
+    assert not any(warning.startswith("drift") for warning in quiet["warnings"])
 
 
 def test_the_detector_gets_the_times_of_the_readings_that_stay(make_app: MakeApp) -> None:
