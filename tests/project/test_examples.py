@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import SONDE, sonde_up
+from tests.support.processes import SONDE, output_of, sonde_up
 from tests.support.shell_commands import shell_commands
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -74,18 +73,8 @@ class Shell:
         """What a block prints."""
         text = example.text.replace(PRINTED_URL, self.url)
         command = ["bash", "-euo", "pipefail", "-c"] if example.language == "bash" else _PYTHON_BLOCK
-        environment = {**os.environ, "PATH": f"{self.commands}:{os.environ['PATH']}", "SONDE_URL": self.url}
-        done = subprocess.run(
-            [*command, text],
-            cwd=self.directory,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        return done.stdout
+        environment = {"PATH": f"{self.commands}:{os.environ['PATH']}", "SONDE_URL": self.url}
+        return output_of([*command, text], self.directory, environment)
 
 
 @pytest.fixture(scope="module")

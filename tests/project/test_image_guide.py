@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.image_files import discs, tile, tiles
-from tests.support.processes import SONDE, sonde_up
+from tests.support.processes import SONDE, output_of, sonde_up
 from tests.support.tiny_image_models import image_encoder
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -41,17 +39,7 @@ def write(directory: Path, files: Mapping[str, bytes]) -> None:
 def run(command: str, directory: Path, url: str) -> str:
     """What a command prints; `sonde` is a fork."""
     name, *words = shlex.split(command)
-    done = subprocess.run(
-        [*_PROGRAMS[name], *words],
-        cwd=directory,
-        env={**os.environ, "SONDE_URL": url},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    return done.stdout
+    return output_of([*_PROGRAMS[name], *words], directory, {"SONDE_URL": url})
 
 
 def test_pictures_become_a_model_in_service(tmp_path: Path) -> None:
