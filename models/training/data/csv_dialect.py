@@ -91,7 +91,7 @@ class Layout:
         if self.remark and is_header:
             line = line.rpartition(self.delimiter)[0]
         if self.width:
-            beyond = _count(line, self.delimiter) + 1 - self.width
+            beyond = count_separators(line, self.delimiter) + 1 - self.width
             empty = len(line) - len(line.rstrip(self.delimiter))
             line = line[: len(line) - max(min(beyond, empty), 0)]
         return line
@@ -120,7 +120,7 @@ class Comments:
         # A header may begin with the mark. Then rows follow, which have numbers.
         if marked and _is_header(sample[marked[-1]], rows[0], delimiter):
             above = marked[-1]
-        widths = frozenset(_count(line, delimiter) for line in [*rows, *sample[above : above + 1]])
+        widths = frozenset(count_separators(line, delimiter) for line in [*rows, *sample[above : above + 1]])
         found = cls(_COMMENT, delimiter, above, widths)
         has_some = any(found.include(number, line) for number, line in enumerate(sample, start=1))
         return found if has_some else cls(None, delimiter)
@@ -131,7 +131,7 @@ class Comments:
             return False
         if self.widths is None or number <= self.above:
             return True
-        separators = _count(line, self.delimiter)
+        separators = count_separators(line, self.delimiter)
         is_row = separators > 0 and separators in self.widths
         return not is_row and line.split(self.delimiter)[0].strip().strip('"').lower() not in _ERRORS
 
@@ -148,14 +148,15 @@ def _without_marked(lines: Sequence[str], options: CsvOptions) -> Sequence[str]:
 def _is_header(line: str, row: str, delimiter: str) -> bool:
     """Whether a line with `#` names the cells of the row below it, some of which are numbers or dates."""
     like_data = any(_is_number(cell) or _DATE_LIKE.match(cell.strip()) for cell in _cells(row, delimiter))
-    return like_data and abs(_count(line, delimiter) - _count(row, delimiter)) <= int(_count(line, delimiter) > 0)
+    separators = count_separators(line, delimiter)
+    return like_data and abs(separators - count_separators(row, delimiter)) <= int(separators > 0)
 
 
 def _is_number(cell: str) -> bool:
     return _NUMBER.fullmatch(cell.strip()) is not None
 
 
-def _count(line: str, delimiter: str) -> int:
+def count_separators(line: str, delimiter: str) -> int:
     """The separators of a line outside of quotes."""
     return _QUOTED.sub("", line).count(delimiter)
 
@@ -164,7 +165,7 @@ def _find_delimiter(rows: Sequence[str]) -> str:
     """The separator that most rows have, each equally often; the comma where there is none."""
 
     def agreement(mark: str) -> int:
-        counts = [_count(line, mark) for line in rows]
+        counts = [count_separators(line, mark) for line in rows]
         common = max(set(counts), key=counts.count, default=0)
         return counts.count(common) if common else sum(count > 0 for count in counts) - len(rows)
 
