@@ -22,8 +22,8 @@ class LevelDetector(SensorDetector):
     """The distance of the last 15 readings' mean from normal, by columns' steadiness.
 
     A share w of each column's variance lies within blocks of 20 readings. The rest is drift from block to block (a
-    temperature that follows the weather), which goes on after training. So the distance is multiplied by w². The
-    score is the 4-norm over the columns, so that many normal columns do not hide one that is far off.
+    temperature that follows the weather), which goes on after training. So the detector multiplies the distance by w².
+    The score is the 4-norm over the columns, so that many normal columns do not hide one that is far off.
     """
 
     kind = "level"
